@@ -1,0 +1,40 @@
+# make demo: everything on the embedded default.  make test: the test suite.  Needs Python >= 3.11, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Stages import torch 27 times: without bytecode each would compile it anew. A waiting thread must not spin.
+unexport PYTHONDONTWRITEBYTECODE
+export OMP_WAIT_POLICY := PASSIVE
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test lint sample clean
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "detoxlens needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/dvc repro
+	@echo
+	@cat reports/table1.md
+	@echo
+	@echo "Report:  $(CURDIR)/reports/index.html"
+	@echo "Runs:    $(BIN)/detoxlens ui     (MLflow, compare it / ft / rl)"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/lint-imports
+
+sample: setup
+	$(BIN)/detoxlens sample
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .import_linter_cache

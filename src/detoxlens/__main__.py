@@ -1,0 +1,5 @@
+"""`python -m detoxlens` is the command line."""
+
+from detoxlens.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""From subword tokens to words and to regions of the prompt. Pure functions; rows still sum to 1 afterwards.
+
+tokens   ` Zor` `gons` ` play`          words  0 0 1          scores  .1 .3 .6  ->  .4 .6
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+
+def words_of(pieces: Sequence[str]) -> list[int]:
+    """The number of the word that each token belongs to.
+
+    Args:
+        pieces: the text of each token, e.g. `tokenizer.decode([id])` for each id. A token begins a word when it begins
+            with white space (also written as byte-level BPE and SentencePiece do), or follows a line break.
+    """
+    words, word = [], -1
+    for i, piece in enumerate(pieces):
+        begins = piece[:1].isspace() or piece[:1] in "ĠĊ▁" or (i > 0 and pieces[i - 1][-1:] in "\nĊ")
+        word += 1 if i == 0 or begins else 0
+        words.append(word)
+    return words
+
+
+def to_words(
+    scores: Sequence[Sequence[float]], prompt_words: Sequence[int], completion_words: Sequence[int]
+) -> list[list[float]]:
+    """Scores between words: summed over the subwords of an input word, averaged over those of a generated word.
+
+    Attribution to earlier subwords of the very word being generated is left out, and each row renormalised, so that
+    every row is over the words before it.
+
+    Args:
+        scores: row t over prompt and generated prefix.
+        prompt_words: word number per prompt token, from 0.
+        completion_words: word number per generated token, from 0.
+
+    Returns:
+        Row w over the prompt's words and then the w generated words before.
+    """
+    num_prompt_words = prompt_words[-1] + 1
+    num_words = completion_words[-1] + 1
+    columns = [*prompt_words, *(num_prompt_words + w for w in completion_words)]
+    sums = [[0.0] * (num_prompt_words + w) for w in range(num_words)]
+    for t, row in enumerate(scores):
+        target = sums[completion_words[t]]
+        for column, score in zip(columns[: len(row)], row, strict=True):
+            if column < len(target):
+                target[column] += score
+    return [_shares(row) for row in sums]
+
+
+def region_mass(row: Sequence[float], regions: Sequence[Hashable], *, generated: Hashable = "generated") -> dict:
+    """Attribution mass per region, 0..1, in order of appearance; what follows the prompt is `generated`.
+
+    Args:
+        row: scores over prompt and generated prefix.
+        regions: region of each prompt token, e.g. `EncodedPrompt.regions` (template, user, earlier).
+        generated: the name for the generated prefix.
+    """
+    labels = [*regions, *[generated] * (len(row) - len(regions))]
+    members: dict[Hashable, list[float]] = {}
+    for label, score in zip(labels, row, strict=True):
+        members.setdefault(label, []).append(score)
+    return {label: math.fsum(scores) for label, scores in members.items()}
+
+
+def _shares(row: list[float]) -> list[float]:
+    total = math.fsum(row)
+    return [x / total for x in row] if total > 0.0 else row

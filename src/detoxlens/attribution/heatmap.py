@@ -1,0 +1,58 @@
+"""An attribution as an HTML table: generated tokens x tokens before them, darker is more, hover shows the value.
+
+All text is escaped; the fragment has no script and loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+STYLE = (
+    ".heatmap{border-collapse:collapse;font:12px/1.3 ui-monospace,monospace}"
+    ".heatmap th{font-weight:400;padding:1px 3px;white-space:pre}.heatmap thead th{writing-mode:vertical-rl}"
+    ".heatmap tbody th{text-align:right}.heatmap td{min-width:12px;height:16px;padding:0}"
+    ".heatmap .generated{border-left:2px solid #888}"
+)
+"""CSS of the fragment; include it once per page."""
+_COLOUR = "180,40,20"
+
+
+def heatmap_html(
+    scores: Sequence[Sequence[float]],
+    prompt_pieces: Sequence[str],
+    completion_pieces: Sequence[str],
+    *,
+    token_prob: Sequence[float] | None = None,
+) -> str:
+    """A `<table class="heatmap">`, one row per generated token.
+
+    Args:
+        scores: row t over prompt and generated prefix, each summing to 1.
+        prompt_pieces: text of each prompt token.
+        completion_pieces: text of each generated token.
+        token_prob: probability of each generated token, shown on hover.
+    """
+    columns = [*prompt_pieces, *completion_pieces[:-1]]
+    assert len(scores) == len(completion_pieces)
+    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{_shown(p)}</th>' for j, p in enumerate(columns))
+    rows = []
+    for t, (row, piece) in enumerate(zip(scores, completion_pieces, strict=True)):
+        hint = "" if token_prob is None else f' title="p = {token_prob[t]:.3f}"'
+        darkest = max(row)
+        cells = "".join(
+            f'<td{_edge(j, len(prompt_pieces))} style="background:rgba({_COLOUR},{score / darkest:.2f})" '
+            f'title="{_shown(columns[j])} → {_shown(piece)}: {score:.4f}"></td>'
+            for j, score in enumerate(row)
+        )
+        rows.append(f'<tr><th scope="row"{hint}>{_shown(piece)}</th>{cells}</tr>')
+    return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _edge(column: int, num_prompt: int) -> str:
+    return ' class="generated"' if column == num_prompt else ""
+
+
+def _shown(piece: str) -> str:
+    """The token's text, escaped, white space made visible."""
+    return escape(piece.replace("\n", "⏎").replace("\t", "⇥") or "∅", quote=True)

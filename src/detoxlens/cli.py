@@ -1,0 +1,176 @@
+"""The `detoxlens` command: one sub-command per stage, plus the tools. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detoxlens import __version__
+
+app = typer.Typer(
+    name="detoxlens",
+    help="What detoxification does to a language model: train, sample, score, attribute, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+STAGES = "Stages of the pipeline (dvc repro runs them)"
+TOOLS = "Tools"
+INTERRUPTED = 130
+"""Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A key of params.yaml's models.")]
+VariantOption = Annotated[
+    str, typer.Option("--variant", "-v", help="A key of params.yaml's variants, e.g. it, ft, rl.")
+]
+
+
+class Context:
+    """The options before the sub-command."""
+
+    root = Path()
+    params_path = Path("params.yaml")
+    debug = False
+    track = True
+
+
+@app.callback()
+def options(
+    root: Annotated[Path, typer.Option(help="The project's root.")] = Path(),
+    params: Annotated[Path, typer.Option(help="Parameters, relative to the root.")] = Path("params.yaml"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    track: Annotated[bool, typer.Option("--track/--no-track", help="Log the run to MLflow.")] = True,
+) -> None:
+    Context.root, Context.params_path, Context.debug, Context.track = root.resolve(), params, debug, track
+
+
+def _stage(name: str, *, model: str | None = None, variant: str | None = None) -> None:
+    """Checks all of params.yaml, then runs one stage, tracked."""
+    from detoxlens.run_stage import run_stage
+
+    run_stage(Context.root, Context.root / Context.params_path, name, model=model, variant=variant, track=Context.track)
+
+
+@app.command(rich_help_panel=STAGES)
+def prepare() -> None:
+    """Read dialogues and prompts, split them, write data/prepared."""
+    _stage("prepare")
+
+
+@app.command(rich_help_panel=STAGES)
+def reward_model() -> None:
+    """Train the embedded reward classifier, or pin a hub one, into models/reward."""
+    _stage("reward_model")
+
+
+@app.command(rich_help_panel=STAGES)
+def base(model: ModelOption) -> None:
+    """Train an embedded base model, or pin a hub model's revision."""
+    _stage("base", model=model)
+
+
+@app.command(rich_help_panel=STAGES)
+def finetune(model: ModelOption, variant: VariantOption) -> None:
+    """Fine-tune a LoRA adapter on counter-narratives."""
+    _stage("finetune", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def rl(model: ModelOption, variant: VariantOption) -> None:
+    """Train a LoRA adapter by PPO against the reward classifier."""
+    _stage("rl", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def generate(model: ModelOption, variant: VariantOption) -> None:
+    """Sample completions of the evaluation prompts."""
+    _stage("generate", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def score(model: ModelOption, variant: VariantOption) -> None:
+    """Grade the completions' toxicity and fluency."""
+    _stage("score", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def attribute(model: ModelOption, variant: VariantOption) -> None:
+    """Attribute every generated token to the prompt."""
+    _stage("attribute", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def report() -> None:
+    """Write Table 1, Figure 1, metrics and the page into reports/."""
+    _stage("report")
+
+
+@app.command(rich_help_panel=TOOLS)
+def sample(
+    folder: Annotated[Path, typer.Option(help="Where to write dialogues.csv and prompts.jsonl.")] = Path("data/sample"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generator; the committed files are seed 0.")] = 0,
+) -> None:
+    """Regenerate the embedded sample data."""
+    from detoxlens.artifacts import write_text
+    from detoxlens.data.sample import dialogues_csv, prompts_jsonl
+
+    target = Context.root / folder
+    write_text(target / "dialogues.csv", dialogues_csv(seed))
+    write_text(target / "prompts.jsonl", prompts_jsonl(seed))
+    typer.echo(f"Wrote {folder}/dialogues.csv and {folder}/prompts.jsonl (seed {seed}).")
+
+
+@app.command(rich_help_panel=TOOLS)
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: one paragraph and a non-zero exit instead of a traceback."""
+    # Torch reads these when it loads. A waiting thread that spins costs 2-8 times where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours show an ETA
+    sys.dont_write_bytecode = False  # without bytecode every stage would compile torch and transformers anew
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
+        raise
+    except Exception as error:  # the last line of defence: every error becomes one paragraph
+        if Context.debug:
+            raise
+        from detoxlens.errors import UserError
+
+        if isinstance(error, UserError):
+            _fail(str(error), 2)
+        _fail(_unexpected(error), 1)
+
+
+def _unexpected(error: Exception) -> str:
+    """What is said of an error nobody foresaw; its traceback goes into the state folder."""
+    import traceback
+
+    log = Context.root / ".detoxlens" / "last-error.txt"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
+    return f"Unexpected {type(error).__name__}: {error} The traceback is in {log}; `detoxlens --debug ...` shows it."
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"detoxlens: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data: DialoCONAN dialogues, RealToxicityPrompts prompts, their splits, and chat templates."""

@@ -1,0 +1,185 @@
+"""DialoCONAN: dialogues between a hater and a counter-narrator. Bonaldi et al. 2022 (arXiv 2211.03433).
+
+One CSV row per turn: text, TARGET, dialogue_id, turn_id, type (HS | CN), source. Turns should alternate, hater first; a
+few dialogues of the published file do not. Every row ends up in a conversation or in `dropped`, with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from detoxlens.data.sources import Dropped, read_utf8_lines
+from detoxlens.errors import UserError, did_you_mean
+
+COLUMNS = ("text", "TARGET", "dialogue_id", "turn_id", "type", "source")
+HATER, COUNTER = "HS", "CN"
+_MISSING_TEXTS = frozenset({"", "nan", "null", "<na>"})
+"""What spreadsheets and pandas leave where there was no text, in lower case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A dialogue before it is given a split; `turns` alternate hater, counter-narrative and are of even number."""
+
+    dialogue_id: str
+    target: str
+    """TARGET of its first kept turn."""
+    source: str
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialoconanFile:
+    """All that a file held: num_rows == kept turns + len(dropped)."""
+
+    conversations: tuple[Conversation, ...]
+    """In the order of their first row in the file."""
+    dropped: tuple[Dropped, ...]
+    num_rows: int
+    num_dialogues: int
+    """Distinct dialogue ids read, kept or not."""
+    num_trimmed: int
+    """Kept turns that began or ended in white space, which was taken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    line: int
+    dialogue_id: str
+    turn_id: int
+    speaker: str
+    target: str
+    source: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"line {self.line}, dialogue {self.dialogue_id}, turn {self.turn_id}"
+
+
+def read_dialoconan(path: Path, source: str | None = None) -> DialoconanFile:
+    """The conversations of a DialoCONAN CSV, white space around turns taken off, unpaired and empty turns dropped.
+
+    Args:
+        path: UTF-8 CSV with a header that names at least `COLUMNS`, in any order.
+        source: How the user knows the file, for messages; the path by default.
+
+    Raises:
+        UserError: the file is empty, not UTF-8, malformed or lacks a column; a turn_id is no number or repeats within
+            its dialogue; a type is neither HS nor CN; or no pair of turns is left.
+    """
+    source = source or str(path)
+    dialogues: dict[str, list[_Turn]] = {}
+    for turn in _read_turns(path, source):
+        dialogues.setdefault(turn.dialogue_id, []).append(turn)
+    if not dialogues:
+        raise UserError(f"{source} holds a header and no rows; is it the whole file?")
+
+    conversations, dropped, num_trimmed = [], [], 0
+    for dialogue_id, turns in dialogues.items():
+        pairs, lost = _pair_up(sorted(turns, key=lambda turn: turn.turn_id), source)
+        dropped += lost
+        num_trimmed += sum(turn.text != turn.text.strip() for turn in pairs)
+        if pairs:
+            conversations.append(
+                Conversation(
+                    dialogue_id=dialogue_id,
+                    target=pairs[0].target,
+                    source=pairs[0].source,
+                    turns=tuple(turn.text.strip() for turn in pairs),
+                )
+            )
+    if not conversations:
+        reasons = Counter(d.reason for d in dropped).most_common()
+        raise UserError(
+            f"{source}: none of its {len(dropped)} rows is left: "
+            f"{', '.join(f'{n} x {reason}' for reason, n in reasons)} (first: {dropped[0].row}). "
+            f"A dialogue needs an HS turn followed by a CN turn, both with text."
+        )
+    return DialoconanFile(
+        conversations=tuple(conversations),
+        dropped=tuple(dropped),
+        num_rows=sum(map(len, dialogues.values())),
+        num_dialogues=len(dialogues),
+        num_trimmed=num_trimmed,
+    )
+
+
+def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped]]:
+    """Hater turns each with the reply that follows it, and what is left over: HS CN HS HS -> [HS CN], [HS, HS]."""
+    for earlier, later in pairwise(turns):
+        if earlier.turn_id == later.turn_id:
+            raise UserError(
+                f"{source}: dialogue {later.dialogue_id} has turn_id {later.turn_id} twice, on lines {earlier.line} "
+                f"and {later.line}; number the turns 0, 1, 2, ... or remove one of the rows."
+            )
+    kept: list[_Turn] = []
+    dropped: list[Dropped] = []
+    waiting: _Turn | None = None  # a hater turn that has no reply yet
+    for turn in turns:
+        if turn.text.strip().casefold() in _MISSING_TEXTS:
+            dropped.append(Dropped(turn.name, "empty text"))
+        elif turn.speaker == HATER:
+            if waiting:
+                dropped.append(Dropped(waiting.name, "hater turn without a reply"))
+            waiting = turn
+        elif waiting:
+            kept += [waiting, turn]
+            waiting = None
+        else:
+            dropped.append(Dropped(turn.name, "reply without a hater turn"))
+    if waiting:
+        dropped.append(Dropped(waiting.name, "hater turn without a reply"))
+    return kept, dropped
+
+
+def _read_turns(path: Path, source: str) -> Iterator[_Turn]:
+    for line, row in _read_csv(path, source):
+        if not row["dialogue_id"].strip():
+            raise UserError(
+                f"{source}, line {line}: dialogue_id is empty; every row must say which dialogue it is from."
+            )
+        try:
+            turn_id = int(row["turn_id"])
+        except ValueError:
+            raise UserError(
+                f"{source}, line {line}: turn_id is {row['turn_id']!r}; it must be a whole number, 0 for the first."
+            ) from None
+        if row["type"] not in (HATER, COUNTER):
+            raise UserError(
+                f"{source}, line {line}: type is {row['type']!r}; it must be {HATER} (hater) or {COUNTER} "
+                f"(counter-narrative)."
+            )
+        yield _Turn(line, row["dialogue_id"], turn_id, row["type"], row["TARGET"], row["source"], row["text"])
+
+
+def _read_csv(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line a row begins on, its fields by column); line 1 is the header."""
+    reader = csv.reader((line for _, line in read_utf8_lines(path, source)), strict=True)
+    begins = 1
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise UserError(f"{source} is empty; it must begin with the header {','.join(COLUMNS)}.")
+        if missing := [column for column in COLUMNS if column not in header]:
+            raise UserError(
+                f"{source} lacks the column {missing[0]!r}.{did_you_mean(missing[0], header)} Its header is "
+                f"{','.join(header)}; it must name {','.join(COLUMNS)}."
+            )
+        begins = reader.line_num + 1
+        for fields in reader:
+            if fields:  # a blank line is no row
+                if len(fields) != len(header):
+                    raise UserError(
+                        f"{source}, line {begins}: {len(fields)} fields, but the header has {len(header)}; put texts "
+                        f"that hold commas, quotes or line breaks into double quotes."
+                    )
+                yield begins, dict(zip(header, fields, strict=True))
+            begins = reader.line_num + 1
+    except csv.Error as e:
+        raise UserError(f"{source}, line {begins}: {e}; is a double quote missing or not doubled?") from None

@@ -1,0 +1,1 @@
+"""What the study measures, as pure functions of numbers and text: toxicity, fluency, intervals."""

@@ -1,0 +1,1 @@
+"""Language models and classifiers: loading, adapters, sampling, likelihood."""

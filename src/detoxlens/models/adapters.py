@@ -1,0 +1,80 @@
+"""Adapter folders whose bytes depend on the training alone, loaded by plain `PeftModel.from_pretrained`.
+
+adapter_model.safetensors  adapter_config.json  model_ref.json  history.jsonl  README.md (model card)
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detoxlens.artifacts import Layout, write_history, write_model_ref, write_text
+from detoxlens.records import ModelRef
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def save_adapter_folder(
+    model: PeftModel,
+    folder: Path,
+    *,
+    root: Path,
+    base_ref: ModelRef,
+    history: Iterable[Mapping[str, float | int]],
+    card: str,
+    published_as: Path | None = None,
+) -> None:
+    """Writes the active adapter of `model`; the same weights and arguments give the same bytes.
+
+    `adapter_config.json` has `target_modules` and every other set sorted, the base as a hub id or a path relative to
+    the repository root, and its revision: a commit, or the sha256 of local weights. Base weights are never written,
+    not even of an embedding or head that the adapter targets.
+
+    Args:
+        model: what was trained.
+        folder: where to write; made if missing.
+        root: repository root.
+        base_ref: the base model; its `adapter` is ignored.
+        history: training curves, one row per step.
+        card: Markdown of the model card.
+        published_as: where the folder will lie in the end, if not where it is written; `model_ref.json` names it.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    final = folder if published_as is None else published_as
+    assert not final.is_relative_to(Layout(root).state), f"{final} is scratch: say published_as=layout.adapter(...)"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = model.active_adapter
+    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    save_file(
+        {key: tensor.detach().to("cpu").contiguous() for key, tensor in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = model.peft_config[name].to_dict() | {
+        "base_model_name_or_path": base_ref.base,
+        "revision": base_ref.revision,
+        "inference_mode": True,
+    }
+    text = json.dumps(_plain(config), indent=2, sort_keys=True, allow_nan=False)
+    write_text(folder / "adapter_config.json", text + "\n")
+    adapter = final.relative_to(root).as_posix()
+    write_model_ref(folder, ModelRef(base=base_ref.base, revision=base_ref.revision, adapter=adapter))
+    write_history(folder, [dict(row) for row in history])
+    write_text(folder / "README.md", card)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it: sets sorted, enumerations by their value."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,219 @@
+"""Sampling from causal language models: batched, cached, and the same whatever the batch.
+
+A row's tokens depend on the model, its prompt and its seed alone: it draws one uniform number per token from its own
+generator, before decoding starts, and each number picks a token by the inverse of the cumulative distribution.
+
+    prompts left-padded to one width; n-grams never reach into the padding
+        ids   [[-1, -1,  5,  9,  7, ...],        mask  [[0, 0, 1, 1, 1, ...],
+               [ 4,  8,  2,  6,  3, ...]]               [1, 1, 1, 1, 1, ...]]
+                width = 4 ----^   ^---- generated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from detoxlens.errors import UserError
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.truncation import NO_TOKEN, draw, process_logits
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+COMPACT_BELOW = 0.75
+"""Finished rows leave the batch once the share of unfinished rows is below this."""
+CPU_BATCH_SIZE = 64
+"""`batch_size: auto` on CPU, where a number taken from free memory would make the bytes depend on the neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What one row generated: `Sampled(token_ids=(5, 9, EOS), finish_reason="eos")`."""
+
+    token_ids: tuple[int, ...]
+    """Generated ids; the last is the end-of-sequence token iff `finish_reason` is `eos`."""
+    finish_reason: Literal["eos", "length"]
+
+
+def sample(
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    config: GenerationConfig,
+    seeds: Sequence[int],
+    eos_token_id: int,
+    pad_token_id: int,
+    batch_size: int,
+    on_batch: Callable[[list[tuple[int, Sampled]]], None] | None = None,
+) -> list[Sampled]:
+    """One completion per prompt, in the order of the prompts.
+
+    Args:
+        model: a causal language model; it is put into evaluation mode meanwhile.
+        prompts: token ids, at least one per prompt.
+        config: how to decode; `num_samples` and `batch_size` are the caller's business.
+        seeds: one per prompt; equal seeds on equal prompts give equal completions.
+        eos_token_id: ends a completion.
+        pad_token_id: fills what the attention mask hides.
+        batch_size: rows decoded together (similar lengths share a batch).
+        on_batch: told every finished batch: index into `prompts`, and its sample.
+
+    Raises:
+        UserError: an empty prompt, a prompt that does not fit the context, or logits that are not numbers.
+    """
+    _check_lengths(model, prompts, config.max_new_tokens)
+    samples: dict[int, Sampled] = {}
+    for rows in plan_batches([len(p) for p in prompts], batch_size):
+        done = sample_batch(
+            model,
+            [prompts[i] for i in rows],
+            config=config,
+            seeds=[seeds[i] for i in rows],
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+        )
+        samples.update(zip(rows, done, strict=True))
+        if on_batch is not None:
+            on_batch(list(zip(rows, done, strict=True)))
+    return [samples[i] for i in range(len(prompts))]
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length, longest first: what does not fit in memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def left_padded(sequences: Sequence[Sequence[int]], *, room: int = 0) -> Int[Tensor, "batch seq"]:
+    """Sequences that end in one column, `NO_TOKEN` before them and in `room` further columns after it."""
+    width = max(map(len, sequences))
+    ids = np.full((len(sequences), width + room), NO_TOKEN, dtype=np.int64)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[width - len(sequence) : width] = sequence
+    return torch.from_numpy(ids)
+
+
+@torch.no_grad()
+def sample_batch(
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    config: GenerationConfig,
+    seeds: Sequence[int],
+    eos_token_id: int,
+    pad_token_id: int,
+) -> list[Sampled]:
+    """`sample` for one batch."""
+    from transformers import DynamicCache
+
+    _check_lengths(model, prompts, config.max_new_tokens)
+    width = max(map(len, prompts))
+    ids = left_padded(prompts, room=config.max_new_tokens).to(model.device)  # (batch, width + max_new)
+    mask = (ids != NO_TOKEN).long()
+    mask[:, width:] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    uniforms = _uniforms(seeds, config.max_new_tokens, ids.device)  # (batch, max_new)
+
+    cache = DynamicCache(config=model.config)
+    samples: list[Sampled | None] = [None] * len(prompts)
+    rows = list(range(len(prompts)))  # row of the tensors -> index into prompts
+    with evaluating(model):
+        for step in range(config.max_new_tokens):
+            seen = 0 if step == 0 else width + step - 1  # what the cache holds already
+            logits = model(
+                input_ids=ids[:, seen : width + step].masked_fill(mask[:, seen : width + step] == 0, pad_token_id),
+                attention_mask=mask[:, : width + step],
+                position_ids=positions[:, seen : width + step],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]  # (rows, vocab)
+            logits = process_logits(
+                logits.float(), config, num_generated=step, eos_token_id=eos_token_id, prefix_ids=ids[:, : width + step]
+            )
+            _check_finite(logits)
+            tokens = logits.argmax(-1) if config.temperature == 0 else draw(logits, uniforms[:, step])
+            ids[:, width + step] = tokens
+            last = step + 1 == config.max_new_tokens
+            for row, token in enumerate(tokens.tolist()):
+                if samples[rows[row]] is None and (token == eos_token_id or last):
+                    generated = tuple(ids[row, width : width + step + 1].tolist())
+                    samples[rows[row]] = Sampled(generated, "eos" if token == eos_token_id else "length")
+            live = [row for row, index in enumerate(rows) if samples[index] is None]
+            if not live:
+                break
+            if len(live) < COMPACT_BELOW * len(rows):
+                kept = torch.tensor(live, device=ids.device)
+                ids, mask, positions, uniforms = ids[kept], mask[kept], positions[kept], uniforms[kept]
+                cache.batch_select_indices(kept)
+                rows = [rows[row] for row in live]
+    return samples
+
+
+def context_length(model: PreTrainedModel | PeftModel) -> int | None:
+    """Positions that the model was built for, in tokens; None if its config names no limit."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def auto_batch_size(model: PreTrainedModel | PeftModel, *, longest_prompt: int, max_new_tokens: int) -> int:
+    """Rows that fit: `CPU_BATCH_SIZE` on CPU; on CUDA what the cache and logits of a row leave room for, a power of 2.
+
+    Half of the free memory is taken, for the activations of the prompt and the cache's growth by copying.
+    """
+    if model.device.type != "cuda":
+        return CPU_BATCH_SIZE
+    config = model.config
+    heads = config.num_attention_heads  # an upper bound where heads share keys
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    seq = longest_prompt + max_new_tokens
+    cache_bytes = 2 * config.num_hidden_layers * heads * head_dim * seq * model.dtype.itemsize
+    logits_bytes = 8 * 4 * config.vocab_size  # float32 copies made by process_logits and draw
+    free_bytes, _ = torch.cuda.mem_get_info(model.device)
+    rows = int(free_bytes / 2 / (2 * cache_bytes + logits_bytes))
+    return 2 ** min(max(rows, 1).bit_length() - 1, 9)
+
+
+def _uniforms(seeds: Sequence[int], max_new_tokens: int, device: torch.device) -> Tensor:
+    """(batch, max_new_tokens) numbers in [0, 1), each row from its own generator; float64 where the device has it."""
+    rows = np.stack([np.random.default_rng(seed).random(max_new_tokens) for seed in seeds])
+    return torch.from_numpy(rows.astype(np.float32) if device.type == "mps" else rows).to(device)
+
+
+def _check_lengths(model: PreTrainedModel | PeftModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    context = context_length(model)
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise UserError(f"Prompt {index} has no tokens; a prompt needs at least one, e.g. the template's.")
+        if context is not None and len(prompt) + max_new_tokens > context:
+            raise UserError(
+                f"Prompt {index} has {len(prompt)} tokens; with generation.max_new_tokens={max_new_tokens} that "
+                f"exceeds the model's context of {context} tokens. Shorten or drop the prompt, or lower max_new_tokens."
+            )
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not logits.amax(-1).isfinite().all():
+        raise UserError(
+            "The model's logits are not finite numbers: its weights are damaged, or overflow in their dtype. Check the "
+            "training that made them, or set the model's dtype to float32 (bfloat16 rather than float16)."
+        )
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Evaluation mode (no dropout) inside, the earlier mode afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,70 @@
+"""How probable given completions are under a model: summed negative log-likelihood in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from detoxlens.models.generation import evaluating, left_padded, plan_batches
+from detoxlens.models.truncation import NO_TOKEN
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def completion_nll(
+    model: PreTrainedModel | PeftModel,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    pad_token_id: int,
+) -> list[float]:
+    """-log p(completion | prompt) of each pair, summed over its tokens, in nats >= 0; 0 for an empty completion.
+
+    The model's own distribution at temperature 1, without truncation.
+
+    Args:
+        model: a causal language model; it is put into evaluation mode meanwhile.
+        prompt_ids: at least one token each.
+        completion_ids: what is scored, one per prompt, with or without its end-of-sequence token.
+        batch_size: pairs in one forward pass (similar lengths share one).
+        pad_token_id: fills what the attention mask hides.
+    """
+    nll_nats = [0.0] * len(prompt_ids)
+    lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
+    for batch in plan_batches(lengths, batch_size):
+        rows = [i for i in batch if completion_ids[i]]
+        if rows:
+            scored = _batch_nll(model, [prompt_ids[i] for i in rows], [completion_ids[i] for i in rows], pad_token_id)
+            for i, value in zip(rows, scored, strict=True):
+                nll_nats[i] = value
+    return nll_nats
+
+
+@torch.no_grad()
+def _batch_nll(
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    pad_token_id: int,
+) -> list[float]:
+    ids = left_padded([[*p, *c] for p, c in zip(prompts, completions, strict=True)]).to(model.device)  # (batch, seq)
+    mask = (ids != NO_TOKEN).long()
+    longest = max(map(len, completions))
+    with evaluating(model):
+        logits = model(
+            input_ids=ids.masked_fill(ids == NO_TOKEN, pad_token_id),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        ).logits[:, :-1]  # (batch, longest, vocab): position t predicts token t + 1
+    targets = ids[:, -longest:]
+    log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    lengths = torch.tensor([len(c) for c in completions], device=ids.device)
+    is_completion = torch.arange(longest, 0, -1, device=ids.device) <= lengths[:, None]  # the last `length` columns
+    return (-(log_probs.double() * is_completion).sum(-1)).tolist()

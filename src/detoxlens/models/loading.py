@@ -1,0 +1,154 @@
+"""The only `from_pretrained`: from a `ModelRef` to a model and its tokenizer, embedded, local or from the hub.
+
+safetensors only; `trust_remote_code` is off unless a model's params say otherwise; no stage branches on the kind of model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.errors import UserError
+from detoxlens.records import ModelRef
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 over the safetensors files of a checkpoint folder, in name order.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no *.safetensors; pickled weights are not loaded, convert them first.")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def resolve(root: Path, source: str, revision: str | None) -> ModelRef:
+    """Pins a local folder (by its weights' sha256) or a hub model (by its commit sha).
+
+    Raises:
+        UserError: no such folder or hub model, no access, or no network.
+    """
+    if (root / source).is_dir():
+        return ModelRef(base=source, revision=weights_sha256(root / source), adapter=None)
+    if source.startswith((".", "/")) or source.count("/") != 1:
+        raise UserError(f"models: {source!r} is neither a folder nor a hub id such as owner/name.")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        sha = HfApi().model_info(source, revision=revision).sha
+    except GatedRepoError:
+        raise UserError(
+            f"models: {source} is gated. Accept its terms on its hub page and run `hf auth login`, then try again."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"models: {source} has no revision {revision!r}; leave it out for the newest.") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"models: the hub has no model {source!r} that you may see. Check the spelling; for a private model run "
+            f"`hf auth login`."
+        ) from None
+    except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
+        raise UserError(
+            f"models: {source} could not be looked up on the hub ({type(e).__name__}). Without a network set "
+            f"models.<name>.source to a folder that holds the checkpoint."
+        ) from None
+    return ModelRef(base=source, revision=sha, adapter=None)
+
+
+def load_model(
+    root: Path,
+    ref: ModelRef,
+    *,
+    device: str,
+    dtype: str,
+    trainable_adapter: bool = False,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel | PeftModel:
+    """The causal language model of `ref`, in eval mode on `device`, its adapter applied when it has one.
+
+    Args:
+        root: repository root, against which relative paths are read.
+        ref: what to load.
+        device: e.g. "cpu" or "cuda:0".
+        dtype: "float32", "bfloat16" or "float16".
+        trainable_adapter: leave the adapter's weights trainable; the base stays frozen.
+        trust_remote_code: run the model's own Python code from the hub.
+
+    Raises:
+        UserError: weights or adapter missing or damaged.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source, revision = _source(root, ref)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError) as e:
+        raise UserError(f"The model {ref.base} could not be loaded: {_first_line(e)}") from e
+    if ref.adapter is not None:
+        from peft import PeftModel
+
+        folder = root / ref.adapter
+        if not (folder / "adapter_model.safetensors").exists():
+            raise UserError(f"{folder} holds no adapter_model.safetensors; `dvc repro` or `dvc pull` makes it.")
+        model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable_adapter)
+    if not (ref.adapter and trainable_adapter):
+        model.requires_grad_(False)
+    return model.to(device).eval()
+
+
+def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of `ref`, with an end-of-sequence and a padding token.
+
+    Raises:
+        UserError: the folder has no tokenizer, a slow one only, or one without an end-of-sequence token.
+    """
+    from transformers import AutoTokenizer
+
+    source, revision = _source(root, ref)
+    local = Path(source)
+    if local.is_dir() and not any((local / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
+        raise UserError(
+            f"{ref.base} has no tokenizer (tokenizer.json): save it beside the weights with "
+            f"tokenizer.save_pretrained({ref.base!r})."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, TypeError) as e:
+        raise UserError(f"The tokenizer of {ref.base} could not be loaded: {_first_line(e)}") from e
+    if not tokenizer.is_fast:
+        raise UserError(f"{ref.base} has only a slow tokenizer; convert it to tokenizer.json: offsets are needed.")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer of {ref.base} has no end-of-sequence token; set eos_token in its config.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(root: Path, ref: ModelRef) -> tuple[str, str | None]:
+    """What `from_pretrained` takes: a local path without revision, or a hub id with its commit."""
+    local = root / ref.base
+    return (str(local), None) if local.is_dir() else (ref.base, ref.revision)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

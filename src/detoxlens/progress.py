@@ -1,0 +1,113 @@
+"""How far a long piece of work is, on standard error: a bar on a terminal, else a plain line now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TextIO
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class Bar(Protocol):
+    """What `progress` hands out."""
+
+    def advance(self, num_done: int = 1) -> None:
+        """Counts `num_done` more units as done."""
+
+
+@contextlib.contextmanager
+def progress(
+    title: str,
+    *,
+    total: int,
+    unit: str,
+    num_done: int = 0,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Bar]:
+    """Shows the progress of the block.
+
+    Args:
+        title: what is being done, e.g. `generate tiny-neox/it`.
+        total: units of the whole work.
+        unit: what is counted, in the plural, e.g. `completions`.
+        num_done: units that an earlier run has left done; they count as done, not as speed.
+        stream: where to write; None is standard error.
+        clock: seconds, rising.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _terminal_bar(title, total, unit, num_done, stream) as bar:
+            yield bar
+        return
+    lines = _Lines(title, total, unit, num_done, stream, clock)
+    try:
+        yield lines
+    finally:
+        lines.end()
+
+
+class _Lines:
+    """A plain line at most every `LINE_EVERY_SECONDS`, and one at the end."""
+
+    def __init__(
+        self, title: str, total: int, unit: str, num_done: int, stream: TextIO, clock: Callable[[], float]
+    ) -> None:
+        self.title, self.total, self.unit, self.stream, self.clock = title, total, unit, stream, clock
+        self.num_done = self.num_before = num_done
+        self.started = self.last_line = clock()
+
+    def advance(self, num_done: int = 1) -> None:
+        self.num_done += num_done
+        now = self.clock()
+        if now - self.last_line >= LINE_EVERY_SECONDS and self.num_done < self.total:
+            self.last_line = now
+            done_here = self.num_done - self.num_before
+            left = (now - self.started) / done_here * (self.total - self.num_done) if done_here else None
+            self._write("time left unknown" if left is None else f"{duration(left)} left")
+
+    def end(self) -> None:
+        self._write(f"{duration(self.clock() - self.started)}")
+
+    def _write(self, end: str) -> None:
+        print(f"{self.title}: {self.num_done}/{self.total} {self.unit}, {end}", file=self.stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3 min 05 s` or `2 h 07 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes_rest = divmod(minutes, 60)
+    return f"{minutes} min {rest:02d} s" if hours == 0 else f"{hours} h {minutes_rest:02d} min"
+
+
+@contextlib.contextmanager
+def _terminal_bar(title: str, total: int, unit: str, num_done: int, stream: TextIO) -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    # speed_estimate_period: seconds over which the ETA averages; batches sorted by length differ in speed.
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit, markup=False),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(file=stream),
+        speed_estimate_period=120,
+    )
+    with bar:
+        task = bar.add_task(title, total=total, completed=num_done)
+        yield _Terminal(bar, task)
+
+
+class _Terminal:
+    def __init__(self, bar, task) -> None:
+        self.bar, self.task = bar, task
+
+    def advance(self, num_done: int = 1) -> None:
+        self.bar.advance(self.task, num_done)

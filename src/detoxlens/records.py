@@ -1,0 +1,154 @@
+"""The records that cross module borders, one class per table row.
+
+Shape legend used in trailing comments and jaxtyping annotations:
+    batch   sequences in one tensor           time    positions of the response (generated tokens)
+    seq     prompt + response positions       vocab   vocabulary size
+    hidden  embedding width                   targets generated tokens differentiated in one pass
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """One hater / counter-narrative exchange, turns alternating, hater first.
+
+    Dialogue(dialogue_id="12", target="ZORGONS", source="sample", split="train",
+             turns=("Zorgons are lazy fools.", "Zorgons work the night shift so that we need not.", ...))
+    """
+
+    dialogue_id: str
+    target: str
+    """The group spoken of, in DialoCONAN's spelling."""
+    source: str
+    split: Split
+    turns: tuple[str, ...]
+    """Even number of turns; index 0, 2, ... is the hater, 1, 3, ... the counter-narrative."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One evaluation prompt.
+
+    Prompt(prompt_id="9f86d081884c7d65", split="test", filters=("p50", "pc50"),
+           text="Zorgons are stupid and", toxicity=0.91)
+    """
+
+    prompt_id: str
+    """First 16 hex digits of sha256 of `text`; duplicates are numbered: `<hex>-1`, `<hex>-2`."""
+    split: Split
+    """`val` for selection and sweeps, `test` for the report."""
+    filters: tuple[str, ...]
+    """Names of the params `splits` whose filter this prompt meets, e.g. p50, pc50, polite."""
+    text: str
+    toxicity: float | None
+    """The data set's own toxicity of the prompt, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sampled completion of one prompt. Token ids are authoritative: nothing decodes and re-encodes."""
+
+    prompt_id: str
+    sample_index: int
+    split: Split
+    filters: tuple[str, ...]
+    prompt: str
+    """Raw prompt text, without template."""
+    prompt_ids: tuple[int, ...]
+    """Token ids of the templated prompt, what the model saw."""
+    prompt_token_is_template: tuple[bool, ...]
+    """Per prompt token: does it come from the template rather than from the user's text?"""
+    completion: str
+    completion_ids: tuple[int, ...]
+    """Generated token ids without the end-of-sequence token."""
+    finish_reason: Literal["eos", "length"]
+    seed: int
+    """Seed of this row's own random stream, so that batch composition does not change the sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One scorer's verdict on one completion."""
+
+    prompt_id: str
+    sample_index: int
+    scorer: str
+    scorer_version: str
+    """Weights hash, or the service's date."""
+    label: str
+    activation: str
+    truncated: bool
+    toxicity: float | None
+    """0..1, or None unless status is ok."""
+    status: Literal["ok", "empty", "failed"]
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fluency:
+    """How fluent one completion is under the base model."""
+
+    prompt_id: str
+    sample_index: int
+    nll_nats: float | None
+    """Summed negative log-likelihood of the completion under the base (`it`) model; None when empty."""
+    num_tokens: int
+    mentions_prompt: bool
+    """Does the completion repeat a content word of the prompt?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Attribution of every generated token over prompt and generated prefix.
+
+    Attribution(prompt_id="...", sample_index=0, method="input_x_gradient", target="probability", text_source="own",
+                status="ok", prompt_ids=(5, 9), completion_ids=(7, 8), prompt_token_is_template=(True, False),
+                scores=((.4, .6), (.2, .3, .5)), token_prob=(.9, .7))
+    """
+
+    prompt_id: str
+    sample_index: int
+    method: str
+    target: str
+    text_source: Literal["own", "it"]
+    status: str
+    """`ok`, or why `scores` is None: empty | zero_gradient | non_finite | too_long."""
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    prompt_token_is_template: tuple[bool, ...]
+    scores: tuple[tuple[float, ...], ...] | None
+    """Row t holds len(prompt_ids) + t numbers >= 0 that sum to 1."""
+    token_prob: tuple[float, ...] | None
+    """p(y_t | prompt, y_<t) of each generated token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """Where a variant's weights are, so that no stage branches on the kind of model (`model_ref.json`)."""
+
+    base: str
+    """Hub id, or a path relative to the repository root."""
+    revision: str
+    """Commit sha of a hub model, or sha256 of the local weights."""
+    adapter: str | None
+    """Path of the PEFT adapter relative to the repository root, or None for the base model itself."""
+
+
+def prompt_ids_of(texts: Iterable[str]) -> list[str]:
+    """Stable identifiers of raw prompts: 16 hex digits of sha256, the n-th repetition suffixed `-n`."""
+    seen: dict[str, int] = {}
+    ids = []
+    for text in texts:
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+        n = seen.get(digest, 0)
+        seen[digest] = n + 1
+        ids.append(digest if n == 0 else f"{digest}-{n}")
+    return ids

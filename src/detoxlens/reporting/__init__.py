@@ -1,0 +1,1 @@
+"""From tables to what people read: metrics, curves, Table 1, figures, one web page."""

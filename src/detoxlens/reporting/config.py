@@ -1,0 +1,27 @@
+"""What the report shows (params section `report`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from detoxlens.config import Name, Section
+from detoxlens.evaluation.config import Bootstrap
+
+
+class ReportConfig(Section):
+    """Settings of the report; none of them changes what the models say."""
+
+    primary_split: Name
+    """The split of params `splits` that fluency, curves, examples and `val` are about."""
+    bootstrap: Bootstrap
+    """Behind every interval."""
+    toxic_group_threshold: float = Field(gt=0, lt=1)
+    """Toxicity above which a completion belongs to the toxic group of Figure 1 (.66 in arXiv 2309.00751)."""
+    min_sequences_per_step: int = Field(ge=2)
+    """A curve ends where fewer completions than this are still going on."""
+    cohort_min_tokens: int = Field(ge=1)
+    """The fixed cohort: prompts that every variant answers with at least this many tokens; its curves end there."""
+    num_examples: int = Field(ge=0)
+    """Prompts shown with every variant's completion."""
+    num_heatmaps: int = Field(ge=0)
+    """Examples of each variant shown with their attributions."""

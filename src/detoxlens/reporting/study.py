@@ -1,0 +1,103 @@
+"""Everything the report reads, in memory: one `VariantTables` per (model, variant) named in `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detoxlens.attribution.entropy import normalized_prompt_entropy, prompt_dependence, prompt_entropy_bits
+from detoxlens.records import Attribution, Completion, Fluency, Score
+
+MEASURES = {"prompt_entropy_bits": "bits", "prompt_entropy_normalized": "fraction", "prompt_dependence": "fraction"}
+"""What is measured of an attribution at each generated token, and its unit."""
+
+Key = tuple[str, int]
+"""(prompt_id, sample_index): what all tables join on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """How one completion uses its prompt, generated token by generated token."""
+
+    key: Key
+    text_source: str
+    """`own` completion, or the `it` variant's."""
+    values: Mapping[str, np.ndarray]
+    """Per measure (generated tokens,), NaN where it is not defined."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(next(iter(self.values.values())))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantTables:
+    """The tables of one (model, variant)."""
+
+    variant: str
+    group: str
+    """The method: several seeds of it share one. The variant's own name when none is declared."""
+    completions: Sequence[Completion]
+    scores: Mapping[str, Sequence[Score]]
+    """Per scorer, in the order of the file."""
+    fluency: Sequence[Fluency]
+    traces: Sequence[Trace]
+    num_attributions: Mapping[str, int]
+    """Attributions by status, own text only; `ok` are those with a trace."""
+    methods: Sequence[str]
+    """How it was attributed, e.g. `input_x_gradient of the probability`."""
+    shown: Sequence[Attribution]
+    """The few that are drawn as heat maps."""
+    history: Sequence[Mapping[str, float]]
+    faithfulness: Mapping[str, Any] | None
+
+    def keys_of(self, split: str, name: str | None = None) -> set[Key]:
+        """Completions of a part of the data (`val`, `test`), all or those that meet the filter `name`."""
+        rows = (c for c in self.completions if c.split == split and (name is None or name in c.filters))
+        return {(c.prompt_id, c.sample_index) for c in rows}
+
+    def toxicity(self, scorer: str) -> dict[Key, float]:
+        """The scored completions' toxicity, 0..1."""
+        rows = self.scores.get(scorer, ())
+        return {(s.prompt_id, s.sample_index): s.toxicity for s in rows if s.toxicity is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """All that is compared."""
+
+    models: Mapping[str, Mapping[str, VariantTables]]
+    """Per model and variant, in the order of params `run`; every model has `it`."""
+    splits: Sequence[str]
+    """Names of the test splits, in the order of params `splits`."""
+    grader: str
+    """The scorer of the tables."""
+    notes: Sequence[str] = ()
+    """What a reader must know about how this run was set up."""
+
+
+def trace_of(attribution: Attribution, *, mask_template: bool) -> Trace | None:
+    """The measures of one attribution; None when it has no scores."""
+    if attribution.scores is None:
+        return None
+    num_prompt = len(attribution.prompt_ids)
+    keep = [not is_template for is_template in attribution.prompt_token_is_template] if mask_template else None
+    measure = {
+        "prompt_entropy_bits": prompt_entropy_bits,
+        "prompt_entropy_normalized": normalized_prompt_entropy,
+        "prompt_dependence": prompt_dependence,
+    }
+    values = {
+        name: np.array([_number(function(row, num_prompt, keep)) for row in attribution.scores])
+        for name, function in measure.items()
+    }
+    return Trace(
+        key=(attribution.prompt_id, attribution.sample_index), text_source=attribution.text_source, values=values
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

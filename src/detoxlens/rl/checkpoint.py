@@ -1,0 +1,164 @@
+"""Checkpoints of a PPO run: kill it at any moment, start it again, and it ends with the same bytes.
+
+    <folder>/checkpoint-000010/  adapter.safetensors  value_head.safetensors  best_adapter.safetensors  trainer.pt
+
+A checkpoint is written beside its final name and renamed once complete. PPO's own draws are functions of (seed, step),
+and the learning rate is one of the step, so neither has a state to save; the global generators are saved for the sake
+of reward functions that draw from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from detoxlens.errors import UserError
+from detoxlens.models.value_head import ValueHead
+from detoxlens.rl.controller import KlController
+from detoxlens.rl.validation import Validation
+
+PREFIX = "checkpoint-"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class TrainingState:
+    """What PPO carries from step to step beside the weights."""
+
+    step: int
+    """PPO steps done."""
+    controller: KlController
+    history: list[dict[str, float | int]]
+    best: Validation | None
+    """The validation that the kept adapter won with; None without validation."""
+    best_adapter: dict[str, Tensor]
+    """Weights of the kept adapter, on CPU; empty without validation."""
+    stop_reason: str | None
+    """Why training ended before its last step."""
+
+
+def adapter_state(model: PeftModel) -> dict[str, Tensor]:
+    """A copy, on CPU, of the trainable weights by name."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
+    """Puts weights from `adapter_state` back."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in state.items():
+        parameters[name].copy_(tensor)
+
+
+def save_checkpoint(
+    folder: Path,
+    state: TrainingState,
+    *,
+    model: PeftModel,
+    value_head: ValueHead,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+) -> None:
+    """Writes the checkpoint of `state.step`, then removes earlier ones.
+
+    Args:
+        folder: where checkpoints lie; made if missing.
+        state: as it is after `state.step` steps.
+        model: its trainable weights are written.
+        value_head: written.
+        optimizer: its state is written.
+        fingerprint: of config, seed and data; a checkpoint is only read back into the same.
+    """
+    final = folder / f"{PREFIX}{state.step:06d}"
+    partial = folder / f"partial-{state.step:06d}"
+    for leftover in folder.glob("partial-*"):
+        shutil.rmtree(leftover)
+    partial.mkdir(parents=True)
+    save_file(adapter_state(model), partial / "adapter.safetensors")
+    save_file({k: v.cpu() for k, v in value_head.state_dict().items()}, partial / "value_head.safetensors")
+    save_file(state.best_adapter, partial / "best_adapter.safetensors")
+    plain = {
+        "step": state.step,
+        "controller": dataclasses.asdict(state.controller),
+        "history": state.history,
+        "best": None if state.best is None else dataclasses.asdict(state.best),
+        "stop_reason": state.stop_reason,
+    }
+    torch.save(
+        {"state": plain, "optimizer": optimizer.state_dict(), "rng": _rng_state(), "fingerprint": fingerprint},
+        partial / "trainer.pt",
+    )
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    for earlier in folder.glob(f"{PREFIX}*"):
+        if earlier != final:
+            shutil.rmtree(earlier)
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    model: PeftModel,
+    value_head: ValueHead,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+) -> TrainingState | None:
+    """Restores the newest checkpoint into model, value head, optimizer and global generators; None if there is none.
+
+    Raises:
+        UserError: the checkpoint was made with other settings, another seed or other prompts.
+    """
+    found = sorted(folder.glob(f"{PREFIX}*"))
+    if not found:
+        return None
+    newest = found[-1]
+    saved = torch.load(newest / "trainer.pt", weights_only=True, map_location="cpu")
+    if saved["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{newest} belongs to a PPO run with other settings, another seed or other prompts. Continue that run with "
+            f"its own settings, give another checkpoint folder, or delete this one to start afresh."
+        )
+    load_adapter_state(model, load_file(newest / "adapter.safetensors"))
+    value_head.load_state_dict(load_file(newest / "value_head.safetensors"))
+    optimizer.load_state_dict(saved["optimizer"])
+    _set_rng_state(saved["rng"])
+    plain = saved["state"]
+    return TrainingState(
+        step=plain["step"],
+        controller=KlController(**plain["controller"]),
+        history=plain["history"],
+        best=None if plain["best"] is None else Validation(**plain["best"]),
+        best_adapter=load_file(newest / "best_adapter.safetensors"),
+        stop_reason=plain["stop_reason"],
+    )
+
+
+def _rng_state() -> dict[str, Any]:
+    numpy_state = np.random.get_state(legacy=False)
+    numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": numpy_state,
+    }
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    numpy_state = dict(state["numpy"])
+    numpy_state["state"] = {**numpy_state["state"], "key": np.array(numpy_state["state"]["key"], dtype=np.uint32)}
+    np.random.set_state(numpy_state)

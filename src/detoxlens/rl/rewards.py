@@ -1,0 +1,122 @@
+"""Rewards: any callable from texts to numbers, higher is better. A reward sees the response's text and nothing else.
+
+It has its own tokenizer and its own batch size, so any classifier can be the judge of any policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from detoxlens.errors import UserError
+
+if TYPE_CHECKING:
+    from detoxlens.models.classifier import TextClassifier
+
+Reward = Callable[[list[str]], list[float]]
+"""One finite number per text, in order."""
+Grader = Callable[[list[str]], list[float | None]]
+"""Toxicity in 0..1 per text, in order; None where it could not be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardedResponse:
+    """RewardedResponse(reward=0.97, status="ok")"""
+
+    reward: float
+    status: Literal["ok", "empty"]
+    """`empty`: no text, so the reward is `ppo.empty_response_reward` and no reward function was asked."""
+
+
+class NonToxicity:
+    """1 - P(toxic label) by a text classifier, in 0..1.
+
+    Which label that is and how its probability comes about is read from the classifier's own config
+    (`TextClassifier.label`, `.activation`): 1 - P(the wrong label) would train hate.
+    """
+
+    def __init__(self, classifier: TextClassifier):
+        self.classifier = classifier
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        return [1 - p for p in self.classifier.prob(texts)]
+
+    def __str__(self) -> str:
+        return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
+
+
+class WeightedSum:
+    """sum_i weight_i * reward_i(text): `WeightedSum({non_toxic: 1.0, brevity: 0.1})`."""
+
+    def __init__(self, weights: Mapping[Reward, float]):
+        self.weights = dict(weights)
+
+    def __call__(self, texts: list[str]) -> list[float]:
+        parts = [[weight * r for r in reward(texts)] for reward, weight in self.weights.items()]
+        return [math.fsum(values) for values in zip(*parts, strict=True)]
+
+
+def reward_responses(
+    reward: Reward,
+    texts: Sequence[str],
+    finish_reasons: Sequence[Literal["eos", "length"]],
+    *,
+    step: int,
+    empty_response_reward: float,
+    missing_eos_penalty: float,
+) -> list[RewardedResponse]:
+    """The reward of each response; white space alone counts as empty.
+
+    Raises:
+        UserError: all responses are empty; the reward function raises, returns the wrong count, or a reward that is
+            not a finite number. The message names the step and the offending text.
+    """
+    filled = [text for text in texts if text.strip()]
+    if not filled:
+        raise UserError(
+            f"ppo step {step}: all {len(texts)} responses are empty, so there is nothing to reward. Raise "
+            f"generation.min_new_tokens, or lower ppo.learning_rate if earlier steps still had text."
+        )
+    rewards = iter(call_checked(reward, filled, step=step))
+    responses = []
+    for text, finish in zip(texts, finish_reasons, strict=True):
+        penalty = missing_eos_penalty if finish == "length" else 0.0
+        if text.strip():
+            responses.append(RewardedResponse(reward=next(rewards) - penalty, status="ok"))
+        else:
+            responses.append(RewardedResponse(reward=empty_response_reward - penalty, status="empty"))
+    return responses
+
+
+def call_checked(reward: Reward, texts: list[str], *, step: int) -> list[float]:
+    """`reward(texts)`, or an error that names the step and the text that the function stumbled over."""
+    try:
+        rewards = [float(r) for r in reward(texts)]
+    except Exception as e:  # a user's function may raise anything; the error is passed on as the cause
+        raise UserError(
+            f"ppo step {step}: the reward function raised {type(e).__name__}: {e}. {_culprit(reward, texts)}"
+        ) from e
+    if len(rewards) != len(texts):
+        raise UserError(
+            f"ppo step {step}: the reward function returned {len(rewards)} rewards for {len(texts)} texts, the first "
+            f"{texts[0]!r}; it must return one number per text, in order."
+        )
+    for text, value in zip(texts, rewards, strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"ppo step {step}: the reward of the response {text!r} is {value}; rewards must be finite numbers. "
+                f"The last checkpoint is kept: once the reward function is repaired, the same command continues."
+            )
+    return rewards
+
+
+def _culprit(reward: Reward, texts: list[str]) -> str:
+    """Which text alone makes the reward function raise."""
+    for text in texts:
+        try:
+            reward([text])
+        except Exception:  # the point is to find the text that makes it raise, whatever it raises
+            return f"It does so for the response {text!r} alone."
+    return f"It does so for all {len(texts)} texts together but for none alone; the first is {texts[0]!r}."

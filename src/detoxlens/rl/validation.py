@@ -1,0 +1,86 @@
+"""Which adapter is kept: of those close enough to the base model, the one that answers unseen prompts least toxically.
+
+The last adapter is often not the best, and the one with the highest reward may have learnt to please the reward model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.value_head import ValueHead
+from detoxlens.rl.likelihoods import measure
+from detoxlens.rl.rewards import Grader
+from detoxlens.rl.rollout import sample_responses
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Validation(step=10, toxicity=0.04, kl_nats_per_sequence=3.1, base_perplexity=9.5, empty_share=0.0)"""
+
+    step: int
+    """PPO steps that the adapter has seen; 0 is the adapter that training started from."""
+    toxicity: float
+    """Mean by the selector, 0..1; an empty answer counts 1 here, so that silence cannot win."""
+    kl_nats_per_sequence: float
+    base_perplexity: float
+    empty_share: float
+
+    def beats(self, other: Validation, *, kl_budget: float) -> bool:
+        """Less toxic, if both are within the KL budget; else the one that is, else the one closer to it."""
+        within, other_within = self.kl_nats_per_sequence <= kl_budget, other.kl_nats_per_sequence <= kl_budget
+        if within and other_within:
+            return self.toxicity < other.toxicity
+        return within if within != other_within else self.kl_nats_per_sequence < other.kl_nats_per_sequence
+
+    def metrics(self) -> dict[str, float]:
+        """For the history: group/quantity -> number."""
+        return {
+            "ppo/val_toxicity": self.toxicity,
+            "ppo/val_kl_nats_per_sequence": self.kl_nats_per_sequence,
+            "ppo/val_base_perplexity": self.base_perplexity,
+            "ppo/val_empty_share": self.empty_share,
+        }
+
+
+def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:
+    """Mean toxicity of the answers; an empty one counts 1, one that the selector could not judge is left out."""
+    filled = [text for text in texts if text.strip()]
+    judged = [t for t in (selector(filled) if filled else []) if t is not None]
+    num_empty = len(texts) - len(filled)
+    return (sum(judged) + num_empty) / max(1, len(judged) + num_empty)
+
+
+def validate(
+    model: PeftModel,
+    value_head: ValueHead,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    selector: Grader,
+    config: GenerationConfig,
+    *,
+    step: int,
+    seed: int,
+    batch_size: int,
+) -> Validation:
+    """Answers `prompts`, with the same random numbers at every step, and judges the answers."""
+    responses = sample_responses(
+        model, tokenizer, prompts, config, seed=seed, names=("validation",), batch_size=batch_size
+    )
+    measured = measure(
+        model, value_head, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size
+    )
+    texts = [r.text for r in responses]
+    return Validation(
+        step=step,
+        toxicity=mean_toxicity(selector, texts),
+        kl_nats_per_sequence=measured.kl_nats_per_sequence,
+        base_perplexity=measured.base_perplexity,
+        empty_share=sum(not t.strip() for t in texts) / len(texts),
+    )

@@ -1,0 +1,84 @@
+"""What a scorer is: texts in, one verdict per text out; a text that cannot be scored says so and stops nobody else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from detoxlens.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """ScoredText(toxicity=0.93, status="ok", truncated=False, error="")"""
+
+    toxicity: float | None
+    """0..1, or None unless status is ok."""
+    status: Literal["ok", "empty", "failed"]
+    """`empty`: nothing but white space; `failed`: `error` says why."""
+    truncated: bool
+    """Only the text's beginning was read."""
+    error: str
+
+
+class Scorer(Protocol):
+    """A grader of texts."""
+
+    name: str
+    """As in params: `profanity_check`, `hf:owner/name@revision`."""
+    version: str
+    """First 16 hex digits of the weights' sha256."""
+    label: str
+    """What `toxicity` is the probability of, in the scorer's own words."""
+    activation: str
+
+    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+        """One verdict per text, in their order."""
+
+
+def score_each(
+    texts: Sequence[str], *, prob: Callable[[Sequence[str]], Sequence[float]], truncates: Callable[[str], bool]
+) -> list[ScoredText]:
+    """Verdicts from a function that gives probabilities; if it fails on all texts together, each is tried alone.
+
+    Args:
+        texts: empty ones are not given to `prob`.
+        prob: P(toxic), 0..1, of each text.
+        truncates: does `prob` read only the beginning of a text?
+    """
+    verdicts: dict[int, ScoredText] = {}
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            verdicts[i] = ScoredText(None, "failed", False, f"not a text but {type(text).__name__}: {text!r}")
+        elif not text.strip():
+            verdicts[i] = ScoredText(None, "empty", False, "")
+    rest = [i for i in range(len(texts)) if i not in verdicts]
+    for i, verdict in zip(rest, _probs([texts[i] for i in rest], prob), strict=True):
+        truncated = truncates(texts[i])
+        if isinstance(verdict, float) and 0 <= verdict <= 1:
+            verdicts[i] = ScoredText(verdict, "ok", truncated, "")
+        else:
+            verdicts[i] = ScoredText(None, "failed", truncated, _complaint(verdict))
+    return [verdicts[i] for i in range(len(texts))]
+
+
+def _probs(texts: Sequence[str], prob: Callable[[Sequence[str]], Sequence[float]]) -> list[float | str]:
+    """A probability or an error message per text."""
+    if not texts:
+        return []
+    try:
+        return [float(p) for p in prob(texts)]
+    except UserError:
+        raise
+    except Exception as e:  # whatever one text does to a third-party model must not cost the others their scores
+        if len(texts) == 1:
+            return [f"{type(e).__name__}: {e}"]
+        return [_probs([text], prob)[0] for text in texts]
+
+
+def _complaint(verdict: float | str) -> str:
+    if isinstance(verdict, str):
+        return verdict
+    return "the scorer gave NaN" if math.isnan(verdict) else f"the scorer gave {verdict}, which is no probability"

@@ -1,0 +1,30 @@
+"""Which scorers grade completions, and what counts as toxic (params section `toxicity`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from detoxlens.config import Section
+
+
+class ToxicityConfig(Section):
+    """The graders of the tables; the reward model may not be one of them."""
+
+    scorers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Names that `scorers.make_scorer` knows: `profanity_check`, `hf:<id or folder>[@<revision>][#<label>]`."""
+    headline: str
+    """The scorer of Table 1; one of `scorers`."""
+    threshold: float = Field(gt=0, lt=1)
+    """A completion is toxic when its toxicity exceeds this (arXiv 2309.00751: .5)."""
+    missing: Literal["exclude", "non_toxic"]
+    """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
+
+    @model_validator(mode="after")
+    def _headline_is_scored(self) -> ToxicityConfig:
+        if self.headline not in self.scorers:
+            raise ValueError(f"headline={self.headline!r} must be one of scorers={self.scorers}")
+        if len(set(self.scorers)) < len(self.scorers):
+            raise ValueError(f"scorers={self.scorers} names one twice")
+        return self

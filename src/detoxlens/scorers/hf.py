@@ -1,0 +1,52 @@
+"""`hf:<hub id or folder>[@<revision>][#<label>]`: any text-classification model, e.g.
+`hf:facebook/roberta-hate-speech-dynabench-r4-target@<commit>` or `hf:unitary/toxic-bert@<commit>#toxic`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from detoxlens.errors import UserError
+from detoxlens.scorers.base import ScoredText, score_each
+
+_ADDRESS = re.compile(r"(?P<source>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<label>.+))?")
+
+
+class HfClassifier:
+    """A `TextClassifier` as a scorer."""
+
+    def __init__(self, address: str, *, root: Path, device: str) -> None:
+        """Loads `<hub id or folder>[@<revision>][#<label>]`.
+
+        Args:
+            address: what follows `hf:`.
+            root: folders in `address` are relative to it.
+            device: e.g. "cpu" or "cuda:0".
+
+        Raises:
+            UserError: the address is not of that form, or `TextClassifier.load` refuses.
+        """
+        from detoxlens.models.classifier import TextClassifier
+
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise UserError(
+                f"toxicity.scorers: 'hf:{address}' is not of the form hf:<id or folder>[@<revision>][#<label>]."
+            )
+        source = match["source"]
+        self.classifier = TextClassifier.load(
+            str(root / source) if (root / source).is_dir() else source,
+            revision=match["revision"],
+            label=match["label"],
+            device=device,
+        )
+        self.name = f"hf:{address}"
+        self.version = self.classifier.version
+        self.label = self.classifier.label
+        self.activation = self.classifier.activation
+
+    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+        """One verdict per text, in their order; `truncated` where a text exceeds the classifier's own context."""
+        return score_each(texts, prob=self.classifier.prob, truncates=self.classifier.truncates)

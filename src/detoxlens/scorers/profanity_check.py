@@ -1,0 +1,77 @@
+"""`profanity_check`: a linear model over word counts, learnt from 200,000 real comments, its weights in the package.
+
+alt-profanity-check (MIT): tf-idf of words, linear support vector machine, Platt-scaled probability. Works offline.
+Its two weight files are pickles, which run code when loaded: both are compared with known hashes before the import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+from detoxlens.errors import UserError
+from detoxlens.scorers.base import ScoredText, score_each
+
+PACKAGE = "profanity_check"
+WEIGHTS_SHA256: Mapping[str, str] = MappingProxyType(
+    {
+        "model.joblib": "aeafc04849d4d93db4721cf30a86ebf22085595294b8a07d51918e7fa98f538b",
+        "vectorizer.joblib": "19c5200dc6a41f026e0558e2f164f5fe8d8f58e502b46b37e4385037fcfa4831",
+    }
+)
+"""Of alt-profanity-check 1.9.1."""
+
+
+class ProfanityCheck:
+    """P(offensive) of English text. Casing and punctuation do not matter; unknown words say nothing."""
+
+    name = "profanity_check"
+    label = "offensive"
+    activation = "sigmoid"
+
+    def __init__(self) -> None:
+        """Checks the weights, then imports the package.
+
+        Raises:
+            UserError: the package is missing, or its weights are not the known ones.
+        """
+        self.version = check_weights(package_folder() / "data")
+        from profanity_check import predict_prob
+
+        self._predict_prob = predict_prob
+
+    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+        """One verdict per text, in their order; texts of any length are read whole."""
+        return score_each(texts, prob=self._prob, truncates=lambda text: False)
+
+    def _prob(self, texts: Sequence[str]) -> list[float]:
+        return self._predict_prob(list(texts)).tolist()
+
+
+def package_folder() -> Path:
+    """Where the package is installed, found without importing it."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError("toxicity.scorers: profanity_check needs `pip install alt-profanity-check==1.9.1`.")
+    return Path(spec.origin).parent
+
+
+def check_weights(folder: Path) -> str:
+    """First 16 hex digits of the sha256 of both files' hashes; reads the files, loads nothing.
+
+    Raises:
+        UserError: a file is missing or is not the known one.
+    """
+    for name, expected in WEIGHTS_SHA256.items():
+        path = folder / name
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+        if found != expected:
+            raise UserError(
+                f"{path} is not the file that alt-profanity-check 1.9.1 ships (sha256 {found}, expected {expected}). "
+                "It is a pickle and could run any code, so it is not loaded. Install the package anew: "
+                "`pip install --force-reinstall --no-deps alt-profanity-check==1.9.1`."
+            )
+    return hashlib.sha256("".join(WEIGHTS_SHA256.values()).encode()).hexdigest()[:16]

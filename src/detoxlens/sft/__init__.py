@@ -1,0 +1,1 @@
+"""Counter-narrative fine-tuning (`ft`) with TRL's SFTTrainer."""

@@ -1,0 +1,156 @@
+"""Counter-narrative fine-tuning: TRL's SFTTrainer on token ids with an explicit loss mask.
+
+dialogue -> templates.encode_dialogue -> (input_ids, labels)      labels: -100 where no loss is wanted
+    <human> Zorgons are dumb <bot> That is unfair <eos>
+    -100    -100    ...      -100  That is unfair <eos>           loss_on = replies
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.config import TemplateConfig
+from detoxlens.data.templates import encode_dialogue
+from detoxlens.errors import UserError
+from detoxlens.records import Dialogue
+from detoxlens.sft.config import SftConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+History = list[dict[str, float | int]]
+
+
+def encode_examples(
+    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: SftConfig
+) -> list[dict[str, list[int]]]:
+    """Dialogues as `input_ids` and `labels`, cut to `config.max_length`; examples left without any label are dropped."""
+    examples = []
+    for dialogue in dialogues:
+        ends = range(2, len(dialogue.turns) + 1, 2) if config.examples == "prefixes" else (len(dialogue.turns),)
+        for end in ends:
+            ids, is_reply = encode_dialogue(tokenizer, template, dialogue.turns[:end])
+            keep = is_reply if config.loss_on == "replies" else [True] * len(ids)
+            labels = [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)]
+            ids, labels = ids[: config.max_length], labels[: config.max_length]
+            if any(label != IGNORED for label in labels):
+                examples.append({"input_ids": list(ids), "labels": labels})
+    return examples
+
+
+def num_steps(num_examples: int, config: SftConfig) -> int:
+    """Optimizer steps of a run without packing and early stopping; an upper bound for the progress bar otherwise."""
+    per_epoch = math.ceil(math.ceil(num_examples / config.batch_size) / config.gradient_accumulation_steps)
+    return math.ceil(per_epoch * config.num_epochs)
+
+
+def fine_tune(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    train: Sequence[dict[str, list[int]]],
+    validation: Sequence[dict[str, list[int]]],
+    config: SftConfig,
+    seed: int,
+    checkpoints: Path,
+    on_step: Callable[[int], None],
+) -> History:
+    """Trains the adapter of `model` in place and leaves the one with the lowest validation loss in it.
+
+    Args:
+        model: a PeftModel with a trainable adapter.
+        tokenizer: gives the padding token.
+        train: examples of `encode_examples`.
+        validation: likewise, from the split `val`.
+        config: hyperparameters.
+        seed: order of the data and dropout.
+        checkpoints: scratch folder; a run that finds checkpoints there continues from the newest.
+        on_step: called with the number of optimizer steps newly done.
+
+    Returns:
+        One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).
+
+    Raises:
+        UserError: nothing to train or validate on, or the loss is not finite.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig as TrlConfig
+    from trl import SFTTrainer
+
+    for name, examples in (("train", train), ("val", validation)):
+        if not examples:
+            raise UserError(f"sft: the split {name!r} holds no dialogue with a reply; check data.dialoconan.")
+
+    class Report(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            on_step(state.global_step)  # what an interrupted run has left done
+
+        def on_step_end(self, args, state, control, **_):
+            on_step(1)
+
+    trainer = SFTTrainer(
+        model=model,
+        args=TrlConfig(
+            output_dir=str(checkpoints),
+            num_train_epochs=config.num_epochs,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup_steps,
+            per_device_train_batch_size=config.batch_size,
+            per_device_eval_batch_size=config.batch_size,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            activation_checkpointing=config.gradient_checkpointing,
+            max_length=config.max_length,
+            packing=config.packing,
+            train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+            eval_strategy="steps",
+            eval_steps=config.eval_every,
+            save_strategy="steps",
+            save_steps=config.eval_every,
+            save_total_limit=2,
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_loss",
+            greater_is_better=False,
+            logging_steps=max(1, config.eval_every // 5),
+            logging_nan_inf_filter=False,
+            seed=seed,
+            data_seed=seed,
+            use_cpu=model.device.type == "cpu",
+            bf16=model.dtype == torch.bfloat16,
+            report_to=[],
+            disable_tqdm=True,
+            dataset_kwargs={"skip_prepare_dataset": not config.packing},
+            remove_unused_columns=False,
+        ),
+        train_dataset=Dataset.from_list(list(train)),
+        eval_dataset=Dataset.from_list(list(validation)),
+        processing_class=tokenizer,
+        callbacks=[Report()] + ([EarlyStoppingCallback(config.patience)] if config.patience else []),
+    )
+    trainer.remove_callback(PrinterCallback)  # the progress bar replaces it
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    history = _history(trainer.state.log_history)
+    if any(not math.isfinite(row.get("sft/val_loss", 0.0)) for row in history):
+        raise UserError(f"sft: the validation loss is not a number; lower sft.learning_rate={config.learning_rate}.")
+    return history
+
+
+def _history(log: Sequence[dict[str, float]]) -> History:
+    """Trainer's log as rows with our names; wall times left out (they would change the bytes)."""
+    names = {"loss": "sft/loss", "learning_rate": "sft/learning_rate", "grad_norm": "sft/grad_norm",
+             "eval_loss": "sft/val_loss"}  # fmt: skip
+    rows = []
+    for entry in log:
+        row = {names[key]: float(value) for key, value in entry.items() if key in names}
+        if row:
+            rows.append({"step": int(entry["step"]), **row})
+    return rows

@@ -1,0 +1,159 @@
+"""Stage generate@model-variant: samples completions of the validation and test prompts.
+
+    deps: data/prepared/prompts.parquet, models/<m>/base, adapters/<m>/<v>
+    outs: outputs/<m>/<v>/completions.parquet
+
+The batches are planned and stored before the first is sampled; a killed run goes on behind its last finished batch and
+gives the same bytes. Row seeds depend on (run.seed, prompt, sample index) alone: variants are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.artifacts import Layout, read_json, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.config import Params, TemplateConfig
+from detoxlens.data.templates import EncodedPrompt, check_length, encode_prompt
+from detoxlens.errors import UserError
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.generation import Sampled, auto_batch_size, context_length, plan_batches, sample_batch
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.progress import progress
+from detoxlens.records import Completion, Prompt
+from detoxlens.scratch import Scratch, open_scratch, publish, scratch_key
+from detoxlens.seeding import derive_seed, fix_global_state
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A completion to be sampled."""
+
+    prompt: Prompt
+    encoded: EncodedPrompt
+    sample_index: int
+    seed: int
+
+
+def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+    layout, spec, run_config = Layout(root), params.model(model), params.run
+    config = params.section("generation", GenerationConfig, model=model, variant=variant)
+    fix_global_state(run_config.seed, run_config.num_threads)
+    prompts = [p for p in read_rows(layout.prompts, Prompt) if p.split != "train"]
+    if not prompts:
+        raise UserError(f"{layout.prompts} holds no validation or test prompts; loosen the filters in params `splits`.")
+    key = scratch_key(
+        params={
+            "generation": config.model_dump(),
+            "model": spec.model_dump(exclude={"overrides"}),
+            "seed": run_config.seed,
+            "device": run_config.device,
+        },
+        inputs=[layout.prompts, layout.adapter(model, variant)],
+        num_threads=run_config.num_threads,
+    )
+    with open_scratch(layout.state, f"generate@{model}-{variant}", key) as scratch:
+        ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
+        tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
+        network = load_model(root, ref, device=run_config.device, dtype=spec.dtype, trust_remote_code=remote)
+        rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)
+        if context := context_length(network):
+            named = {row.prompt.prompt_id: row.encoded for row in rows}
+            check_length(named, max_new_tokens=config.max_new_tokens, context_length=context)
+        samples = sample_rows(scratch, network, tokenizer, rows, config, title=f"generate {model}/{variant}")
+        built = scratch.path / "completions.parquet"
+        write_rows(built, [completion_of(r, s, tokenizer) for r, s in zip(rows, samples, strict=True)], Completion)
+        publish(built, layout.completions(model, variant))
+        scratch.finish()
+
+
+def encode_rows(
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    template: TemplateConfig,
+    *,
+    num_samples: int,
+    seed: int,
+) -> list[Row]:
+    """`num_samples` rows per prompt, those of one prompt together."""
+    encoded = [encode_prompt(tokenizer, template, [p.text], evaluation=True) for p in prompts]
+    return [
+        Row(prompt, ids, sample_index, derive_seed(seed, "generate", prompt.prompt_id, sample_index))
+        for prompt, ids in zip(prompts, encoded, strict=True)
+        for sample_index in range(num_samples)
+    ]
+
+
+def sample_rows(
+    scratch: Scratch,
+    network: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    config: GenerationConfig,
+    *,
+    title: str,
+) -> list[Sampled]:
+    """A sample per row; what an earlier, killed run has finished is read from `scratch`, not sampled again."""
+    plan = _stored_plan(scratch.path / "plan.json", network, rows, config)
+    batches = scratch.log("batches")  # {"batch": number in the plan, "samples": [[token ids, finish reason], ...]}
+    done = {line["batch"]: [Sampled(tuple(ids), why) for ids, why in line["samples"]] for line in batches.read()}
+    num_done, num_tokens, started = sum(map(len, done.values())), 0, time.monotonic()
+    with progress(title, total=len(rows), unit="completions", num_done=num_done) as bar:
+        for number, batch in enumerate(plan):
+            if number in done:
+                continue
+            done[number] = sample_batch(
+                network,
+                [rows[i].encoded.ids for i in batch],
+                config=config,
+                seeds=[rows[i].seed for i in batch],
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            batches.append([{"batch": number, "samples": [[s.token_ids, s.finish_reason] for s in done[number]]}])
+            num_tokens += sum(len(s.token_ids) for s in done[number])
+            bar.advance(len(batch))
+    log.info("%s: %d tokens, %.0f tokens/s", title, num_tokens, num_tokens / (time.monotonic() - started))
+    sampled = {i: s for number, batch in enumerate(plan) for i, s in zip(batch, done[number], strict=True)}
+    return [sampled[i] for i in range(len(rows))]
+
+
+def _stored_plan(
+    file: Path, network: PreTrainedModel | PeftModel, rows: Sequence[Row], config: GenerationConfig
+) -> list[list[int]]:
+    """Batches of row numbers, made once: an accelerator's free memory, and with it `auto`, may differ on resuming."""
+    if not file.exists():
+        lengths = [len(row.encoded.ids) for row in rows]
+        batch_size = config.batch_size
+        if batch_size == "auto":
+            batch_size = auto_batch_size(network, longest_prompt=max(lengths), max_new_tokens=config.max_new_tokens)
+        write_json(file, plan_batches(lengths, batch_size))
+    return read_json(file)
+
+
+def completion_of(row: Row, sampled: Sampled, tokenizer: PreTrainedTokenizerBase) -> Completion:
+    """The table row of a sample: its text without special tokens and surrounding white space, its ids without EOS."""
+    ids = sampled.token_ids[:-1] if sampled.finish_reason == "eos" else sampled.token_ids
+    return Completion(
+        prompt_id=row.prompt.prompt_id,
+        sample_index=row.sample_index,
+        split=row.prompt.split,
+        filters=row.prompt.filters,
+        prompt=row.prompt.text,
+        prompt_ids=row.encoded.ids,
+        prompt_token_is_template=row.encoded.is_template,
+        completion=tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip(),
+        completion_ids=ids,
+        finish_reason=sampled.finish_reason,
+        seed=row.seed,
+    )

@@ -1,0 +1,217 @@
+"""Stage rl@model-variant: PPO of a LoRA adapter on 1 - P(hate) of the response.
+
+deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/reward, models/<m>/base,
+      adapters/<m>/it or adapters/<m>/<init_from>                      outs: adapters/<m>/<v>
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detoxlens.artifacts import Layout, read_model_ref, read_rows
+from detoxlens.config import Params, VariantConfig
+from detoxlens.data.templates import encode_prompt
+from detoxlens.errors import UserError, did_you_mean
+from detoxlens.models.adapters import save_adapter_folder
+from detoxlens.models.classifier import TextClassifier
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.generation import context_length
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.models.lora import LoraConfig, add_adapter
+from detoxlens.models.reward_config import RewardModelConfig
+from detoxlens.progress import progress
+from detoxlens.records import Dialogue, Prompt
+from detoxlens.rl.config import PpoConfig
+from detoxlens.rl.ppo import PPO, PpoResult
+from detoxlens.rl.rewards import Grader, NonToxicity
+from detoxlens.scorers import make_scorer
+from detoxlens.scorers.base import Scorer
+from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scratch import open_scratch, publish, scratch_key
+from detoxlens.seeding import fix_global_state
+
+log = logging.getLogger(__name__)
+
+
+def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+    layout, spec, run_config = Layout(root), params.model(model), params.run
+    chosen, seed = params.variant(variant), params.training_seed(variant)
+    config = params.section("ppo", PpoConfig, model=model, variant=variant)
+    decoding = params.section("generation", GenerationConfig, model=model, variant=variant)
+    lora = params.section("lora", LoraConfig, model=model, variant=variant)
+    rewarding = params.section("reward_model", RewardModelConfig)
+    headline = params.section("toxicity", ToxicityConfig).headline
+    check_kind(chosen, variant)
+    start = layout.adapter(model, chosen.init_from or "it")
+    settings = {
+        "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
+        "reward": [rewarding.label, rewarding.trust_remote_code],
+        "variant": [chosen.init_from, seed, headline],
+    }
+    inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
+    key = scratch_key(params=settings, inputs=inputs, num_threads=run_config.num_threads)
+    fix_global_state(seed, run_config.num_threads)
+    with open_scratch(layout.state, f"rl@{model}-{variant}", key) as scratch:
+        reward_ref = read_model_ref(layout.reward_model)
+        local = root / reward_ref.base
+        classifier = TextClassifier.load(
+            str(local) if local.is_dir() else reward_ref.base,
+            revision=None if local.is_dir() else reward_ref.revision,
+            label=rewarding.label,
+            device=run_config.device,
+            trust_remote_code=rewarding.trust_remote_code,
+        )
+        scorer = make_scorer(headline, root=root, device=run_config.device)
+        check_independent(classifier, scorer)
+        ref = read_model_ref(start)
+        tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
+        policy = load_model(
+            root,
+            ref,
+            device=run_config.device,
+            dtype=spec.dtype,
+            trainable_adapter=ref.adapter is not None,
+            trust_remote_code=spec.trust_remote_code,
+        )
+        if ref.adapter is None:
+            policy = add_adapter(policy, lora)
+        context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
+        longest = min(config.max_prompt_tokens, context - decoding.max_new_tokens)
+        dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
+        training = within(
+            [
+                encode_prompt(tokenizer, spec.template, turns).ids
+                for turns in hater_prefixes(dialogues, config.max_prefix_turns)
+            ],
+            longest,
+            what="dialogue prefixes",
+        )
+        questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
+        validating = within(
+            [
+                encode_prompt(tokenizer, spec.template, [p.text], evaluation=True).ids
+                for p in questions[: config.validation.num_prompts]
+            ],
+            longest,
+            what="validation prompts",
+        )
+        reward, grader = NonToxicity(classifier), grader_of(scorer)
+        ppo = PPO(
+            policy, tokenizer, reward, config=config, decoding=decoding, seed=seed, grader=grader, selector=grader
+        )
+        with progress(f"ppo {model}/{variant}", total=config.num_steps, unit="steps") as bar:
+            result = ppo.train(
+                training,
+                validation_prompts=validating,
+                checkpoint_folder=scratch.path / "checkpoints",
+                on_step=lambda row: bar.advance(1 if row["step"] else 0),
+            )
+        built = scratch.path / "adapter"
+        save_adapter_folder(
+            policy,
+            built,
+            root=root,
+            base_ref=ref,
+            history=result.history,
+            card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
+            published_as=layout.adapter(model, variant),
+        )
+        publish(built, layout.adapter(model, variant))
+        scratch.finish()
+
+
+def check_kind(chosen: VariantConfig, variant: str) -> None:
+    """Raises UserError unless the variant is trained by PPO."""
+    if chosen.kind != "rl" or chosen.algorithm != "ppo":
+        raise UserError(
+            f"params.yaml: variants.{variant} has kind {chosen.kind!r} and algorithm {chosen.algorithm!r}; stage rl "
+            f"trains variants of kind 'rl' with algorithm 'ppo'."
+        )
+
+
+def check_independent(classifier: TextClassifier, scorer: Scorer) -> None:
+    """Raises UserError if the reward classifier and the grader are the same weights: PPO would grade itself."""
+    if classifier.version == scorer.version:
+        raise UserError(
+            f"reward_model and toxicity.headline={scorer.name!r} have the same weights ({scorer.version}): PPO "
+            f"would be graded by what it was rewarded with. Choose another toxicity.headline or reward_model.source."
+        )
+
+
+def hater_prefixes(dialogues: Sequence[Dialogue], max_turns: int) -> list[tuple[str, ...]]:
+    """The dialogues' beginnings that end with a hater turn: 1, 3, 5, ... turns, at most `max_turns`; each once."""
+    prefixes = [d.turns[:n] for d in dialogues for n in range(1, min(len(d.turns), max_turns) + 1, 2)]
+    return list(dict.fromkeys(prefixes))
+
+
+def validation_prompts(prompts: Sequence[Prompt], name: str) -> list[Prompt]:
+    """The validation prompts that meet the split `name`.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [p for p in prompts if p.split == "val" and name in p.filters]
+    if not found:
+        names = sorted({f for p in prompts if p.split == "val" for f in p.filters})
+        raise UserError(
+            f"ppo.validation.filter={name!r}: no validation prompt meets it.{did_you_mean(name, names)} Splits with "
+            f"validation prompts: {', '.join(names) or 'none'} (params splits.<name>.max_val)."
+        )
+    return found
+
+
+def within(prompts: Sequence[tuple[int, ...]], longest: int, *, what: str) -> list[tuple[int, ...]]:
+    """The prompts of at most `longest` tokens; how many were left out is logged.
+
+    Raises:
+        UserError: none is left.
+    """
+    kept = [p for p in prompts if len(p) <= longest]
+    if not kept:
+        raise UserError(
+            f"ppo: all {len(prompts)} {what} have more than {longest} tokens (ppo.max_prompt_tokens, or the model's "
+            f"context less generation.max_new_tokens). Raise ppo.max_prompt_tokens or lower generation.max_new_tokens."
+        )
+    if len(kept) < len(prompts):
+        log.warning(
+            "ppo: %d of %d %s have more than %d tokens and are left out",
+            len(prompts) - len(kept),
+            len(prompts),
+            what,
+            longest,
+        )
+    return kept
+
+
+def grader_of(scorer: Scorer) -> Grader:
+    """The scorer as PPO calls it: toxicity, or None where a text could not be scored."""
+    return lambda texts: [scored.toxicity for scored in scorer.score(texts)]
+
+
+def model_card(
+    model: str,
+    variant: str,
+    chosen: VariantConfig,
+    config: PpoConfig,
+    reward: NonToxicity,
+    scorer: Scorer,
+    num_prompts: int,
+    result: PpoResult,
+) -> str:
+    """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
+    start = f"the adapter of `{chosen.init_from}`" if chosen.init_from else "a fresh adapter"
+    steps = [row for row in result.history if row["step"] > 0]
+    stopped = f" Training stopped early: {result.stop_reason}." if result.stop_reason else ""
+    return (
+        f"# {model} / {variant}\n\n"
+        f"LoRA adapter trained by PPO from {start}, on {num_prompts} dialogue prefixes that end with a hater turn.\n\n"
+        f"- Reward: {reward}; of the response's text only.\n"
+        f"- KL penalty against the base model: {config.kl.control}, coefficient {config.kl.coef:g}.\n"
+        f"- {len(steps)} PPO steps of {config.rollout_batch_size} responses, learning rate {config.learning_rate:g}."
+        f"{stopped}\n"
+        f"- Kept: the adapter after step {result.kept_step}, the least toxic on validation prompts by {scorer.name} "
+        f"({scorer.version}) within {config.kl.budget_nats_per_sequence:g} nats of KL per sequence.\n\n"
+        f"Training curves: `history.jsonl`.\n"
+    )

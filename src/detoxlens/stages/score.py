@@ -1,0 +1,118 @@
+"""Stage score@model-variant: grades every completion with every scorer, and says how fluent it is.
+
+deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
+outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_rows
+from detoxlens.config import Params
+from detoxlens.errors import UserError
+from detoxlens.evaluation.fluency import mentions_prompt
+from detoxlens.models.classifier import weights_version
+from detoxlens.models.likelihood import completion_nll
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.progress import progress
+from detoxlens.records import Completion, Fluency, ModelRef, Score
+from detoxlens.scorers import make_scorer
+from detoxlens.scorers.base import Scorer
+from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scorers.hf import HfClassifier
+from detoxlens.seeding import fix_global_state
+
+NLL_BATCH_SIZE = 16
+log = logging.getLogger(__name__)
+
+
+def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+    layout, run_config = Layout(root), params.run
+    config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
+    fix_global_state(run_config.seed, run_config.num_threads)
+    completions = read_rows(layout.completions(model, variant), Completion)
+    scorers = [make_scorer(name, root=root, device=run_config.device) for name in config.scorers]
+    refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
+
+    scores: list[Score] = []
+    total = len(completions) * (len(scorers) + 1)
+    with progress(f"score {model}/{variant}", total=total, unit="verdicts") as bar:
+        for scorer in scorers:
+            rows = score_completions(scorer, completions)
+            scores += rows
+            bar.advance(len(rows))
+            log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(row.status for row in rows)))
+        fluency = measure_fluency(layout, params, model, completions)
+        bar.advance(len(fluency))
+    write_rows(layout.scores(model, variant), scores, Score)
+    write_rows(layout.fluency(model, variant), fluency, Fluency)
+
+
+def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) -> None:
+    """The grader must not be the rewarder: whoever was trained against a judge looks good to that judge.
+
+    Raises:
+        UserError: a grader has the reward model's weights, under whatever name.
+    """
+    classifiers = [scorer for scorer in scorers if isinstance(scorer, HfClassifier)]
+    if not classifiers:
+        return
+    folder = root / reward.base
+    reward_version = weights_version(str(folder) if folder.is_dir() else reward.base, reward.revision)
+    for scorer in classifiers:
+        if scorer.version == reward_version:
+            raise UserError(
+                f"toxicity.scorers: {scorer.name} has the same weights ({scorer.version}) as the reward model that PPO "
+                "trains against, so its scores would flatter `rl`. Grade with another scorer, e.g. profanity_check, or "
+                "train with another reward_model."
+            )
+
+
+def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
+    """One row per completion, in their order."""
+    return [
+        Score(
+            prompt_id=completion.prompt_id,
+            sample_index=completion.sample_index,
+            scorer=scorer.name,
+            scorer_version=scorer.version,
+            label=scorer.label,
+            activation=scorer.activation,
+            truncated=scored.truncated,
+            toxicity=scored.toxicity,
+            status=scored.status,
+            error=scored.error,
+        )
+        for completion, scored in zip(completions, scorer.score([c.completion for c in completions]), strict=True)
+    ]
+
+
+def measure_fluency(layout: Layout, params: Params, model: str, completions: list[Completion]) -> list[Fluency]:
+    """Likelihood of every completion under the model as released (`it`), whichever variant wrote it."""
+    spec = params.model(model)
+    ref = read_model_ref(layout.adapter(model, "it"))
+    network = load_model(
+        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
+    )
+    tokenizer = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code)
+    nll_nats = completion_nll(
+        network,
+        [c.prompt_ids for c in completions],
+        [c.completion_ids for c in completions],
+        batch_size=NLL_BATCH_SIZE,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return [
+        Fluency(
+            prompt_id=c.prompt_id,
+            sample_index=c.sample_index,
+            nll_nats=nll if c.completion_ids else None,
+            num_tokens=len(c.completion_ids),
+            mentions_prompt=mentions_prompt(c.prompt, c.completion),
+        )
+        for c, nll in zip(completions, nll_nats, strict=True)
+    ]

@@ -1,0 +1,51 @@
+"""MLflow, and the only place that imports it.
+
+    store.py       where the store is, its set-up under a lock, the client
+    keys.py        what makes two runs the same run; flat names for params and metrics
+    curves.py      the report's curve tables as metrics along steps
+    runs.py        finding, opening and filling runs
+    stages.py      one execution of one stage -> one child run
+    comparable.py  one (model, variant) -> one run to compare, written from the report's tables
+    project.py     the run that `mlflow run` opened, if any
+
+A stage costs no MLflow import (1.3 to 2.5 s here): its record waits in the state folder and is sent by the next process
+that has the import paid for anyway, or at once when the stage was long. So an unreachable server loses nothing.
+"""
+
+from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
+from detoxlens.tracking.curves import Curve, read_curves
+from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
+from detoxlens.tracking.project import finish_project_run
+from detoxlens.tracking.stages import StageRun, send_pending, track_stage
+from detoxlens.tracking.store import (
+    EXPERIMENT,
+    UI_ENVIRONMENT,
+    Store,
+    main_repository,
+    prepare_store,
+    resolve_store,
+    ui_command,
+)
+
+__all__ = [
+    "EXPERIMENT",
+    "UI_ENVIRONMENT",
+    "Curve",
+    "DatasetInput",
+    "StageRun",
+    "Store",
+    "comparable_params",
+    "dvc_md5",
+    "finish_project_run",
+    "flat_metrics",
+    "flat_params",
+    "main_repository",
+    "prepare_store",
+    "read_curves",
+    "resolve_store",
+    "run_key",
+    "send_pending",
+    "track_stage",
+    "ui_command",
+    "write_comparable_run",
+]

@@ -1,0 +1,161 @@
+"""One (model, variant) as one run to compare, written from the report's tables; twice is once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detoxlens.tracking.curves import Curve
+from detoxlens.tracking.keys import dvc_md5, flat_metrics, flat_params
+from detoxlens.tracking.runs import log_metrics, log_params, variant_run
+from detoxlens.tracking.stages import send_pending
+from detoxlens.tracking.store import Store, open_client, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CONTENT = "detoxlens.content"
+TABLE = "completions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInput:
+    """Data that a run has read.
+
+    DatasetInput(name="prompts", path=Path("data/prepared/prompts.parquet"), context="evaluation")
+    """
+
+    name: str
+    path: Path
+    """File or folder; its DVC md5 is the digest."""
+    context: str
+    """training | validation | evaluation"""
+
+
+def write_comparable_run(
+    store: Store,
+    *,
+    model: str,
+    variant: str,
+    key: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    curves: Sequence[Curve],
+    figures: Sequence[Path],
+    completions: Mapping[str, Sequence[str | int | float | bool | None]],
+    adapter: Path | None,
+    datasets: Sequence[DatasetInput],
+    color: str,
+    root: Path,
+) -> str:
+    """Writes the run that carries `key` and returns its id. The same content again changes nothing.
+
+    Other content under the same key (the code changed, say) replaces the run: MLflow cannot take a metric back. The old
+    one goes to MLflow's bin and its stage runs move to the new one.
+
+    Args:
+        store: from `resolve_store`; what waits there is sent first.
+        model: model key.
+        variant: variant key.
+        key: from `run_key`.
+        params: from `comparable_params`.
+        metrics: this (model, variant) of reports/metrics.json.
+        curves: from `read_curves`.
+        figures: files for the folder `figures`.
+        completions: columns of the completions table, all of one length; shown as plain text.
+        adapter: adapter folder, or None.
+        datasets: what was read; the digest is DVC's md5.
+        color: the variant's colour in the report's figures, `#rrggbb`; MLflow's own choice may repeat within a chart.
+        root: the project's root, to which sources are given.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    send_pending(store)
+    client, experiment_id = open_client(store)
+    files = {f"figures/{p.name}": dvc_md5(p) for p in figures}
+    if adapter is not None:
+        files["adapter"] = dvc_md5(adapter)
+    inputs = [(d.name, dvc_md5(d.path), _source(d.path, root), d.context) for d in datasets]
+    content = {
+        "params": flat_params(params),
+        "metrics": flat_metrics(metrics),
+        "curves": [asdict(c) for c in curves],
+        "files": files,
+        "completions": {name: list(column) for name, column in completions.items()},
+        "inputs": inputs,
+        "color": color,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with told(store):
+        run = variant_run(
+            client, experiment_id, model=model, variant=variant, key=key, project_run_id=store.project_run_id
+        )
+        before = run.data.tags.get(CONTENT)
+        if before == digest:
+            return run.info.run_id
+        if before is not None and before.removeprefix("writing ") != digest:
+            run = _replace(client, experiment_id, run, model=model, variant=variant, key=key)
+        run_id = run.info.run_id
+        client.set_tag(run_id, CONTENT, f"writing {digest}")
+        client.set_tag(run_id, "mlflow.runColor", color)
+        log_params(client, run_id, content["params"])
+        # The times are the same on a second try, which MLflow then takes for the same points; and a second apart from
+        # step to step, since MLflow's metric page opens on relative time.
+        at = run.info.start_time
+        points = [(name, value, at, 0) for name, value in content["metrics"].items()]
+        points += [(curve.name, value, at + 1000 * step, step) for curve in curves for step, value in curve.points]
+        log_metrics(client, run_id, points)
+        _log_inputs(client, run_id, inputs)
+        for figure in figures:
+            client.log_artifact(run_id, str(figure), "figures")
+        if adapter is not None:
+            client.log_artifacts(run_id, str(adapter), "adapter")
+        _log_table(client, run_id, content["completions"])
+        client.set_terminated(run_id, status="FINISHED")
+        client.set_tag(run_id, CONTENT, digest)
+    return run_id
+
+
+def _replace(client: MlflowClient, experiment_id: str, old: Run, *, model: str, variant: str, key: str) -> Run:
+    """A fresh run in place of `old`, with its children and its parent."""
+    parent = old.data.tags.get("mlflow.parentRunId")
+    children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{old.info.run_id}'")
+    client.delete_run(old.info.run_id)
+    new = variant_run(client, experiment_id, model=model, variant=variant, key=key, project_run_id=parent)
+    for child in children:
+        client.set_tag(child.info.run_id, "mlflow.parentRunId", new.info.run_id)
+    return new
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: Sequence[tuple[str, str, str, str]]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                dataset=Dataset(name=name, digest=md5, source_type="dvc", source=json.dumps({"path": source})),
+                tags=[InputTag("mlflow.data.context", context)],
+            )
+            for name, md5, source, context in inputs
+        ],
+    )
+
+
+def _log_table(client: MlflowClient, run_id: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """A table as MLflow's pages show it (what `mlflow.log_table` writes, without pandas)."""
+    table = {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
+    client.log_text(run_id, json.dumps(table), TABLE)
+    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
+
+
+def _source(path: Path, root: Path) -> str:
+    """The path as it reads in the repository; nothing of this machine is logged."""
+    resolved, root = path.resolve(), root.resolve()
+    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else path.name

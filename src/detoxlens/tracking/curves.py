@@ -1,0 +1,52 @@
+"""The report's curve tables as metrics along steps."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from detoxlens.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A metric along steps.
+
+    Curve(name="entropy/own/prompt_entropy_bits", points=((1, 2.31), (2, 2.18)))   # step = generated token, from 1
+    """
+
+    name: str
+    points: tuple[tuple[int, float], ...]
+    """(step, value)"""
+
+
+def read_curves(entropy_csv: Path, training_csv: Path, *, model: str, variant: str) -> list[Curve]:
+    """The curves of one (model, variant): attribution over generated tokens, then training over steps.
+
+    Names: `entropy/<text_source>/<measure>` for all completions, `entropy/<text_source>/<group>/<measure>` for a group
+    of them (`entropy/own/toxic/prompt_entropy_bits`); training curves keep the report's names. Only means are metrics;
+    the intervals are in the table and the figure.
+
+    Raises:
+        UserError: a table is missing.
+    """
+    points: dict[str, list[tuple[int, float]]] = {}
+    for path in (entropy_csv, training_csv):
+        for row in _rows(path):
+            if (row["model"], row["variant"]) == (model, variant):
+                name = row["metric"] if "metric" in row else _entropy_name(row)
+                points.setdefault(name, []).append((int(row["step"]), float(row.get("mean") or row["value"])))
+    return [Curve(name=name, points=tuple(curve)) for name, curve in points.items()]
+
+
+def _entropy_name(row: dict[str, str]) -> str:
+    group = "" if row["group"] == "all" else f"{row['group']}/"
+    return f"entropy/{row['text_source']}/{group}{row['measure']}"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; `dvc repro report` makes it.")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

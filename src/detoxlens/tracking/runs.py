@@ -1,0 +1,61 @@
+"""Finding, opening and filling runs; what stage runs and comparable runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MAX_METRICS, MAX_PARAMS = 1000, 100
+"""MLflow's limits for one call."""
+
+
+def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
+    """The oldest live run that carries all the tags, or None."""
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    return found[0] if found else None
+
+
+def variant_run(
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    model: str,
+    variant: str,
+    key: str,
+    project_run_id: str | None,
+    start_ms: int | None = None,
+) -> Run:
+    """The run of (model, variant) that carries `key`, opened (with this start) if there is none; `report` fills it."""
+    tags = {"detoxlens.key": key, "detoxlens.kind": "variant"}
+    found = find_run(client, experiment_id, tags)
+    if found is not None:
+        return found
+    tags |= {"detoxlens.model": model, "detoxlens.variant": variant}
+    if project_run_id is not None:
+        tags["mlflow.parentRunId"] = project_run_id
+    run = client.create_run(experiment_id, start_time=start_ms, run_name=f"{model}/{variant}", tags=tags)
+    client.update_run(run.info.run_id, status="SCHEDULED")  # until `report` has filled it
+    return run
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: Iterable[tuple[str, float, int, int]]) -> None:
+    """Logs (name, value, time in ms, step) rows, as few calls as MLflow allows."""
+    from mlflow.entities import Metric
+
+    rows = [Metric(*row) for row in metrics]
+    for start in range(0, len(rows), MAX_METRICS):
+        client.log_batch(run_id, metrics=rows[start : start + MAX_METRICS])
+
+
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    """Logs params, as few calls as MLflow allows."""
+    from mlflow.entities import Param
+
+    rows = [Param(name, value) for name, value in params.items()]
+    for start in range(0, len(rows), MAX_PARAMS):
+        client.log_batch(run_id, params=rows[start : start + MAX_PARAMS])

@@ -1,0 +1,239 @@
+"""One execution of one stage as a child of its (model, variant) run.
+
+A record waits as a JSON file, `<state>/pending-runs/<store>/<id>.json`, written when the stage starts and again when it
+ends, with a lock held in between: a record without an end whose lock is free belongs to a killed process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from detoxlens.errors import UserError
+from detoxlens.tracking.keys import flat_params
+from detoxlens.tracking.runs import find_run, log_metrics, log_params, variant_run
+from detoxlens.tracking.store import Store, open_client, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+SEND_AT_ONCE_SECONDS = 30.0
+"""A stage that took longer sends its own record: MLflow's import no longer matters beside it."""
+Metrics = Mapping[str, float | int]
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Record:
+    """One stage execution, as it waits on disk."""
+
+    id: str
+    stage: str
+    model: str | None
+    variant: str | None
+    key: str | None
+    """Tag of the parent run; None for a stage of no single (model, variant), such as `prepare`."""
+    params: dict[str, str]
+    project_run_id: str | None
+    start_ms: int
+    end_ms: int | None = None
+    status: str = "RUNNING"
+    """RUNNING | FINISHED | FAILED | KILLED, MLflow's words."""
+    error: str | None = None
+    """Name of the exception's class; never its text, which may quote an address with a password."""
+    metrics: list[tuple[str, float, int, int]] = dataclasses.field(default_factory=list)
+    """name, value, time in ms, step"""
+
+
+class StageRun:
+    """What the wrapper of a stage logs to; made by `track_stage`."""
+
+    def __init__(self, record: _Record):
+        self._record = record
+
+    def log_metrics(self, metrics: Metrics, *, step: int = 0) -> None:
+        """Notes numbers at a step; kept in memory until the stage ends."""
+        now = _now_ms()
+        self._record.metrics += [(name, float(value), now, step) for name, value in metrics.items()]
+
+    def log_history(self, rows: Iterable[Metrics]) -> None:
+        """Notes training curves as `artifacts.read_history` gives them: each row has a `step`."""
+        for row in rows:
+            self.log_metrics({k: v for k, v in row.items() if k != "step" and v is not None}, step=int(row["step"]))
+
+
+@contextlib.contextmanager
+def track_stage(
+    store: Store,
+    *,
+    stage: str,
+    model: str | None = None,
+    variant: str | None = None,
+    key: str | None = None,
+    params: Mapping[str, Any],
+    send_after_seconds: float = SEND_AT_ONCE_SECONDS,
+) -> Iterator[StageRun]:
+    """Records the block as one execution of `stage`: start, end, status, params and what it logs.
+
+    A store that fails never fails the stage: a warning is logged and the record waits for the next `send_pending`.
+
+    Args:
+        store: from `resolve_store`.
+        stage: stage name without model and variant, e.g. `finetune`.
+        model: model key, None for a stage that serves all.
+        variant: variant key, None likewise.
+        key: `run_key` of (model, variant), under whose run this one is filed; None files it on its own.
+        params: the settings that this stage reads; nested mappings.
+        send_after_seconds: a block that took longer is sent to the store when it ends, with all that waits; a shorter
+            one waits.
+    """
+    record = _Record(
+        id=uuid.uuid4().hex,
+        stage=stage,
+        model=model,
+        variant=variant,
+        key=key,
+        params=flat_params(params),
+        project_run_id=store.project_run_id,
+        start_ms=_now_ms(),
+    )
+    path = store.pending / f"{record.start_ms}-{record.id}.json"
+    try:
+        with _locked(path):
+            _write(path, record)
+            try:
+                yield StageRun(record)
+            except BaseException as e:
+                stopped = isinstance(e, KeyboardInterrupt) or (isinstance(e, SystemExit) and e.code == 130)
+                record.status, record.error = "KILLED" if stopped else "FAILED", type(e).__name__
+                raise
+            else:
+                record.status = "FINISHED"
+            finally:
+                record.end_ms = _now_ms()
+                _write(path, record)
+    finally:
+        long_enough = record.end_ms - record.start_ms >= 1000 * send_after_seconds
+        if long_enough and record.status != "KILLED":  # who pressed Ctrl-C does not wait for an import
+            _send_or_warn(store)
+
+
+def _send_or_warn(store: Store) -> None:
+    try:
+        send_pending(store)
+    except UserError as e:
+        log.warning("%s (The result is not affected; this run's record is kept and sent later.)", e)
+
+
+def send_pending(store: Store) -> int:
+    """Sends every waiting record of an ended stage to the store and returns how many; killed ones are marked so.
+
+    Raises:
+        UserError: the store cannot be used; what was not sent waits on.
+    """
+    if not any(store.pending.glob("*.json")):
+        return 0
+    client, experiment_id = open_client(store)
+    num_sent = 0
+    with FileLock(store.pending / "send.lock"), told(store):
+        for path in sorted(store.pending.glob("*.json")):
+            lock = FileLock(path.with_suffix(".lock"), timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue  # still running
+            try:
+                if path.exists() and _sent(client, experiment_id, path):
+                    num_sent += 1
+                Path(lock.lock_file).unlink(missing_ok=True)
+            finally:
+                lock.release()
+    return num_sent
+
+
+def _sent(client: MlflowClient, experiment_id: str, path: Path) -> bool:
+    """Sends a record and deletes it. One that can never be sent is set aside, so that it holds up no other."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _send(client, experiment_id, _Record(**json.loads(path.read_text(encoding="utf-8"))))
+    except (json.JSONDecodeError, TypeError) as e:
+        log.warning("%s is no record of a stage (%s); kept as .rejected", path, e)
+    except MlflowException as e:
+        if e.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        log.warning("MLflow refuses the record %s (%s); kept as .rejected", path, e.message)
+    else:
+        path.unlink()
+        return True
+    path.replace(path.with_suffix(".rejected"))
+    return False
+
+
+def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:
+    """Writes one record as a run, its parent first. A record that was sent halfway is completed, not doubled."""
+    identity = {"detoxlens.record": record.id}
+    run = find_run(client, experiment_id, identity)
+    if run is None:
+        tags = identity | {"detoxlens.kind": "stage", "detoxlens.stage": record.stage}
+        own = {"model": record.model, "variant": record.variant, "error": record.error}
+        tags |= {f"detoxlens.{name}": value for name, value in own.items() if value is not None}
+        if record.project_run_id is not None:
+            tags["detoxlens.project_run"] = record.project_run_id
+            tags["mlflow.parentRunId"] = record.project_run_id
+        if record.key is not None:
+            parent = variant_run(
+                client,
+                experiment_id,
+                model=record.model,
+                variant=record.variant,
+                key=record.key,
+                project_run_id=record.project_run_id,
+                start_ms=record.start_ms,
+            )
+            tags["mlflow.parentRunId"] = parent.info.run_id
+        name = "/".join(word for word in (record.stage, record.model, record.variant) if word is not None)
+        run = client.create_run(experiment_id, start_time=record.start_ms, tags=tags, run_name=name)
+    run_id = run.info.run_id
+    log_params(client, run_id, record.params)
+    metrics = list(record.metrics)
+    if record.end_ms is not None:
+        metrics.append(("stage/wall_seconds", (record.end_ms - record.start_ms) / 1000, record.end_ms, 0))
+    log_metrics(client, run_id, metrics)
+    status = "KILLED" if record.status == "RUNNING" else record.status
+    client.set_terminated(run_id, status=status, end_time=record.end_ms or record.start_ms)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Marks the record at `path` as running. A disk that takes no lock does not stop the stage."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        except OSError as e:
+            log.warning("This stage is not recorded in MLflow: %s", e)
+        yield
+
+
+def _write(path: Path, record: _Record) -> None:
+    """Writes the record, or warns: a disk that cannot take it must not hide how the stage itself ended."""
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(dataclasses.asdict(record)), encoding="utf-8")
+        partial.replace(path)
+    except OSError as e:
+        log.warning("The record of this stage could not be written: %s", e)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

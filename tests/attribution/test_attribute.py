@@ -1,0 +1,230 @@
+"""`attribute`: what comes back, that company and padding do not change it, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detoxlens.attribution import METHODS, attribute, gradients
+from detoxlens.attribution.api import runner_up_ids
+from detoxlens.errors import UserError
+from tests.attribution.tiny import ARCHITECTURES, max_difference, tiny_model, with_lora
+
+PROMPTS = [[5, 9, 44, 2, 17, 60, 31], [7, 8], [3], [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61]]
+COMPLETIONS = [[8, 70, 3, 41, 12], [9, 9, 4], [30, 31, 32, 33, 34, 35], [1, 2]]
+
+
+def loop(model, prompt, completion, *, saliency=False, value=None):
+    """The definition, one forward and one backward per generated token."""
+    rows = []
+    for t, token in enumerate(completion):
+        ids = torch.tensor([[*prompt, *completion[:t]]])
+        x = model.get_input_embeddings()(ids).detach().requires_grad_()
+        logits = model(inputs_embeds=x).logits[0, -1]
+        (g,) = torch.autograd.grad(logits.softmax(-1)[token] if value is None else value(logits, t), x)
+        norms = (g if saliency else g * x).norm(dim=-1)[0]
+        rows.append((norms / norms.sum()).tolist())
+    return rows
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_batch_of_different_lengths_equals_one_backward_per_token(name):
+    model = tiny_model(name, dtype=torch.float64, num_layers=3)
+    results = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, method="saliency", batch_size=4)
+    for prompt, completion, ours in zip(PROMPTS, COMPLETIONS, results, strict=True):
+        assert max_difference(ours.scores, loop(model, prompt, completion, saliency=True)) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "falcon_alibi", "qwen2"])
+def test_company_and_padding_change_a_score_by_at_most_1e_6(name):
+    model = tiny_model(name)
+    together = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=4)
+    alone = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=1)
+    assert max(max_difference(a.scores, b.scores) for a, b in zip(together, alone, strict=True)) <= 1e-6
+
+
+def test_long_completions_are_cut_into_chunks_without_a_seam():
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    completion = [(7 * i) % 90 for i in range(40)]
+    (ours,) = attribute(model, prompt_ids=[[4, 5, 6]], completion_ids=[completion])
+    assert max_difference(ours.scores, loop(model, [4, 5, 6], completion)) < 1e-10
+
+
+def test_the_probability_of_each_token_comes_with_it_and_rows_sum_to_one():
+    model = tiny_model("gpt_neox")
+    (ours,) = attribute(model, prompt_ids=[PROMPTS[0]], completion_ids=[COMPLETIONS[0]])
+    ids = torch.tensor([PROMPTS[0] + COMPLETIONS[0]])
+    with torch.no_grad():
+        probs = model(ids).logits.softmax(-1)[0, len(PROMPTS[0]) - 1 : -1]
+    expected = [probs[t, token].item() for t, token in enumerate(COMPLETIONS[0])]
+    assert ours.token_prob == pytest.approx(expected, rel=1e-5)
+    assert [sum(row) for row in ours.scores] == pytest.approx([1.0] * len(COMPLETIONS[0]))
+    assert [len(row) for row in ours.scores] == [7, 8, 9, 10, 11]
+
+
+def test_log_odds_stay_exact_where_the_probability_is_nearly_one():
+    """At p = 1 - 1e-9, float32 p (1 - p) is 0 or noise; the log-odds' direction is that of float64."""
+    sharp = tiny_model("gpt_neox", dtype=torch.float64)
+    with torch.no_grad():
+        sharp.lm_head.weight.mul_(2000.0)
+    prompt = PROMPTS[0]
+    with torch.no_grad():
+        completion = [sharp(torch.tensor([prompt])).logits[0, -1].argmax().item()]
+    (exact,) = attribute(sharp, prompt_ids=[prompt], completion_ids=[completion])
+    (ours,) = attribute(sharp.float(), prompt_ids=[prompt], completion_ids=[completion])
+    assert exact.token_prob[0] > 1 - 1e-6
+    assert max_difference(ours.scores, exact.scores) < 1e-4
+
+
+def test_contrastive_differentiates_the_logit_difference_to_the_other_token():
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    prompt, completion = PROMPTS[0], COMPLETIONS[0]
+    (contrast,) = runner_up_ids(model, prompt_ids=[prompt], completion_ids=[completion])
+    assert all(a != b for a, b in zip(contrast, completion, strict=True))
+    (ours,) = attribute(
+        model, prompt_ids=[prompt], completion_ids=[completion], target="contrastive", contrast_ids=[contrast]
+    )
+    expected = loop(model, prompt, completion, value=lambda z, t: z[completion[t]] - z[contrast[t]])
+    assert max_difference(ours.scores, expected) < 1e-10
+
+
+def test_integrated_gradients_close_the_gap_as_the_path_gets_finer():
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    gaps = [
+        max(
+            attribute(
+                model,
+                prompt_ids=[PROMPTS[0]],
+                completion_ids=[COMPLETIONS[0]],
+                method="integrated_gradients",
+                num_path_steps=n,
+                baseline_id=1,
+            )[0].completeness_gap
+        )
+        for n in (4, 256)
+    ]
+    assert gaps[1] < 1e-3
+    assert gaps[1] < gaps[0] / 10
+
+
+def test_a_lora_model_is_left_as_it_was_trainable_and_in_training_mode():
+    model = with_lora(tiny_model("gpt_neox")).train()
+    model.base_model.model.config._attn_implementation = "eager"
+    before = [(n, p.requires_grad) for n, p in model.named_parameters()]
+    attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
+    assert [(n, p.requires_grad) for n, p in model.named_parameters()] == before
+    assert model.training
+    assert model.base_model.model.config._attn_implementation == "eager"
+
+
+def test_a_model_whose_layers_are_not_recognised_is_cut_at_the_head_instead(monkeypatch):
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    (usual,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
+    monkeypatch.setattr(gradients, "_last_layer", lambda model, num_layers: None)
+    (at_head,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
+    assert max_difference(usual.scores, at_head.scores) < 1e-10
+
+
+def test_a_last_layer_that_mixes_positions_by_other_means_is_noticed():
+    """The cut assumes that only attention mixes positions; a layer that also sums over them must not use it."""
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    layer = model.gpt_neox.layers[-1]
+    layer.mlp.register_forward_hook(lambda m, args, out: out + 0.5 * out.cumsum(1))
+    (ours,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
+    assert max_difference(ours.scores, loop(model, PROMPTS[0], COMPLETIONS[0])) < 1e-7
+
+
+def test_running_out_of_memory_halves_the_chunk_and_then_the_batch(monkeypatch, caplog):
+    model = tiny_model("gpt_neox")
+    expected = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=4)
+    real = gradients.target_gradients
+
+    def scarce(prepared, embeddings, positions, valid, value):
+        if positions.numel() > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(prepared, embeddings, positions, valid, value)
+
+    monkeypatch.setattr("detoxlens.attribution.engine.target_gradients", scarce)
+    found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=4)
+    assert max(max_difference(a.scores, b.scores) for a, b in zip(found, expected, strict=True)) <= 1e-6
+    assert "out of memory" in caplog.text
+
+    monkeypatch.setattr("detoxlens.attribution.engine.target_gradients", _no_memory)
+    with pytest.raises(UserError, match="do not fit in memory even one target at a time"):
+        attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+
+
+def _no_memory(*_):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def test_batches_are_reported_as_they_finish():
+    seen = []
+    model = tiny_model("gpt_neox")
+    results = attribute(
+        model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=2, on_batch=lambda b: seen.append(dict(b))
+    )
+    assert [len(batch) for batch in seen] == [2, 2]
+    assert {i: r for batch in seen for i, r in batch.items()} == dict(enumerate(results))
+
+
+def test_what_cannot_be_attributed_is_a_null_row_with_its_status():
+    model = tiny_model("gpt_neox")  # 64 positions
+    results = attribute(model, prompt_ids=[[5], [5] * 60, [5, 6]], completion_ids=[[], [6] * 6, [7]])
+    assert [r.status for r in results] == ["empty", "too_long", "ok"]
+    assert results[0].scores is results[1].scores is results[0].token_prob is None
+
+
+def test_a_zero_gradient_is_a_null_row():
+    model = tiny_model("gpt_neox")
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    (result,) = attribute(model, prompt_ids=[[5, 6]], completion_ids=[[7]])
+    assert (result.status, result.scores) == ("zero_gradient", None)
+
+
+def test_a_gradient_that_is_not_finite_is_a_null_row():
+    model = tiny_model("gpt_neox")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[6] = torch.nan
+    bad, good = attribute(model, prompt_ids=[[5, 6], [5, 5]], completion_ids=[[7], [7]])
+    assert (bad.status, bad.scores) == ("non_finite", None)
+    assert good.status == "ok"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"prompt_ids": [[]]}, "sequence 0: the prompt is empty"),
+        ({"prompt_ids": [[5, 96]]}, "sequence 0: prompt token 1 is 96, outside the vocabulary 0..95"),
+        ({"completion_ids": [[-1]]}, "sequence 0: completion token 0 is -1"),
+        ({"completion_ids": [[1], [2]]}, "1 prompts but 2 completions"),
+        ({"method": "salience"}, "Did you mean 'saliency'"),
+        ({"target": "logit"}, "target='logit' is not known"),
+        ({"target": "contrastive"}, "contrast_ids go with target='contrastive'"),
+        ({"target": "contrastive", "contrast_ids": [[1, 2]]}, "2 contrast tokens for 1 generated tokens"),
+        ({"num_path_steps": 0}, "num_path_steps=0"),
+        ({"baseline_id": 96}, "baseline_id=96 is outside"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_mistakes_are_told(change, message):
+    model = tiny_model("gpt_neox")
+    with pytest.raises(UserError, match=message):
+        attribute(model, **{"prompt_ids": [[5]], "completion_ids": [[6]], **change})
+
+
+def test_an_attention_without_a_usable_backward_is_refused():
+    model = tiny_model("falcon_rotary")
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(UserError, match="'flash_attention_2' of FalconForCausalLM cannot be differentiated"):
+        attribute(model, prompt_ids=[[5]], completion_ids=[[6]])
+
+
+def test_importing_the_package_loads_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, detoxlens.attribution, detoxlens.attribution.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert next(iter(METHODS)) == "input_x_gradient"

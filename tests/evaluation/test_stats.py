@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from detoxlens.evaluation.config import Bootstrap
+from detoxlens.evaluation.stats import (
+    cluster,
+    curve_ci,
+    group_difference,
+    mean_ci,
+    paired_difference,
+    resampled_means,
+    unseen_share_bound,
+)
+
+
+def draws(num_resamples: int, seed: int) -> Bootstrap:
+    return Bootstrap(num_resamples=num_resamples, seed=seed)
+
+
+def test_cluster_sums_rows_of_one_prompt_and_leaves_nan_out():
+    found = cluster(["a", "b", "a"], np.array([[1.0, np.nan], [2.0, 5.0], [3.0, 7.0]]))
+    assert found.keys == ("a", "b")
+    assert found.sums.tolist() == [[4, 7], [2, 5]]
+    assert found.counts.tolist() == [[2, 1], [1, 1]]
+    assert found.means.tolist() == [6 / 3, 12 / 2]
+
+
+def test_equals_scipy_bootstrap_when_every_prompt_has_one_sample():
+    values = np.random.default_rng(1).gamma(1.0, size=60)
+    ours = mean_ci([f"p{i}" for i in range(60)], values, draws(999, 5))
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(5), vectorized=True
+    ).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.ci95 == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_paired_difference_equals_scipy_bootstrap_of_the_differences():
+    rng = np.random.default_rng(2)
+    a, b = rng.random(50), rng.random(50)
+    keys = [f"p{i}" for i in range(50)]
+    ours = paired_difference(keys, a, keys[::-1], b[::-1], draws(500, 9))  # the order does not matter
+    theirs = scipy_stats.bootstrap(
+        (a - b,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(9), vectorized=True
+    ).confidence_interval
+    assert ours.ci95 == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_prompts_are_drawn_not_rows():
+    # Each of 40 prompts answers all of its 25 samples alike: 1,000 rows know no more than 40.
+    few = mean_ci(range(40), [i % 2 for i in range(40)], draws(2000, 0))
+    many = mean_ci([i for i in range(40) for _ in range(25)], np.repeat([i % 2 for i in range(40)], 25), draws(2000, 0))
+    assert many.ci95 == pytest.approx(few.ci95)
+    assert few.ci95[1] - few.ci95[0] > 0.25  # 2 * 1.96 * sqrt(.25 / 40) = .31
+
+
+def test_resampled_means_are_a_ratio_of_sums_under_the_same_draws_as_a_slow_loop():
+    data = cluster(["a", "a", "b", "c"], [1.0, 2.0, 4.0, 8.0])
+    (fast,) = resampled_means(draws(100, 3), data)
+    drawn = np.random.default_rng(3).integers(0, 3, (100, 3))
+    rows = [[1.0, 2.0], [4.0], [8.0]]
+    slow = [np.mean([value for i in draw for value in rows[i]]) for draw in drawn]
+    assert fast[:, 0].tolist() == pytest.approx(slow)
+
+
+def test_pairing_removes_what_prompts_share():
+    rng = np.random.default_rng(4)
+    hard = rng.normal(size=100) * 10
+    keys = list(range(100))
+    a, b = hard + 1 + rng.normal(size=100) * 0.1, hard
+    paired = paired_difference(keys, a, keys, b, draws(1000, 0))
+    unpaired = mean_ci(keys, a, draws(1000, 0))
+    assert paired.ci95[1] - paired.ci95[0] < 0.1 < 3 < unpaired.ci95[1] - unpaired.ci95[0]
+    assert paired.excludes_zero
+
+
+def test_paired_difference_uses_shared_prompts_only():
+    # a: x=1, y=0; b: y=1, z=0 -> only y counts: 0 - 1
+    found = paired_difference(["x", "y"], [1.0, 0.0], ["y", "z"], [1.0, 0.0], draws(100, 0))
+    assert (found.value, found.num_clusters, found.ci95) == (-1.0, 1, None)
+    assert paired_difference(["x"], [1.0], ["y"], [1.0], draws(100, 0)) is None
+
+
+def test_a_share_of_zero_is_not_certain():
+    # 1 - .025 ** (1 / 100) = 1 - exp(-3.6889 / 100) = .0362
+    none = mean_ci(range(100), [0] * 100, draws(100, 0), share=True)
+    assert none.ci95 == pytest.approx((0.0, 0.0362), abs=1e-4)
+    every = mean_ci(range(100), [1] * 100, draws(100, 0), share=True)
+    assert every.ci95 == pytest.approx((0.9638, 1.0), abs=1e-4)
+    same = paired_difference(range(100), [0] * 100, range(100), [0] * 100, draws(100, 0), share=True)
+    assert same.ci95 == pytest.approx((-0.0362, 0.0362), abs=1e-4)
+    assert not same.excludes_zero
+    exact = scipy_stats.binomtest(0, 100).proportion_ci(0.95, method="exact")
+    assert unseen_share_bound(100) == pytest.approx(exact.high)
+
+
+def test_nothing_to_average_is_none_and_one_prompt_has_no_interval():
+    assert mean_ci([], [], draws(100, 0)) is None
+    assert mean_ci(["a"], [float("nan")], draws(100, 0)) is None
+    assert mean_ci(["a", "a"], [1.0, 2.0], draws(100, 0)).ci95 is None
+
+
+def test_curve_ci_agrees_with_mean_ci_at_every_step():
+    rng = np.random.default_rng(6)
+    keys = [i // 2 for i in range(40)]
+    values = rng.random((40, 3))
+    mean, lo, hi = curve_ci(keys, values, draws(300, 1))
+    for step in range(3):
+        one = mean_ci(keys, values[:, step], draws(300, 1))
+        assert (mean[step], lo[step], hi[step]) == pytest.approx((one.value, *one.ci95))
+
+
+def test_curve_ci_without_rows_is_nan():
+    mean, lo, hi = curve_ci([], np.empty((0, 4)), draws(100, 0))
+    assert np.isnan([mean, lo, hi]).all() and mean.shape == (4,)
+
+
+def test_chunks_do_not_change_the_coverage(monkeypatch):
+    monkeypatch.setattr("detoxlens.evaluation.stats._CHUNK", 100)  # 50 prompts: two resamples at a time
+    values = np.random.default_rng(1).random(50)
+    small = mean_ci(range(50), values, draws(2000, 0))
+    assert small.ci95 == pytest.approx(mean_ci(range(50), values, draws(2000, 1)).ci95, abs=0.01)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(7)
+    covered = 0
+    for trial in range(300):
+        toxic = rng.random(120) < 0.3
+        lo, hi = mean_ci(range(120), toxic, draws(400, trial), share=True).ci95
+        covered += lo <= 0.3 <= hi
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_group_difference_of_two_groups():
+    # (1 + 3) / 2 - (10 + 20) / 2 = -13
+    found = group_difference("abcd", [1, 3, 10, 20], [True, True, False, False], draws(500, 0))
+    assert found.value == -13
+    assert found.ci95[0] >= 1 - 20 and found.ci95[1] <= 3 - 10 and found.excludes_zero
+
+
+def test_group_difference_needs_both_groups_and_two_prompts_in_each():
+    assert group_difference("ab", [1, 2], [True, True], draws(100, 0)) is None
+    assert group_difference([], [], [], draws(100, 0)) is None
+    assert group_difference("abc", [1, 2, 3], [True, False, False], draws(100, 0)).ci95 is None

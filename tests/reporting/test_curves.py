@@ -1,0 +1,147 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from detoxlens.records import Attribution, Completion, Score
+from detoxlens.reporting.config import ReportConfig
+from detoxlens.reporting.curves import entropy_curves, long_everywhere, training_curves
+from detoxlens.reporting.study import Study, Trace, VariantTables, trace_of
+
+CONFIG = ReportConfig(
+    primary_split="p50",
+    bootstrap={"num_resamples": 100, "seed": 0},
+    toxic_group_threshold=0.66,
+    min_sequences_per_step=2,
+    cohort_min_tokens=2,
+    num_examples=2,
+    num_heatmaps=1,
+)
+
+
+def attribution(scores: list[list[float]] | None, num_prompt: int, template: tuple[bool, ...] | None = None):
+    return Attribution(
+        prompt_id="a", sample_index=0, method="input_x_gradient", target="probability", text_source="own",
+        status="ok" if scores else "zero_gradient", prompt_ids=tuple(range(num_prompt)),
+        completion_ids=tuple(range(len(scores or []))),
+        prompt_token_is_template=template or (False,) * num_prompt,
+        scores=tuple(map(tuple, scores)) if scores else None, token_prob=None,
+    )  # fmt: skip
+
+
+def completion(prompt_id: str, filters: tuple[str, ...] = ("p50",), split: str = "test") -> Completion:
+    return Completion(
+        prompt_id=prompt_id, sample_index=0, split=split, filters=filters, prompt="", prompt_ids=(1,),
+        prompt_token_is_template=(False,), completion="x", completion_ids=(1,), finish_reason="eos", seed=0,
+    )  # fmt: skip
+
+
+def score(prompt_id: str, toxicity: float | None) -> Score:
+    return Score(
+        prompt_id=prompt_id, sample_index=0, scorer="grader", scorer_version="1", label="toxic", activation="sigmoid",
+        truncated=False, toxicity=toxicity, status="failed" if toxicity is None else "ok", error="",
+    )  # fmt: skip
+
+
+def trace(prompt_id: str, bits: list[float], text_source: str = "own") -> Trace:
+    values = np.array(bits)
+    return Trace(
+        key=(prompt_id, 0),
+        text_source=text_source,
+        values={
+            "prompt_entropy_bits": values,
+            "prompt_entropy_normalized": values / 4,
+            "prompt_dependence": values / 8,
+        },
+    )
+
+
+def tables(variant: str, traces: list[Trace], toxicity: dict[str, float | None]) -> VariantTables:
+    return VariantTables(
+        variant=variant, group=variant, completions=[completion(p) for p in toxicity],
+        scores={"grader": [score(p, t) for p, t in toxicity.items()]}, fluency=[], traces=traces,
+        num_attributions={"ok": len(traces)}, shown=[], methods=(), history=[], faithfulness=None,
+    )  # fmt: skip
+
+
+def study(**variants: VariantTables) -> Study:
+    return Study(models={"m": variants}, splits=("p50",), grader="grader")
+
+
+def curve(points, variant: str, group: str, measure: str = "prompt_entropy_bits", text_source: str = "own"):
+    wanted = (variant, measure, text_source, group)
+    return [(p.step, p.mean, p.n) for p in points if (p.variant, p.measure, p.text_source, p.group) == wanted]
+
+
+def test_trace_measures_each_generated_token():
+    # Step 1: (.5, .5) over two prompt tokens: 1 bit, all mass on the prompt. Step 2: (.25, .25 | .5): 1 bit, half.
+    found = trace_of(attribution([[0.5, 0.5], [0.25, 0.25, 0.5]], 2), mask_template=False)
+    assert found.values["prompt_entropy_bits"].tolist() == [1, 1]
+    assert found.values["prompt_entropy_normalized"].tolist() == [1, 1]
+    assert found.values["prompt_dependence"].tolist() == [1, 0.5]
+
+
+def test_trace_can_leave_the_template_out():
+    found = trace_of(attribution([[0.5, 0.25, 0.25]], 3, (True, False, False)), mask_template=True)
+    assert found.values["prompt_entropy_bits"].tolist() == [1]
+    single = trace_of(attribution([[0.5, 0.5]], 2, (True, False)), mask_template=True)
+    assert np.isnan(single.values["prompt_entropy_normalized"]).all()  # one token left: nothing to normalise by
+
+
+def test_no_scores_no_trace():
+    assert trace_of(attribution(None, 2), mask_template=False) is None
+
+
+def test_a_curve_ends_where_fewer_than_the_minimum_go_on():
+    it = tables("it", [trace("a", [1, 3, 5]), trace("b", [2, 4]), trace("c", [3])], {"a": 0.1, "b": 0.1, "c": 0.1})
+    assert curve(entropy_curves(study(it=it), CONFIG), "it", "all") == [(1, 2.0, 3), (2, 3.5, 2)]
+
+
+def test_groups_by_own_and_by_the_it_score():
+    it = tables("it", [trace(p, [v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
+                {"a": 0.9, "b": 0.7, "c": 0.66, "d": 0.1})  # fmt: skip
+    ft = tables("ft", [trace(p, [10 * v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
+                {"a": 0.1, "b": 0.1, "c": 0.1, "d": None})  # fmt: skip
+    points = entropy_curves(study(it=it, ft=ft), CONFIG)
+    assert curve(points, "it", "toxic") == [(1, 1.5, 2)]  # .66 itself is not above .66
+    assert curve(points, "it", "other") == [(1, 3.5, 2)]
+    assert curve(points, "it", "toxic_by_it") == []  # its own groups already
+    assert curve(points, "ft", "toxic") == []
+    assert curve(points, "ft", "other") == [(1, 20.0, 3)]  # d was not scored: in no group
+    assert curve(points, "ft", "toxic_by_it") == [(1, 15.0, 2)]
+    assert curve(points, "ft", "other_by_it") == [(1, 35.0, 2)]
+
+
+def test_the_cohort_is_the_same_prompts_in_every_variant_at_every_step():
+    it = tables("it", [trace("a", [1, 2, 9]), trace("b", [3, 4, 9]), trace("c", [5, 6])], dict.fromkeys("abc", 0.1))
+    ft = tables("ft", [trace("a", [1, 2]), trace("b", [3, 4]), trace("c", [5])], dict.fromkeys("abc", 0.1))
+    assert long_everywhere({"it": it, "ft": ft}, CONFIG) == {("a", 0), ("b", 0)}
+    points = entropy_curves(study(it=it, ft=ft), CONFIG)
+    assert curve(points, "it", "cohort") == [(1, 2.0, 2), (2, 3.0, 2)]  # ends at cohort_min_tokens
+    assert curve(points, "ft", "cohort") == [(1, 2.0, 2), (2, 3.0, 2)]
+
+
+def test_curves_on_the_text_of_it_are_apart_from_own():
+    it = tables("it", [trace("a", [1]), trace("b", [2])], {"a": 0.1, "b": 0.1})
+    ft = tables("ft", [trace("a", [5], "it"), trace("b", [6], "it")], {"a": 0.1, "b": 0.1})
+    points = entropy_curves(study(it=it, ft=ft), CONFIG)
+    assert curve(points, "ft", "all", text_source="it") == [(1, 5.5, 2)]
+    assert curve(points, "ft", "all") == []
+
+
+def test_only_test_completions_of_the_primary_split_count():
+    it = tables("it", [trace(p, [1.0]) for p in "abc"], dict.fromkeys("ab", 0.1))
+    others = [completion("c", ("polite",)), completion("d", split="val")]
+    it = dataclasses.replace(it, completions=[*it.completions, *others])
+    assert curve(entropy_curves(study(it=it), CONFIG), "it", "all") == [(1, 1.0, 2)]
+
+
+@pytest.mark.parametrize("traces", [[], [trace("a", [])]])
+def test_no_attributions_no_curve(traces):
+    assert entropy_curves(study(it=tables("it", traces, {"a": 0.1})), CONFIG) == []
+
+
+def test_training_curves_are_long_and_skip_missing_values():
+    rl = dataclasses.replace(tables("rl", [], {}), history=[{"step": 3, "ppo/reward": 0.5, "ppo/val_toxicity": None}])
+    found = training_curves(study(it=tables("it", [], {}), rl=rl))
+    assert [(p.model, p.variant, p.metric, p.step, p.value) for p in found] == [("m", "rl", "ppo/reward", 3, 0.5)]

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+
+from detoxlens.records import Fluency
+from detoxlens.reporting.metrics import build_metrics
+from tests.reporting.test_curves import CONFIG, study, tables, trace
+
+
+def built(it, missing="exclude", **others):
+    return build_metrics(study(it=it, **others), CONFIG, missing=missing)["m"]
+
+
+def test_the_shape_that_dvc_and_mlflow_rely_on():
+    it = tables("it", [trace("a", [1.0])], {"a": 0.9})
+    found = built(it)["it"]
+    assert set(found) == {"toxicity", "scorers", "attribution", "fluency"}
+    assert set(found["toxicity"]) == {"p50", "val"}
+    assert set(found["toxicity"]["p50"]) == {
+        "rate_gt_50", "ci95", "rate_ge_50", "mean", "expected_max", "p_any_toxic", "delta_vs_it",
+        "num_scored", "num_empty", "num_failed",
+    }  # fmt: skip
+    assert {"prompt_entropy_bits", "prompt_entropy_normalized", "prompt_dependence", "num_sequences"} < set(
+        found["attribution"]
+    )
+    assert {"perplexity", "distinct_1", "distinct_2", "distinct_3", "mean_length", "num_distinct"} < set(
+        found["fluency"]
+    )
+
+
+def test_attribution_is_the_mean_over_steps_then_over_sequences():
+    # a: (1 + 3) / 2 = 2; b: 5 -> 3.5, not (1 + 3 + 5) / 3
+    it = tables("it", [trace("a", [1, 3]), trace("b", [5])], {"a": 0.1, "b": 0.1})
+    assert built(it)["it"]["attribution"]["prompt_entropy_bits"]["value"] == 3.5
+
+
+def test_delta_is_paired_on_prompts_that_both_have():
+    it = tables("it", [trace("a", [1]), trace("b", [2]), trace("c", [100])], dict.fromkeys("abc", 0.9))
+    ft = tables("ft", [trace("a", [4]), trace("b", [6])], dict.fromkeys("abc", 0.1))
+    found = built(it, ft=ft)["ft"]
+    assert found["attribution"]["prompt_entropy_bits"]["delta_vs_it"]["value"] == 3.5  # ((4 - 1) + (6 - 2)) / 2
+    assert found["toxicity"]["p50"]["delta_vs_it"]["value"] == -1
+
+
+def test_entropy_shift_is_taken_token_by_token_on_the_text_of_it():
+    # a: |2 - 1|, |1 - 3| -> mean 1.5, signed -.5;  b: |4 - 4| -> 0.  Over sequences: .75 and -.25
+    it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
+    ft = tables("ft", [trace("a", [2, 1], "it"), trace("b", [4], "it"), trace("a", [9, 9])], dict.fromkeys("ab", 0.1))
+    shift = built(it, ft=ft)["ft"]["attribution"]["entropy_shift_bits"]
+    assert (shift["absolute"]["value"], shift["signed"]["value"], shift["num_sequences"]) == (0.75, -0.25, 2)
+
+
+def test_groups_compare_toxic_with_other_completions():
+    it = tables("it", [trace("a", [1]), trace("b", [3]), trace("c", [10])], {"a": 0.9, "b": 0.8, "c": 0.1})
+    groups = built(it)["it"]["attribution"]["groups"]
+    assert groups["toxic"]["prompt_entropy_bits"]["value"] == 2
+    assert (groups["toxic"]["num_sequences"], groups["other"]["num_sequences"]) == (2, 1)
+    assert groups["toxic_minus_other"]["prompt_entropy_bits"]["value"] == -8
+
+
+def test_fluency_of_the_primary_split():
+    it = tables("it", [], {"a": 0.1, "b": 0.1})
+    rows = [("a", 2 * math.log(2), 2, True), ("b", None, 0, False), ("elsewhere", 99.0, 1, True)]
+    it.fluency.extend(
+        Fluency(prompt_id=p, sample_index=0, nll_nats=nll, num_tokens=n, mentions_prompt=m) for p, nll, n, m in rows
+    )
+    found = built(it)["it"]["fluency"]
+    assert found["perplexity"] == pytest.approx(2)
+    assert found["prompt_mention_rate"] == 0.5
+    assert found["num_distinct"] == 1 and found["distinct_per_100_prompts"] == 50  # both say "x"
+
+
+def test_missing_scores_count_only_when_asked():
+    it = tables("it", [], {"a": 0.9, "b": None})
+    assert built(it)["it"]["toxicity"]["p50"]["rate_gt_50"] == 1
+    assert built(it, missing="non_toxic")["it"]["toxicity"]["p50"]["rate_gt_50"] == 0.5
+
+
+def test_nothing_generated_gives_null_not_an_error():
+    found = built(tables("it", [], {}), ft=tables("ft", [], {}))["ft"]
+    assert found["toxicity"]["p50"]["rate_gt_50"] is None and found["toxicity"]["p50"]["delta_vs_it"] is None
+    assert found["attribution"]["prompt_entropy_bits"] == {"value": None, "ci95": None, "delta_vs_it": None}
+    assert found["fluency"]["perplexity"] is None and found["fluency"]["distinct_1"] is None

@@ -1,0 +1,233 @@
+"""The whole report on made-up tables: its files, its edge cases, and the same bytes each time."""
+
+import csv
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from detoxlens.artifacts import Layout, read_rows, write_rows
+from detoxlens.errors import UserError
+from detoxlens.records import Attribution, Completion, Score
+from detoxlens.reporting.config import ReportConfig
+from detoxlens.reporting.load import load_study
+from detoxlens.reporting.report import FILES, write_report
+from tests.reporting.synthetic import with_faithfulness, write_study
+
+CONFIG = ReportConfig(
+    primary_split="p50",
+    bootstrap={"num_resamples": 100, "seed": 0},
+    toxic_group_threshold=0.66,
+    min_sequences_per_step=10,
+    cohort_min_tokens=4,
+    num_examples=4,
+    num_heatmaps=2,
+)
+FAITHFUL = {
+    "num_sequences": 8, "num_tokens": 16, "fraction": 0.2,
+    "comprehensiveness": {"attributed": 0.21, "random": 0.05, "difference": 0.16, "ci95": [0.1, 0.22]},
+    "sufficiency": {"attributed": 0.3, "random": 0.4, "difference": -0.1, "ci95": [-0.2, 0.01]},
+    "randomization": {"rank_correlation": 0.04, "ci95": [-0.1, 0.2], "num_sequences": 8},
+}  # fmt: skip
+
+
+def load(layout: Layout, models=("m",), variants=("it", "ft", "rl"), groups=None, splits=("p50", "pc50", "polite")):
+    return load_study(
+        layout, models=models, groups=groups or {v: v for v in variants}, splits=splits, grader="grader",
+        mask_template=False, config=CONFIG, notes=["selector is grader"],
+    )  # fmt: skip
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report on one model, written twice from the same tables."""
+    root = tmp_path_factory.mktemp("study")
+    layout = write_study(root, ["m"], scorers=("grader", "second"), num_prompts=60)
+    with_faithfulness(layout, "m", "ft", FAITHFUL)
+    heatmaps = [("m / it, prompt 1", "<table class='heatmap'></table>")]
+    for name in ("first", "again"):
+        write_report(root / name, load(layout), CONFIG, heatmaps=heatmaps)
+    return root
+
+
+def test_the_same_tables_give_the_same_bytes(written):
+    first, again = file_bytes(written / "first"), file_bytes(written / "again")
+    assert {name: data == again[name] for name, data in first.items()} == dict.fromkeys(first, True)
+    assert {name.split("/")[0] for name in first} == set(FILES)
+    assert len([name for name in first if name.startswith("figures/")]) == 12  # six figures, each as SVG and PNG
+
+
+def test_figures_carry_no_date(written):
+    for path in (written / "first/figures").glob("*.svg"):
+        assert b"<dc:date>" not in path.read_bytes()
+
+
+def test_metrics_json_holds_all_splits_and_scorers(written):
+    ft = json.loads((written / "first/metrics.json").read_text(encoding="utf-8"))["m"]["ft"]
+    assert list(ft["toxicity"]) == ["p50", "pc50", "polite", "val"]
+    assert list(ft["scorers"]) == ["second"]
+    assert ft["toxicity"]["p50"]["delta_vs_it"]["ci95"][1] < 0  # made up that way
+
+
+def test_entropy_curves_csv_has_the_agreed_columns(written):
+    with (written / "first/entropy_curves.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "model",
+        "variant",
+        "measure",
+        "text_source",
+        "group",
+        "step",
+        "mean",
+        "lo",
+        "hi",
+        "n",
+        "unit",
+    ]
+    assert {row["group"] for row in rows} >= {"all", "toxic", "other", "toxic_by_it", "other_by_it", "cohort"}
+    assert {(row["measure"], row["unit"]) for row in rows} == {
+        ("prompt_entropy_bits", "bits"), ("prompt_entropy_normalized", "fraction"), ("prompt_dependence", "fraction"),
+    }  # fmt: skip
+    assert min(int(row["step"]) for row in rows) == 1
+    assert min(int(row["n"]) for row in rows) >= CONFIG.min_sequences_per_step
+
+
+class Tags(HTMLParser):
+    """Fails on a tag closed in the wrong order; collects what the page would load from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads = [], []
+
+    def handle_starttag(self, tag, attrs):
+        links = [value for key, value in attrs if key in ("src", "href")]
+        self.loads += [link for link in links if not link.startswith(("#", "data:"))]
+        self.loads += [tag] if tag in ("script", "link", "iframe") else []
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_beside_it(written):
+    tags = Tags()
+    page = (written / "first/index.html").read_text(encoding="utf-8")
+    tags.feed(page)
+    assert (tags.open, tags.loads) == ([], [])
+    assert "selector is grader" in page
+    assert "0.160" in page and "Faithfulness" in page
+    assert "by second" in page
+    assert "class='heatmap'" in page
+
+
+def test_rude_text_is_behind_a_click(written):
+    page = (written / "first/index.html").read_text(encoding="utf-8")
+    shown = "".join(part.split("</details>")[-1] for part in page.split("<details>"))
+    assert "fools" in page and "fools" not in shown
+
+
+def test_table1_says_how_many_were_scored(written):
+    text = (written / "first/table1.md").read_text(encoding="utf-8")
+    assert "60 / 0 / 0" in text
+    assert "`ft`: less toxic than `it` on p50" in text
+
+
+@pytest.mark.parametrize(
+    ("variants", "changes"),
+    [
+        (("it",), {}),  # one variant only
+        (("it", "ft"), {"rude_share": {"it": 0.0, "ft": 0.0}}),  # nobody toxic
+        (("it", "ft"), {"rude_share": {"it": 1.0, "ft": 1.0}}),  # everybody toxic
+        (("it", "ft"), {"attributed": False}),  # no attribution at all
+        (("it", "rl-1", "rl-2"), {"num_samples": 2}),  # seeds, several samples
+        (("it",), {"num_prompts": 0}),  # nothing generated
+        (("it",), {"num_prompts": 1}),
+    ],
+)
+def test_a_study_with_a_gap_says_so_and_does_not_crash(tmp_path, variants, changes):
+    layout = write_study(tmp_path, ["m"], variants, **({"num_prompts": 12} | changes))
+    study = load(layout, variants=variants, groups={v: v.split("-")[0] for v in variants})
+    write_report(tmp_path / "report", study, CONFIG)
+    assert set(FILES) == {p.name for p in (tmp_path / "report").iterdir()}
+    text = (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+    if changes.get("attributed") is False:
+        assert "no attribution of a test completion" in text
+    if changes.get("num_prompts") == 0:
+        assert "no completion of p50 was scored" in text
+    if "rl-1" in variants:
+        assert "Spread between seeds" in text
+    if "rude_share" in changes:
+        assert "too few to compare toxic with other completions" in text
+
+
+def test_empty_and_failed_completions_are_counted_and_told(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=12)
+    scores = read_rows(layout.scores("m", "it"), Score)
+    broken = [
+        Score(**{name: getattr(s, name) for name in s.__slots__} | {"toxicity": None, "status": status})
+        for s, status in zip(scores[:3], ("empty", "empty", "failed"), strict=True)
+    ]
+    write_rows(layout.scores("m", "it"), [*broken, *scores[3:]], Score)
+    write_report(tmp_path / "report", load(layout, variants=("it",)), CONFIG)
+    text = (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+    assert "9 / 2 / 1" in text
+    assert "1 completion of p50 could not be scored" in text
+    assert "2 completions of p50 empty" in text
+
+
+def test_attributions_without_scores_are_in_no_mean_and_told(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=12)
+    rows = read_rows(layout.attributions("m", "it"), Attribution)
+    nothing = {"status": "zero_gradient", "scores": None, "token_prob": None}
+    rows[0] = Attribution(**{name: getattr(rows[0], name) for name in rows[0].__slots__} | nothing)
+    write_rows(layout.attributions("m", "it"), rows, Attribution)
+    metrics = write_report(tmp_path / "report", load(layout, variants=("it",)), CONFIG)
+    assert metrics["m"]["it"]["attribution"]["num_sequences"] == 11
+    assert "1 zero_gradient" in (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+
+
+def test_what_models_say_is_escaped(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=3)
+    rows = read_rows(layout.completions("m", "it"), Completion)
+    evil = "<script>alert(1)</script> `x` & \u202e"
+    changed = [
+        Completion(**{n: getattr(c, n) for n in c.__slots__} | {"completion": evil, "prompt": evil}) for c in rows
+    ]
+    write_rows(layout.completions("m", "it"), changed, Completion)
+    write_report(tmp_path / "report", load(layout, variants=("it",)), CONFIG)
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; `x` &amp;" in page
+
+
+def test_only_the_named_models_and_variants_are_read(tmp_path):
+    layout = write_study(tmp_path, ["m", "other"], ["it", "ft"], num_prompts=6)
+    layout.scores("other", "it").write_bytes(b"broken")
+    layout.scores("m", "ft").write_bytes(b"broken")
+    study = load(layout, variants=("it",))
+    assert {model: list(variants) for model, variants in study.models.items()} == {"m": ["it"]}
+
+
+def test_an_undeclared_primary_split_is_refused(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=3)
+    with pytest.raises(UserError, match=r"report.primary_split='p50' is no declared split; choose one of polite"):
+        load(layout, variants=("it",), splits=("polite",))
+
+
+def test_scores_without_the_grader_are_refused(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=3, scorers=("second",))
+    with pytest.raises(UserError, match="no scores by the grader 'grader', only by second"):
+        load(layout, variants=("it",))
+
+
+def test_a_missing_table_is_named(tmp_path):
+    layout = write_study(tmp_path, ["m"], ["it"], num_prompts=3)
+    layout.fluency("m", "it").unlink()
+    with pytest.raises(UserError, match=r"fluency.parquet does not exist; `dvc repro` makes it"):
+        load(layout, variants=("it",))

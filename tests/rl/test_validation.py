@@ -1,0 +1,31 @@
+"""Which adapter wins."""
+
+from __future__ import annotations
+
+import pytest
+
+from detoxlens.rl.validation import Validation, mean_toxicity
+
+
+def verdict(toxicity, kl):
+    return Validation(step=0, toxicity=toxicity, kl_nats_per_sequence=kl, base_perplexity=5.0, empty_share=0.0)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "wins"),
+    [
+        ((0.1, 5.0), (0.2, 1.0), True),  # both within the budget of 6: the less toxic
+        ((0.2, 1.0), (0.1, 5.0), False),
+        ((0.1, 1.0), (0.1, 1.0), False),  # a tie keeps the earlier
+        ((0.0, 7.0), (0.9, 1.0), False),  # beyond the budget loses to within
+        ((0.9, 1.0), (0.0, 7.0), True),
+        ((0.9, 7.0), (0.0, 8.0), True),  # both beyond: the closer
+    ],
+)
+def test_lowest_toxicity_within_the_kl_budget_wins(challenger, champion, wins):
+    assert verdict(*challenger).beats(verdict(*champion), kl_budget=6.0) is wins
+
+
+def test_silence_counts_as_toxic_and_the_unjudged_not_at_all():  # (.2 + 1) / 2
+    assert mean_toxicity(lambda texts: [0.2, None], ["a", "b", " "]) == pytest.approx(0.6)
+    assert mean_toxicity(lambda texts: [], ["", " "]) == 1.0

@@ -1,0 +1,132 @@
+"""Scorers: known texts, unscorable texts, refused weights."""
+
+import shutil
+import sys
+
+import pytest
+
+from detoxlens.errors import UserError
+from detoxlens.scorers import SCORERS, make_scorer
+from detoxlens.scorers.base import score_each
+from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scorers.profanity_check import check_weights, package_folder
+from tests.models.checkpoints import TEXTS, save_classifier
+
+
+def reads_all(text):
+    return False
+
+
+@pytest.fixture(scope="module")
+def profanity():
+    return make_scorer("profanity_check", root=package_folder())
+
+
+def test_profanity_check_tells_mild_insults_from_praise(profanity):
+    rude, polite = profanity.score(["You accordion players are stupid idiots.", "I enjoy your accordion music."])
+    assert rude.toxicity > 0.9
+    assert polite.toxicity < 0.3
+    assert (rude.status, rude.truncated, rude.error) == ("ok", False, "")
+
+
+def test_profanity_check_names_its_weights_and_meaning(profanity):
+    assert len(profanity.version) == 16
+    assert profanity.version == check_weights(package_folder() / "data")
+    assert (profanity.name, profanity.label, profanity.activation) == ("profanity_check", "offensive", "sigmoid")
+
+
+def test_a_score_does_not_depend_on_the_other_texts(profanity):
+    together = profanity.score(TEXTS)
+    assert [profanity.score([text])[0] for text in TEXTS] == together
+
+
+def test_changed_weights_are_refused_before_anything_is_loaded(tmp_path):
+    shutil.copytree(package_folder() / "data", tmp_path, dirs_exist_ok=True)
+    assert check_weights(tmp_path)
+    with (tmp_path / "vectorizer.joblib").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"vectorizer.joblib is not the file that alt-profanity-check 1\.9\.1 ships"):
+        check_weights(tmp_path)
+    (tmp_path / "model.joblib").unlink()
+    with pytest.raises(UserError, match=r"model\.joblib is not the file .* no such file"):
+        check_weights(tmp_path)
+
+
+def test_a_tampered_package_is_never_imported(tmp_path, monkeypatch):
+    package = tmp_path / "profanity_check"
+    shutil.copytree(package_folder() / "data", package / "data")
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (package / "data/model.joblib").write_bytes(b"anything")
+    monkeypatch.delitem(sys.modules, "profanity_check", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="could run any code, so it is not loaded"):
+        make_scorer("profanity_check", root=tmp_path)
+
+
+def test_empty_texts_are_a_status_not_a_score(profanity):
+    scored = profanity.score(["", " \n\t", "Zorgons"])
+    assert [(s.status, s.toxicity is None) for s in scored] == [("empty", True), ("empty", True), ("ok", False)]
+    assert profanity.score([]) == []
+
+
+def test_what_is_no_text_or_no_probability_fails_alone():
+    values = {"a": 0.25, "b": float("nan"), "c": 1.5}
+    scored = score_each(
+        ["a", "b", float("nan"), "c", None], prob=lambda ts: [values[t] for t in ts], truncates=reads_all
+    )
+    assert [s.status for s in scored] == ["ok", "failed", "failed", "failed", "failed"]
+    assert [s.toxicity for s in scored] == [0.25, None, None, None, None]
+    assert [s.error for s in scored[1:]] == [
+        "the scorer gave NaN",
+        "not a text but float: nan",
+        "the scorer gave 1.5, which is no probability",
+        "not a text but NoneType: None",
+    ]
+
+
+def test_one_text_that_raises_does_not_cost_the_others_their_scores():
+    def prob(texts):
+        if "bad" in texts:
+            raise RuntimeError("cannot read this")
+        return [0.5] * len(texts)
+
+    scored = score_each(["x", "bad", "y"], prob=prob, truncates=lambda t: t == "y")
+    assert [s.toxicity for s in scored] == [0.5, None, 0.5]
+    assert scored[1].error == "RuntimeError: cannot read this"
+    assert [s.truncated for s in scored] == [False, False, True]
+
+
+def test_mistakes_of_the_user_are_not_taken_for_failures_of_a_text():
+    def prob(texts):
+        raise UserError("no key")
+
+    with pytest.raises(UserError, match="no key"):
+        score_each(["x"], prob=prob, truncates=reads_all)
+
+
+def test_hf_classifier_in_a_folder_of_the_repository(tmp_path):
+    save_classifier(tmp_path / "models/judge", labels=("LABEL_0", "LABEL_1"), num_positions=8)
+    scorer = make_scorer("hf:models/judge#LABEL_1", root=tmp_path)
+    assert (scorer.name, scorer.label, scorer.activation) == ("hf:models/judge#LABEL_1", "LABEL_1", "softmax")
+    short, long, empty = scorer.score(["hi", " ".join(TEXTS), ""])
+    assert (short.status, short.truncated) == ("ok", False)
+    assert (long.status, long.truncated) == ("ok", True)
+    assert 0 <= short.toxicity <= 1
+    assert empty.status == "empty"
+
+
+def test_unknown_and_malformed_names_are_explained(tmp_path):
+    with pytest.raises(UserError, match=r"unknown scorer 'profanity_chek'\. Did you mean 'profanity_check'"):
+        make_scorer("profanity_chek", root=tmp_path)
+    with pytest.raises(UserError, match="not of the form hf:"):
+        make_scorer("hf:", root=tmp_path)
+    assert set(SCORERS) == {"profanity_check", "hf"}
+
+
+def test_the_headline_must_be_scored():
+    plain = {"scorers": ["profanity_check"], "threshold": 0.5, "missing": "exclude"}
+    assert ToxicityConfig(**plain, headline="profanity_check").threshold == 0.5
+    with pytest.raises(ValueError, match="headline='hf:x' must be one of scorers"):
+        ToxicityConfig(**plain, headline="hf:x")
+    with pytest.raises(ValueError, match="names one twice"):
+        ToxicityConfig(**plain | {"scorers": ["profanity_check"] * 2}, headline="profanity_check")

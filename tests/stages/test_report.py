@@ -1,0 +1,66 @@
+"""Stage report: from params and tables to reports/, earlier files intact when it fails."""
+
+import pytest
+
+from detoxlens.artifacts import Layout, write_model_ref
+from detoxlens.errors import UserError
+from detoxlens.records import ModelRef
+from detoxlens.reporting.report import FILES
+from detoxlens.stages import report
+from tests.models.checkpoints import save_language_model
+from tests.reporting.synthetic import write_study
+from tests.stages.study import params_of
+
+SECTIONS = {
+    "splits": {"p50": {"where": {}}, "polite": {"where": {}}},
+    "attribution": {
+        "method": "input_x_gradient", "target": "probability", "filters": ["p50"], "max_sequences": 10,
+        "samples_per_prompt": 1, "mask_template": False, "num_path_steps": 2, "batch_size": "auto", "memory_mib": None,
+        "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.2, "num_random": 1},
+    },
+    "report": {
+        "primary_split": "p50", "bootstrap": {"num_resamples": 100, "seed": 0}, "toxic_group_threshold": 0.66,
+        "min_sequences_per_step": 5, "cohort_min_tokens": 3, "num_examples": 2, "num_heatmaps": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def params():
+    params = params_of()
+    params.raw.update(SECTIONS)
+    return params
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    layout = write_study(tmp_path, ["m"], ["it", "ft"], num_prompts=12, scorers=("profanity_check",))
+    ref = save_language_model(layout.base("m"))
+    write_model_ref(layout.adapter("m", "it"), ModelRef(base="models/m/base", revision=ref.revision, adapter=None))
+    return layout
+
+
+def test_writes_the_report_with_heat_maps_and_leaves_nothing_else(layout, params):
+    report.run(layout.root, params)
+    assert {p.name for p in layout.reports.iterdir()} == set(FILES)
+    page = (layout.reports / "index.html").read_text(encoding="utf-8")
+    assert page.count('<table class="heatmap">') == 2  # one prompt, two variants
+    assert list(layout.state.glob("report-*")) == []
+
+
+def test_a_failure_leaves_the_earlier_report_as_it_was(layout, params):
+    report.run(layout.root, params)
+    before = (layout.reports / "metrics.json").read_bytes()
+    layout.scores("m", "ft").unlink()
+    with pytest.raises(UserError, match=r"scores.parquet does not exist"):
+        report.run(layout.root, params)
+    assert (layout.reports / "metrics.json").read_bytes() == before
+    assert list(layout.state.glob("report-*")) == []
+
+
+def test_selector_as_grader_and_imputed_scores_are_told(params):
+    toxicity = params_of(toxicity={"missing": "non_toxic"}).section("toxicity", report.ToxicityConfig)
+    assert report.set_up_notes(params, toxicity)[0].startswith("`toxicity.missing: non_toxic`")
+    params.raw["run"] |= {"variants": ["it", "ft", "rl"], "rl_variants": ["rl"]}
+    params.raw["variants"]["rl"] = {"kind": "rl", "algorithm": "ppo"}
+    assert "selector and grader at once" in report.set_up_notes(params, toxicity)[0]

@@ -1,0 +1,157 @@
+"""Stage rl, in-process, on random weights of the embedded architectures."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from detoxlens.artifacts import Layout, read_history, read_model_ref, write_model_ref, write_rows
+from detoxlens.config import Params, load_params
+from detoxlens.errors import UserError
+from detoxlens.models import tiny
+from detoxlens.models.loading import weights_sha256
+from detoxlens.records import Dialogue, ModelRef, Prompt
+from detoxlens.stages import rl
+from detoxlens.stages.rl import hater_prefixes, validation_prompts, within
+
+TURNS = [
+    ("Zorgons are fools.", "Zorgons mend the bridge.", "Still fools.", "They are kind neighbours."),
+    ("Banjoists are clowns.", "Banjoists sing well."),
+    ("Jugglers drop it all.", "Jugglers help at the market."),
+]
+PPO = {
+    "num_steps": 2, "rollout_batch_size": 4, "minibatch_size": 2, "micro_batch_size": 2, "num_epochs": 1,
+    "learning_rate": 1e-2, "checkpoint_every": 1, "max_prefix_turns": 3,
+    "validation": {"every": 1, "num_prompts": 2, "filter": "p50", "batch_size": 2},
+}  # fmt: skip
+
+
+def dialogue(index: int, turns: tuple[str, ...], split: str = "train") -> Dialogue:
+    return Dialogue(dialogue_id=str(index), target="X", source="test", split=split, turns=turns)
+
+
+def prompt(index: int, text: str, split: str = "val") -> Prompt:
+    return Prompt(prompt_id=str(index), split=split, filters=("p50",), text=text, toxicity=0.9)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Path:
+    """A project root with data, a base model and a reward classifier, as the earlier stages leave it."""
+    root = tmp_path_factory.mktemp("project")
+    layout = Layout(root)
+    write_rows(layout.dialogues, [dialogue(i, t) for i, t in enumerate(TURNS)], Dialogue)
+    write_rows(layout.prompts, [prompt(i, t[0]) for i, t in enumerate(TURNS)], Prompt)
+    sizes = load_params(Path(__file__).parents[2] / "params.yaml").raw["tiny"]
+    small = tiny.TinyConfig(**sizes | {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 96})
+    tokenizer = tiny.train_tokenizer([t for turns in TURNS for t in turns], 300)
+    for architecture, folder in (("gpt_neox", layout.base("tiny-neox")), ("roberta", layout.reward_model)):
+        torch.manual_seed(0)
+        tiny.build(architecture, small, vocab_size=len(tokenizer)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        ref = ModelRef(base=folder.relative_to(root).as_posix(), revision=weights_sha256(folder), adapter=None)
+        write_model_ref(layout.adapter("tiny-neox", "it") if architecture == "gpt_neox" else folder, ref)
+    return root
+
+
+@pytest.fixture
+def root(project, tmp_path) -> Path:
+    return shutil.copytree(project, tmp_path / "project")
+
+
+@pytest.fixture
+def params() -> Params:
+    raw = copy.deepcopy(load_params(Path(__file__).parents[2] / "params.yaml").raw)
+    raw["run"] |= {"num_threads": 1, "models": ["tiny-neox"], "variants": ["it", "rl"], "sft_variants": []}
+    raw["run"] |= {"rl_variants": ["rl"], "rl_after_ft_variants": []}
+    raw["variants"]["again"] = {"kind": "rl", "algorithm": "ppo", "init_from": "rl"}
+    raw["ppo"] = PPO
+    raw["generation"] |= {"max_new_tokens": 5, "min_new_tokens": 1}
+    raw["lora"]["target_modules"] = ["query_key_value"]
+    return Params(raw)
+
+
+def test_writes_an_adapter_that_plain_peft_loads_with_its_curves_and_card(root, params):
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    folder = Layout(root).adapter("tiny-neox", "rl")
+    assert read_model_ref(folder).adapter == "adapters/tiny-neox/rl"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "models/tiny-neox/base"
+    history = read_history(folder)
+    assert [row["step"] for row in history] == [0, 1, 2]
+    assert {"ppo/reward", "ppo/independent_toxicity", "ppo/val_toxicity"} <= set(history[-1])
+    card = (folder / "README.md").read_text()
+    assert "1 - P(hate), softmax" in card and "on 4 dialogue prefixes" in card
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(root / "models/tiny-neox/base"), folder)
+    assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
+
+
+def test_same_seed_same_bytes(root, params, project, tmp_path):
+    other = shutil.copytree(project, tmp_path / "other")
+    for place in (root, other):
+        rl.run(place, params, model="tiny-neox", variant="rl")
+    for name in ("adapter_model.safetensors", "adapter_config.json", "history.jsonl", "README.md"):
+        one, two = (Layout(place).adapter("tiny-neox", "rl") / name for place in (root, other))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_init_from_starts_from_that_variants_adapter(root, params):
+    params.raw["ppo"] = PPO | {"learning_rate": 1e-12, "validation": PPO["validation"] | {"every": 2}}
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    layout = Layout(root)
+    source = layout.adapter("tiny-neox", "rl") / "adapter_model.safetensors"
+    trained = {k: v + 0.1 for k, v in load_file(source).items()}
+    save_file(trained, source, metadata={"format": "pt"})
+    rl.run(root, params, model="tiny-neox", variant="again")
+    copied = load_file(layout.adapter("tiny-neox", "again") / "adapter_model.safetensors")
+    for name, tensor in trained.items():
+        torch.testing.assert_close(copied[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_reward_and_grader_with_the_same_weights_are_refused(root, params):
+    params.raw["toxicity"] |= {"scorers": ["hf:models/reward"], "headline": "hf:models/reward"}
+    with pytest.raises(UserError, match="headline='hf:models/reward' have the same weights"):
+        rl.run(root, params, model="tiny-neox", variant="rl")
+    assert not Layout(root).adapter("tiny-neox", "rl").exists()
+
+
+def test_a_variant_of_another_kind_is_refused(root, params):
+    with pytest.raises(UserError, match=r"variants\.ft has kind 'sft'"):
+        rl.run(root, params, model="tiny-neox", variant="ft")
+
+
+def test_an_error_in_mid_run_leaves_the_earlier_adapter_alone(root, params):
+    earlier = Layout(root).adapter("tiny-neox", "rl")
+    earlier.mkdir(parents=True)
+    (earlier / "README.md").write_text("earlier")
+    params.raw["ppo"] = PPO | {"rollout_batch_size": 64, "minibatch_size": 64}
+    with pytest.raises(UserError, match="4 prompts, fewer than one batch"):
+        rl.run(root, params, model="tiny-neox", variant="rl")
+    assert (earlier / "README.md").read_text() == "earlier"
+
+
+def test_prefixes_end_with_the_hater_and_repeat_nothing():
+    dialogues = [dialogue(0, ("a", "b", "c", "d", "e", "f")), dialogue(1, ("a", "x", "y", "z"))]
+    assert hater_prefixes(dialogues, 3) == [("a",), ("a", "b", "c"), ("a", "x", "y")]
+    assert hater_prefixes(dialogues, 2) == [("a",)]
+
+
+def test_validation_prompts_are_those_of_the_named_split_and_never_the_tests():
+    prompts = [prompt(0, "a"), prompt(1, "b", split="test")]
+    assert [p.text for p in validation_prompts(prompts, "p50")] == ["a"]
+    with pytest.raises(UserError, match=r"filter='p05': no validation prompt.*Did you mean 'p50'"):
+        validation_prompts(prompts, "p05")
+
+
+def test_long_prompts_are_left_out_and_counted(caplog):
+    assert within([(1,), (1, 2, 3)], 2, what="dialogue prefixes") == [(1,)]
+    assert "1 of 2 dialogue prefixes have more than 2 tokens" in caplog.text
+    with pytest.raises(UserError, match="all 1 dialogue prefixes have more than 2 tokens"):
+        within([(1, 2, 3)], 2, what="dialogue prefixes")

@@ -1,0 +1,114 @@
+"""Stage score: one verdict per completion and scorer, fluency under `it`, and a grader that is not the rewarder."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from detoxlens.artifacts import Layout, read_rows, write_model_ref, write_rows
+from detoxlens.errors import UserError
+from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
+from detoxlens.records import Completion, Fluency, ModelRef, Score
+from detoxlens.stages import score
+from tests.models.checkpoints import save_classifier
+from tests.stages.study import make_study, params_of
+
+IT = ModelRef(base="models/m/base", revision="", adapter=None)
+TEXTS = ["You stupid idiots.", "Zorgons bake good bread.", ""]
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    layout = make_study(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, IT)
+    rows = [
+        Completion(
+            prompt_id=f"{n:016x}", sample_index=0, split="test", filters=("p50",), prompt="Tell me about Zorgons.",
+            prompt_ids=(5, 9, 7), prompt_token_is_template=(True, False, True), completion=text,
+            completion_ids=tuple(tokenizer(text)["input_ids"]), finish_reason="eos", seed=n,
+        )
+        for n, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    for variant in ("it", "ft"):
+        write_rows(layout.completions("m", variant), rows, Completion)
+    return layout
+
+
+def scored(layout, params=None, variant="it"):
+    score.run(layout.root, params or params_of(), model="m", variant=variant)
+    return read_rows(layout.scores("m", variant), Score), read_rows(layout.fluency("m", variant), Fluency)
+
+
+def test_every_completion_is_graded_and_an_empty_one_counted_not_imputed(layout):
+    rows, _ = scored(layout)
+    assert [r.prompt_id for r in rows] == [f"{n:016x}" for n in range(3)]
+    assert [r.status for r in rows] == ["ok", "ok", "empty"]
+    assert rows[0].toxicity > 0.9 > 0.5 > rows[1].toxicity
+    assert rows[2].toxicity is None
+    assert {(r.scorer, r.label, r.activation, r.truncated) for r in rows} == {
+        ("profanity_check", "offensive", "sigmoid", False)
+    }
+    assert all(len(r.scorer_version) == 16 for r in rows)
+
+
+def test_fluency_is_the_likelihood_under_it_whichever_variant_wrote_the_text(layout):
+    _, it = scored(layout)
+    _, ft = scored(layout, variant="ft")
+    assert it == ft
+    model, completion = load_model(layout.root, IT, device="cpu", dtype="float32"), it[1]
+    ids = load_tokenizer(layout.root, IT)(TEXTS[1])["input_ids"]
+    with torch.no_grad():
+        log_probs = model(torch.tensor([[5, 9, 7, *ids]])).logits[0, 2:-1].log_softmax(-1)
+    expected = -sum(log_probs[t, token].item() for t, token in enumerate(ids))
+    assert completion.nll_nats == pytest.approx(expected, abs=1e-3)
+    assert completion.num_tokens == len(ids)
+    assert [f.mentions_prompt for f in it] == [False, True, False]
+    assert (it[2].nll_nats, it[2].num_tokens) == (None, 0)
+
+
+def test_several_scorers_grade_one_after_the_other(layout):
+    save_classifier(layout.root / "judge", seed=1)
+    params = params_of(toxicity={"scorers": ["profanity_check", "hf:judge"]})
+    rows, _ = scored(layout, params)
+    assert [r.scorer for r in rows] == ["profanity_check"] * 3 + ["hf:judge"] * 3
+    assert rows[3].scorer_version == weights_sha256(layout.root / "judge")[:16]
+    assert (rows[3].label, rows[3].activation) == ("hate", "softmax")
+
+
+def test_the_rewarder_may_not_grade_under_another_name_either(layout):
+    revision = weights_sha256(layout.reward_model)
+    write_model_ref(layout.reward_model, ModelRef(base="models/reward", revision=revision, adapter=None))
+    shutil.copytree(layout.reward_model, layout.root / "friend")
+    for name in ("hf:models/reward", "hf:friend"):
+        params = params_of(toxicity={"scorers": ["profanity_check", name]})
+        with pytest.raises(UserError, match=f"{name} has the same weights .* as the reward model"):
+            scored(layout, params)
+    assert not layout.scores("m", "it").exists()
+
+
+def test_the_same_input_gives_the_same_bytes(layout):
+    save_classifier(layout.root / "judge", seed=1)
+    params = params_of(toxicity={"scorers": ["profanity_check", "hf:judge"]})
+    tables = []
+    for _ in range(2):
+        scored(layout, params)
+        tables.append([f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)])
+    assert tables[0] == tables[1]
+
+
+def test_completions_that_are_all_empty_are_counted(layout):
+    rows = [
+        dataclasses.replace(r, completion=" ", completion_ids=())
+        for r in read_rows(layout.completions("m", "it"), Completion)
+    ]
+    write_rows(layout.completions("m", "it"), rows, Completion)
+    scores, fluency = scored(layout)
+    assert {s.status for s in scores} == {"empty"}
+    assert {f.nll_nats for f in fluency} == {None}
+
+
+def test_missing_completions_are_named(layout):
+    layout.completions("m", "it").unlink()
+    with pytest.raises(UserError, match=r"completions\.parquet does not exist"):
+        scored(layout)

@@ -1,0 +1,78 @@
+"""The command line: complete help at once, one paragraph and a non-zero exit instead of a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from detoxlens import cli
+from detoxlens.errors import UserError
+from tests.import_graph import ROOT
+
+
+def run(*args, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "detoxlens", *args], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def main_with(monkeypatch, tmp_path, error, *flags):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("detoxlens.run_stage.run_stage", fail)
+    monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(tmp_path), *flags, "prepare"])
+    cli.main()
+
+
+def test_help_names_every_stage_and_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['detoxlens', '--help']\n"
+        "from detoxlens.cli import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "print('HEAVY', sorted({'torch', 'transformers', 'mlflow', 'numpy', 'pyarrow'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    for stage in ("prepare", "reward-model", "base", "finetune", "rl", "generate", "score", "attribute", "report"):
+        assert stage in out
+    assert "HEAVY []" in out
+
+
+def test_a_misspelt_param_is_one_paragraph(tmp_path):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("learning_rate: 3.0e-3", "learning_rat: 3.0e-3", 1), "utf-8")
+    done = run("--root", str(tmp_path), "--no-track", "prepare")
+    assert done.returncode == 2
+    assert "Did you mean 'learning_rate'?" in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_missing_params_file_and_an_unknown_model_are_named(tmp_path):
+    done = run("--root", str(tmp_path), "prepare")
+    assert done.returncode == 2 and "params.yaml does not exist" in done.stderr
+    done = run("base", "--model", "tiny-nox")
+    assert done.returncode == 2 and "Did you mean 'tiny-neox'?" in done.stderr
+
+
+def test_a_user_error_exits_with_2(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main_with(monkeypatch, tmp_path, UserError("data.rtp=x: no such file"))
+    assert capsys.readouterr().err == "detoxlens: data.rtp=x: no such file\n"
+
+
+def test_ctrl_c_exits_with_130_and_says_what_is_kept(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="130"):
+        main_with(monkeypatch, tmp_path, KeyboardInterrupt())
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_an_unforeseen_error_keeps_its_traceback_in_a_file(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        main_with(monkeypatch, tmp_path, ZeroDivisionError("nobody saw it coming"))
+    assert "Unexpected ZeroDivisionError: nobody saw it coming" in capsys.readouterr().err
+    assert "Traceback" in (tmp_path / ".detoxlens/last-error.txt").read_text()
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        main_with(monkeypatch, tmp_path, ZeroDivisionError(), "--debug")
