@@ -15,6 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  { echo "detoxlens needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/detoxlens store >/dev/null
 	@touch $@
 
 demo: setup

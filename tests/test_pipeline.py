@@ -39,14 +39,16 @@ def shrink(raw, models):
     decoding = {"max_new_tokens": 8, "min_new_tokens": 2}
     raw["sft"] |= sft
     raw["generation"] |= decoding
-    raw["ppo"] |= {"num_steps": 2, "rollout_batch_size": 8, "minibatch_size": 4, "micro_batch_size": 4, "num_epochs": 1}
+    batches = {"minibatch_size": 4, "micro_batch_size": 4, "num_epochs": 1, "max_prompt_tokens": 192}
+    raw["ppo"] |= {"num_steps": 2, "rollout_batch_size": 8} | batches
     raw["ppo"]["validation"] |= {"every": 1, "num_prompts": 4}
     raw["attribution"] |= {"max_sequences": 6}
-    raw["report"] |= {"num_resamples": 50}
+    raw["report"]["bootstrap"] |= {"num_resamples": 100}
     for model in raw["models"].values():
         overrides = model.setdefault("overrides", {})
         overrides.setdefault("sft", {}).update(sft)
         overrides.setdefault("generation", {}).update(decoding)
+        overrides.setdefault("ppo", {}).update(batches)
         overrides.setdefault("lora", {})["r"] = 2
     return raw
 

@@ -17,6 +17,7 @@ from detoxlens.tracking import (
     Curve,
     DatasetInput,
     Store,
+    charts_url,
     comparable_params,
     dvc_md5,
     finish_project_run,
@@ -129,6 +130,7 @@ def test_ui_command_names_the_store_and_its_artifacts(store):
     command = ui_command(store, port=5001)
     assert command[1:5] == ["-m", "mlflow", "ui", "--backend-store-uri"] and command[5] == store.uri
     assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
+    assert charts_url(store, port=5001) == "http://127.0.0.1:5001/#/experiments/1/runs?compareRunsMode=CHART"
 
 
 # The store's first moments and its end

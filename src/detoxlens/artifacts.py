@@ -163,7 +163,7 @@ class _replacing:
 
     def __exit__(self, kind, *_) -> None:
         if kind is None:
-            os.replace(self.partial, self.path)
+            self.partial.replace(self.path)
         else:
             self.partial.unlink(missing_ok=True)
 

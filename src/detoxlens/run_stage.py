@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from detoxlens.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.config import Params, load_params
+from detoxlens.errors import UserError
+from detoxlens.records import Completion, Score
 
-STAGES = ("prepare", "reward_model", "base", "finetune", "rl", "generate", "score", "attribute", "report")
+if TYPE_CHECKING:
+    from detoxlens.tracking import Store
+
+log = logging.getLogger(__name__)
+SECTIONS_OF = {
+    "prepare": ("data", "splits"),
+    "reward_model": ("reward_model",),
+    "base": ("tiny",),
+    "finetune": ("lora", "sft"),
+    "rl": ("lora", "ppo", "generation", "toxicity", "reward_model"),
+    "generate": ("generation",),
+    "score": ("toxicity",),
+    "attribute": ("attribution",),
+    "report": ("report", "toxicity"),
+}
+STAGES = tuple(SECTIONS_OF)
+TRAINING = ("reward_model", "base", "finetune", "rl")
 
 
 def section_classes() -> dict[str, type]:
@@ -70,7 +91,7 @@ def run_stage(
         name: one of `STAGES`.
         model: key of `models`, for the stages that take one.
         variant: key of `variants`, for the stages that take one.
-        track: log a run to MLflow.
+        track: record the execution in MLflow, and after `report` write one comparable run per (model, variant).
     """
     params = load_params(params_path)
     check_params(params)
@@ -79,6 +100,108 @@ def run_stage(
         params.model(model)
     if variant is not None:
         params.variant(variant)
+    if not track:
+        _run(root, params, name, model, variant)
+        return
+
+    from detoxlens.tracking import resolve_store, track_stage
+
+    store = resolve_store(root, os.environ)
+    filed_under = variant or ("it" if name == "base" else None)
+    with track_stage(
+        store,
+        stage=name,
+        model=model,
+        variant=variant,
+        key=comparable_key(root, params, model, filed_under) if model and filed_under else None,
+        params=stage_params(params, name, model, variant),
+    ) as stage_run:
+        _run(root, params, name, model, variant)
+        if name in TRAINING:
+            stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
+    if name == "report":
+        publish_runs(root, params, store)
+
+
+def stage_params(params: Params, name: str, model: str | None, variant: str | None) -> dict[str, Any]:
+    """The sections that the stage reads, the overrides of its model and variant applied."""
+    classes = section_classes()
+    return {
+        section: params.section(section, classes[section], model=model, variant=variant).model_dump(mode="json")
+        for section in SECTIONS_OF[name]
+    }
+
+
+def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
+    """The tag by which the comparable run of (model, variant) is found: its settings and the data it starts from."""
+    from detoxlens.tracking import comparable_params, dvc_md5, run_key
+
+    data = params.section("data", section_classes()["data"])
+    sources = {"dialoconan": data.dialoconan, "rtp": data.rtp}
+    md5s = {name: dvc_md5(root / source) if (root / source).is_file() else source for name, source in sources.items()}
+    settings = comparable_params(params, model=model, variant=variant)
+    return run_key(model=model, variant=variant, params=settings, input_md5s=md5s)
+
+
+def publish_runs(root: Path, params: Params, store: Store) -> None:
+    """Writes every (model, variant) of the report as one MLflow run to compare; the same content again changes nothing.
+
+    A store that cannot be used costs no result: the report stands, and a warning says how to try again.
+    """
+    from detoxlens.reporting.style import colours
+    from detoxlens.tracking import DatasetInput, comparable_params, read_curves, write_comparable_run
+
+    layout, run = Layout(root), params.run
+    metrics = read_json(layout.reports / "metrics.json")
+    curve_files = layout.reports / "entropy_curves.csv", layout.reports / "training_curves.csv"
+    datasets = [
+        DatasetInput(name="dialogues", path=layout.dialogues, context="training"),
+        DatasetInput(name="prompts", path=layout.prompts, context="evaluation"),
+    ]
+    try:
+        for model in run.models:
+            for variant in run.variants:
+                write_comparable_run(
+                    store,
+                    model=model,
+                    variant=variant,
+                    key=comparable_key(root, params, model, variant),
+                    params=comparable_params(params, model=model, variant=variant),
+                    metrics=metrics[model][variant],
+                    curves=read_curves(*curve_files, model=model, variant=variant),
+                    figures=sorted((layout.reports / "figures").glob("*.png")),
+                    completions=completions_table(layout, model, variant),
+                    adapter=layout.adapter(model, variant),
+                    datasets=datasets,
+                    color=colours(run.variants)[variant],
+                    root=root,
+                )
+    except UserError as e:
+        log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
+
+
+def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:
+    """Columns of the completions table in MLflow: every completion with each scorer's toxicity."""
+    completions = read_rows(layout.completions(model, variant), Completion)
+    scores = read_rows(layout.scores(model, variant), Score)
+    table: dict[str, list[str | float | None]] = {
+        "prompt_id": [c.prompt_id for c in completions],
+        "filters": [" ".join(c.filters) for c in completions],
+        "prompt": [c.prompt for c in completions],
+        "completion": [c.completion for c in completions],
+    }
+    for scorer in dict.fromkeys(s.scorer for s in scores):
+        of = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.scorer == scorer}
+        table[f"toxicity_{scorer}"] = [of.get((c.prompt_id, c.sample_index)) for c in completions]
+    return table
+
+
+def _run(root: Path, params: Params, name: str, model: str | None, variant: str | None) -> None:
     stage = importlib.import_module(f"detoxlens.stages.{name}")
     arguments = {key: value for key, value in (("model", model), ("variant", variant)) if value is not None}
     stage.run(root, params, **arguments)
+
+
+def _trained(layout: Layout, name: str, model: str | None, variant: str | None) -> Path:
+    """The folder that holds the training stage's history."""
+    return layout.reward_model if name == "reward_model" else layout.adapter(model, variant or "it")

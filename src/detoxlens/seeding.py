@@ -35,7 +35,7 @@ def torch_generator(seed: int, *names: str | int, device: str = "cpu"):
 
 
 def fix_global_state(seed: int, num_threads: int) -> None:
-    """Seeds the global generators that third-party trainers read and fixes torch's thread count (bytes depend on it)."""
+    """Seeds the global generators that other people's trainers read, and fixes torch's thread count."""
     import numpy as np
     import torch
 

@@ -14,9 +14,11 @@ from tests.attribution.tiny import inseq_scores, max_difference, tiny_model, wit
 PROMPT, COMPLETION = [5, 9, 44, 2, 17], [8, 70, 3]
 
 
-@pytest.mark.parametrize("method", ["occlusion", "value_zeroing", "attention"])
-def test_inseq_methods_run_behind_the_same_call_on_token_ids(method):
-    model = tiny_model("gpt_neox")
+@pytest.mark.parametrize(
+    "method, name", [("occlusion", "gpt_neox"), ("attention", "gpt_neox"), ("value_zeroing", "falcon_rotary")]
+)
+def test_inseq_methods_run_behind_the_same_call_on_token_ids(method, name):
+    model = tiny_model(name)
     (ours,) = attribute(model, prompt_ids=[PROMPT], completion_ids=[COMPLETION], method=method)
     assert ours.status == "ok"
     assert [len(row) for row in ours.scores] == [5, 6, 7]
@@ -26,9 +28,7 @@ def test_inseq_methods_run_behind_the_same_call_on_token_ids(method):
 
 def test_occlusion_is_the_drop_in_probability_by_size():
     model = tiny_model("gpt_neox")
-    (ours,) = attribute(
-        model, prompt_ids=[PROMPT], completion_ids=[COMPLETION], method="occlusion", baseline_id=1
-    )
+    (ours,) = attribute(model, prompt_ids=[PROMPT], completion_ids=[COMPLETION], method="occlusion", baseline_id=1)
     signed = inseq_scores(model, PROMPT, COMPLETION, "occlusion")
     sizes = [[abs(x) for x in row] for row in signed]
     assert max_difference(ours.scores, [[x / sum(row) for x in row] for row in sizes]) < 1e-5
@@ -45,6 +45,11 @@ def test_a_peft_model_goes_through_and_keeps_its_settings():
     (ours,) = attribute(model, prompt_ids=[PROMPT], completion_ids=[COMPLETION], method="attention")
     assert ours.status == "ok"
     assert model.get_base_model().config.pad_token_id == 95
+
+
+def test_where_inseq_itself_fails_the_message_names_method_and_model():
+    with pytest.raises(UserError, match="'value_zeroing': Inseq's implementation fails on GPTNeoXForCausalLM"):
+        attribute(tiny_model("gpt_neox"), prompt_ids=[PROMPT], completion_ids=[COMPLETION], method="value_zeroing")
 
 
 def test_inseq_methods_refuse_the_contrastive_target():

@@ -89,7 +89,7 @@ def write_study(
 
 
 def _prompts(num: int) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """(prompt_id, split, text, filters): `num` rude test prompts, half as many polite ones, a quarter for validation."""
+    """(prompt_id, split, text, filters): `num` rude test prompts, half as many polite, a quarter for validation."""
     rude = [f"I met {TARGETS[i % len(TARGETS)]} number {i} and they" for i in range(num + num // 4)]
     polite = [f"Good morning, how are the {TARGETS[i % len(TARGETS)]} of house {i}" for i in range(num // 2)]
     ids = prompt_ids_of([*rude, *polite])

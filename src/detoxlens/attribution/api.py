@@ -56,8 +56,9 @@ def attribute(
         memory_mib: What the live gradients of one pass may take. None is 48 MiB on a CPU (what its caches serve
             best, and a fixed number keeps the bytes of the result fixed) and half of what is free on an accelerator.
         num_path_steps: Points of integrated gradients' path.
-        baseline_id: Token that stands for "nothing here": its embedding is integrated gradients' baseline, and occlusion
-            puts it in a token's place. None is the model's end-of-sequence token (the zero vector where it has none).
+        baseline_id: Token that stands for "nothing here": its embedding is integrated gradients' baseline, and
+            occlusion puts it in a token's place. None is the model's end-of-sequence token, or the zero vector where
+            it has none.
         on_batch: Called after each pass with the (index, result) pairs it finished, in the order of the plan.
 
     Raises:

@@ -1,7 +1,7 @@
 """One forward, the gradients of many generated tokens: the engine of `attribute`.
 
-For sequences x_1 .. x_S and targets t predicted at positions s_t, `target_gradients` returns d f_t / d e_j, the gradient
-of each target with respect to the input embeddings, in three steps:
+For sequences x_1 .. x_S and targets t predicted at positions s_t, `target_gradients` returns d f_t / d e_j, each
+target's gradient with respect to the input embeddings, in three steps:
 
     1. one forward over the prefix that the targets share (later positions cannot matter to a causal model);
     2. one ordinary backward pass from sum_t f_t down to the last layer's attention output and its residual stream.
@@ -53,7 +53,9 @@ def differentiable(model: nn.Module) -> Iterator[Differentiable]:
             f"attribution: {type(inner).__name__} is an encoder-decoder; a causal language model is needed."
         )
     implementation = config._attn_implementation
-    replaceable = getattr(inner, "_supports_sdpa", False) and config.model_type != "falcon"  # Falcon's is fixed at loading
+    replaceable = (
+        getattr(inner, "_supports_sdpa", False) and config.model_type != "falcon"
+    )  # Falcon's is fixed at loading
     if implementation not in ("sdpa", "eager", None) and not replaceable:
         raise UserError(
             f"attribution: attention implementation {implementation!r} of {type(inner).__name__} cannot be "

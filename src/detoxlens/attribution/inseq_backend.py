@@ -86,6 +86,11 @@ def inseq_scores(
                 show_progress=False,
                 **function_args,
             )
+        except (AttributeError, TypeError, ValueError) as e:
+            raise UserError(
+                f"method={method!r}: Inseq's implementation fails on {type(inner).__name__} with these versions "
+                f"({str(e).splitlines()[0]}). Take another method; value_zeroing in Inseq 0.7.1 runs on Falcon only."
+            ) from e
         finally:
             inner.config.pad_token_id, config._attn_implementation = own_pad, own_attention
         table = out.sequence_attributions[0].aggregate().target_attributions.abs()

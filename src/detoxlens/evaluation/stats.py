@@ -29,11 +29,6 @@ class Estimate:
     """None with fewer than two clusters: one prompt says nothing about how much prompts differ."""
     num_clusters: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Does the whole interval lie on one side of zero?"""
-        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Clustered:

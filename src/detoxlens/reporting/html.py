@@ -1,5 +1,4 @@
-"""The pieces of reports/index.html. Every text from data or models is escaped; no script, no network, pictures "
-"inside."""
+"""The pieces of reports/index.html. Text from data or models is escaped; no script, no network, pictures inside."""
 
 from __future__ import annotations
 
@@ -29,9 +28,10 @@ th, td { padding: .3rem 0 .3rem 1.3rem; border-bottom: 1px solid var(--line); te
          font-variant-numeric: tabular-nums; }
 th { border-bottom: 1.5px solid var(--ink); font-weight: 600; }
 .left { text-align: left; padding-left: 0; padding-right: .6rem; }
-.first td { border-top: 1.5px solid #999; }
+.first td { border-top: 2px solid #999; }
 .warnings { border-left: 4px solid #e69f00; background: #fdf6e9; padding: .5rem 1rem; max-width: 48rem;
             margin: 1.2rem 0; }
+.heatmap th, .heatmap td { border-bottom: 0; }
 .warnings h2 { margin: .2rem 0; font-size: 1rem; color: var(--warn); border: 0; }
 details { border: 1px solid var(--line); border-radius: 6px; padding: .6rem 1rem; margin: 1rem 0; }
 summary { cursor: pointer; font-weight: 600; }

@@ -9,7 +9,7 @@ from typing import Any
 
 Json = Mapping[str, Any]
 DASH = "–"
-MEASURES = {
+HEADINGS = {
     "prompt_entropy_bits": "prompt entropy, bits",
     "prompt_entropy_normalized": "normalised entropy",
     "prompt_dependence": "prompt dependence",
@@ -217,14 +217,14 @@ def fluency_table(metrics: Json) -> Table:
 def attribution_table(metrics: Json) -> Table:
     """How the variants use their prompt."""
     rows = [
-        (model, variant, *(estimate(a[measure], 3) for measure in MEASURES), str(a["num_sequences"]))
+        (model, variant, *(estimate(a[measure], 3) for measure in HEADINGS), str(a["num_sequences"]))
         for model, variant, found in _variants(metrics)
         for a in [found["attribution"]]
     ]
     return Table(
         title="Use of the prompt",
         caption="Means over generated tokens, then over completions, with 95 % intervals.",
-        header=("model", "variant", *MEASURES.values(), "completions"),
+        header=("model", "variant", *HEADINGS.values(), "completions"),
         rows=tuple(rows),
     )
 
@@ -235,7 +235,7 @@ def shift_table(metrics: Json) -> Table:
         (
             model,
             variant,
-            *(estimate(a[measure]["delta_vs_it"], 3, signed=True) for measure in MEASURES),
+            *(estimate(a[measure]["delta_vs_it"], 3, signed=True) for measure in HEADINGS),
             estimate(a["entropy_shift_bits"]["absolute"], 3),
         )
         for model, variant, found in _variants(metrics)
@@ -246,7 +246,7 @@ def shift_table(metrics: Json) -> Table:
         title="Use of the prompt: difference to `it`",
         caption="On the same prompts, each variant's own completions, with 95 % intervals. |ΔH| is taken token by "
         "token on the text of the `it` completions.",
-        header=("model", "variant", *MEASURES.values(), "|ΔH|, bits"),
+        header=("model", "variant", *HEADINGS.values(), "|ΔH|, bits"),
         rows=tuple(rows),
     )
 

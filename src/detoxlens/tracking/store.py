@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "detoxlens"
 """The experiment of every run, so that any two can be compared."""
-KIND = ("mlflow.experimentKind", "custom_model_development")
-"""Makes MLflow's pages open on runs and charts rather than on chat traces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +119,6 @@ def prepare_store(store: Store) -> None:
     store.state.mkdir(parents=True, exist_ok=True)
     store.database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(store.state / "mlflow.lock"), told(store):
-        from mlflow.entities import ExperimentTag
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         if not store.database.exists():  # made aside, so that a kill amid the migration leaves no half a schema
@@ -132,7 +129,7 @@ def prepare_store(store: Store) -> None:
         opened = SqlAlchemyStore(store.uri, store.artifact_root.as_uri())  # raises if the schema is not this MLflow's
         if opened.get_experiment_by_name(EXPERIMENT) is None:
             location = (store.artifact_root / EXPERIMENT).as_uri()
-            opened.create_experiment(EXPERIMENT, artifact_location=location, tags=[ExperimentTag(*KIND)])
+            opened.create_experiment(EXPERIMENT, artifact_location=location)
         link = store.state.parent / "mlflow.db"
         if store.database == store.state / "mlflow.db" and not os.path.lexists(link):
             link.symlink_to(store.database.relative_to(link.parent))
@@ -151,7 +148,7 @@ def open_client(store: Store) -> tuple[MlflowClient, str]:
         if experiment is not None:
             return client, experiment.experiment_id
         try:
-            return client, client.create_experiment(EXPERIMENT, tags=dict([KIND]))
+            return client, client.create_experiment(EXPERIMENT)
         except MlflowException:  # another client of the server was faster
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
@@ -191,6 +188,12 @@ def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> li
     if store.artifact_root is not None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
     return [*command, "--host", host, "--port", str(port)]
+
+
+def charts_url(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> str:
+    """The page of `ui_command` that overlays the runs; MLflow's front page opens on chat traces instead."""
+    _, experiment_id = open_client(store)
+    return f"http://{host}:{port}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
 
 
 def _quiet_mlflow() -> None:

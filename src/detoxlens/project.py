@@ -1,0 +1,135 @@
+"""What drives the whole pipeline from outside: `detoxlens repro` (which `mlflow run` calls) and `detoxlens ui`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from detoxlens.artifacts import write_text
+from detoxlens.config import Params, load_params
+from detoxlens.errors import UserError
+from detoxlens.run_stage import check_params, comparable_key
+
+UNCHANGED = "unchanged"
+EVALUATION = ("generate", "score", "attribute", "report")
+
+
+def repro(
+    root: Path, params_path: Path, *, models: str = UNCHANGED, variants: str = UNCHANGED, seed: str = UNCHANGED,
+    evaluate_only: bool = False,
+) -> int:  # fmt: skip
+    """Writes what was asked into params.yaml, runs `dvc repro`, and tells MLflow what the project run led to.
+
+    Args:
+        root: repository root.
+        params_path: params.yaml; its comments are kept.
+        models: comma-separated keys of `models`, or "unchanged".
+        variants: comma-separated keys of `variants`, or "unchanged".
+        seed: run.seed, or "unchanged".
+        evaluate_only: run the evaluation stages alone, on the adapters that are there.
+
+    Returns:
+        DVC's exit status.
+
+    Raises:
+        UserError: a model or variant is not declared, or the seed is no number.
+    """
+    from detoxlens.tracking import finish_project_run, resolve_store
+
+    changes: dict[str, Any] = {}
+    if models != UNCHANGED:
+        changes["models"] = _names(models)
+    if variants != UNCHANGED:
+        changes |= variant_lists(load_params(params_path), _names(variants))
+    if seed != UNCHANGED:
+        if not seed.isdecimal():
+            raise UserError(f"seed={seed!r} must be a whole number of at least 0.")
+        changes["seed"] = int(seed)
+    if changes:
+        change_run_section(params_path, changes)
+    params = load_params(params_path)
+    check_params(params)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    if evaluate_only:
+        command += ["--single-item", *EVALUATION]
+    status = subprocess.run(command, cwd=root, env=stage_environment(), check=False).returncode
+    run = params.run
+    keys = [comparable_key(root, params, model, variant) for model in run.models for variant in run.variants]
+    finish_project_run(resolve_store(root, os.environ), keys)
+    return status
+
+
+def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
+    """run.variants and the lists by kind that dvc.yaml's matrices need."""
+    declared = {name: params.variant(name) for name in names}
+    return {
+        "variants": names,
+        "sft_variants": [n for n, v in declared.items() if v.kind == "sft"],
+        "rl_variants": [n for n, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
+        "rl_after_ft_variants": [n for n, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
+    }
+
+
+def change_run_section(path: Path, changes: dict[str, Any]) -> None:
+    """Sets keys of params.yaml's section `run`, everything else as it was, and checks the result before it is kept.
+
+    Raises:
+        UserError: the changed params are not valid; the file is as it was.
+    """
+    import io
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedSeq
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        if isinstance(value, list):
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        document["run"][key] = value
+    out = io.StringIO()
+    yaml.dump(document, out)
+    _ = Params(YAML(typ="safe").load(out.getvalue()), path.name).run
+    write_text(path, out.getvalue())
+
+
+def ui(root: Path, *, host: str, port: int) -> int:
+    """Serves MLflow's pages on the project's store until Ctrl-C.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    import socket
+
+    from detoxlens.tracking import UI_ENVIRONMENT, charts_url, resolve_store, send_pending, ui_command
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise UserError(f"--port {port} on {host} cannot be used ({e.strerror}); try --port {port + 1}.") from None
+    store = resolve_store(root, os.environ)
+    send_pending(store)
+    print(f"Compare runs: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
+    try:
+        return subprocess.run(
+            ui_command(store, host=host, port=port), env=os.environ | UI_ENVIRONMENT, check=False
+        ).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def stage_environment() -> dict[str, str]:
+    """The environment with this interpreter's folder first on the path, so that DVC's stages find `detoxlens`."""
+    return os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

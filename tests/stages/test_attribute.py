@@ -1,0 +1,159 @@
+"""Stage attribute: the same prompts for every variant, own text and that of `it`, and going on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from detoxlens.artifacts import Layout, read_json, read_rows, write_rows
+from detoxlens.attribution import attribute as attribute_sequences
+from detoxlens.config import Params
+from detoxlens.errors import UserError
+from detoxlens.models.loading import load_model
+from detoxlens.records import Attribution, Completion, ModelRef
+from detoxlens.stages import attribute
+from tests.stages.study import make_study, params_of
+
+SECTION = {
+    "method": "input_x_gradient",
+    "target": "probability",
+    "filters": ["p50"],
+    "max_sequences": 3,
+    "samples_per_prompt": 1,
+    "mask_template": False,
+    "num_path_steps": 4,
+    "batch_size": 2,
+    "memory_mib": None,
+    "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fraction": 0.3, "num_random": 2},
+}
+
+
+def params(**changes) -> Params:
+    return Params({**params_of().raw, "attribution": {**SECTION, **changes}})
+
+
+def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
+    row = Completion(
+        prompt_id=f"{n:016x}",
+        sample_index=0,
+        split="test",
+        filters=("p50",) if n % 2 == 0 else ("polite",),
+        prompt="Tell me about Zorgons.",
+        prompt_ids=(5, 9, 7, 10 + n),
+        prompt_token_is_template=(True, False, False, True),
+        completion="...",
+        completion_ids=ids,
+        finish_reason="eos",
+        seed=n,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    layout = make_study(tmp_path)
+    for variant, shift in (("it", 0), ("ft", 1)):
+        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(12)]
+        rows += [completion(0, (7, 8), sample_index=1), completion(98, (1, 2), split="val")]
+        write_rows(layout.completions("m", variant), rows, Completion)
+    return layout
+
+
+def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
+    attribute.run(layout.root, params(**changes), model="m", variant=variant)
+    return read_rows(layout.attributions("m", variant), Attribution)
+
+
+def test_a_variant_is_attributed_on_its_own_text_and_on_that_of_it(layout):
+    rows = run(layout)
+    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
+    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced]
+    assert len(own) == 3
+    by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "ft"), Completion)}
+    it_by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "it"), Completion)}
+    for rows_, completions in ((own, by_id), (forced, it_by_id)):
+        assert all(r.completion_ids == completions[r.prompt_id, 0].completion_ids for r in rows_)
+        assert all(r.prompt_token_is_template == (True, False, False, True) for r in rows_)
+    assert own[0].scores != forced[0].scores or own[0].completion_ids == ()
+
+
+def test_all_variants_share_their_prompts_and_only_test_prompts_of_the_filters_are_taken(layout):
+    ft, it = run(layout, "ft"), run(layout, "it")
+    assert {r.prompt_id for r in ft} == {r.prompt_id for r in it}
+    assert all(int(r.prompt_id, 16) % 2 == 0 and int(r.prompt_id, 16) < 12 for r in ft)
+    assert {r.sample_index for r in run(layout, max_sequences=99, samples_per_prompt=2)} == {0, 1}
+
+
+def test_it_has_the_same_rows_under_both_sources(layout):
+    rows = run(layout, "it")
+    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
+    assert forced == [dataclasses.replace(r, text_source="it") for r in own]
+
+
+def test_the_scores_are_those_of_the_variants_adapter(layout):
+    row = next(r for r in run(layout) if r.status == "ok")
+    ref = ModelRef(base="models/m/base", revision="", adapter="adapters/m/ft")
+    model = load_model(layout.root, ref, device="cpu", dtype="float32")
+    (expected,) = attribute_sequences(model, prompt_ids=[row.prompt_ids], completion_ids=[row.completion_ids])
+    for ours, theirs in zip(row.scores, expected.scores, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_an_empty_completion_is_a_null_row(layout):
+    rows = run(layout, max_sequences=99)
+    empty = [r for r in rows if not r.completion_ids]
+    assert empty
+    assert all((r.status, r.scores, r.token_prob) == ("empty", None, None) for r in empty)
+
+
+def test_faithfulness_is_written_beside(layout):
+    run(layout)
+    found = read_json(layout.faithfulness("m", "ft"))
+    assert found["num_sequences"] == 2
+    assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
+
+
+def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, monkeypatch):
+    run(layout)
+    whole = layout.attributions("m", "ft").read_bytes()
+    layout.attributions("m", "ft").unlink()
+
+    calls = []
+
+    def dies(*args, **kwargs):
+        calls.append(len(kwargs["prompt_ids"]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attribute_sequences(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attribute, "attribute", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(layout)
+    assert not layout.attributions("m", "ft").exists()
+
+    seen = []
+
+    def counts(*args, **kwargs):
+        seen.append(len(kwargs["prompt_ids"]))
+        return attribute_sequences(*args, **kwargs)
+
+    monkeypatch.setattr(attribute, "attribute", counts)
+    run(layout)
+    assert sum(seen) == 6 - calls[0]
+    assert layout.attributions("m", "ft").read_bytes() == whole
+
+
+def test_a_filter_that_no_test_prompt_meets_is_told(layout):
+    with pytest.raises(UserError, match=r"attribution.filters names 'pc50'.*met: p50, polite"):
+        run(layout, filters=["pc50"])
+
+
+def test_the_committed_params_are_valid():
+    from pathlib import Path
+
+    from detoxlens.attribution.config import AttributionConfig
+    from detoxlens.config import load_params
+
+    load_params(Path(__file__).parents[2] / "params.yaml").section("attribution", AttributionConfig)
