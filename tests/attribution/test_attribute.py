@@ -134,6 +134,19 @@ def test_a_last_layer_that_mixes_positions_by_other_means_is_noticed():
     assert max_difference(ours.scores, loop(model, PROMPTS[0], COMPLETIONS[0])) < 1e-7
 
 
+def test_a_slot_without_a_target_and_what_lies_behind_a_target_have_zero_gradient():
+    model = tiny_model("llama")
+    embeddings = model.get_input_embeddings()(torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]]))
+    positions, valid = torch.tensor([[1, 2], [2, 2]]), torch.tensor([[True, True], [True, False]])
+    with gradients.differentiable(model) as prepared:
+        found, _ = gradients.target_gradients(prepared, embeddings, positions, valid, lambda z: z[..., 3])
+    is_zero = (found == 0).all(-1)  # (targets, batch, seq)
+    assert is_zero.tolist() == [
+        [[False, False, True, True], [False, False, False, True]],
+        [[False, False, False, True], [True, True, True, True]],
+    ]
+
+
 def test_running_out_of_memory_halves_the_chunk_and_then_the_batch(monkeypatch, caplog):
     model = tiny_model("gpt_neox")
     expected = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=4)

@@ -124,8 +124,8 @@ def test_unknown_and_malformed_names_are_explained(tmp_path):
 
 
 def test_the_headline_must_be_scored():
-    plain = {"scorers": ["profanity_check"], "threshold": 0.5, "missing": "exclude"}
-    assert ToxicityConfig(**plain, headline="profanity_check").threshold == 0.5
+    plain = {"scorers": ["profanity_check"], "missing": "exclude"}
+    assert ToxicityConfig(**plain, headline="profanity_check").headline == "profanity_check"
     with pytest.raises(ValueError, match="headline='hf:x' must be one of scorers"):
         ToxicityConfig(**plain, headline="hf:x")
     with pytest.raises(ValueError, match="names one twice"):

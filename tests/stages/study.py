@@ -31,7 +31,7 @@ def params_of(**changes) -> Params:
             "no_repeat_ngram_size": 0, "num_samples": 2, "batch_size": 4,
         },
         "toxicity": {
-            "scorers": ["profanity_check"], "headline": "profanity_check", "threshold": 0.5, "missing": "exclude",
+            "scorers": ["profanity_check"], "headline": "profanity_check", "missing": "exclude",
         },
     }  # fmt: skip
     for section, keys in changes.items():

@@ -61,15 +61,13 @@ class BatchedBackward(TorchFunctionMode):
             return Pointwise.apply(args[0], lambda x: func(x, *args[1:], **kwargs))
         if func is Tensor.__getitem__ and (at := _split_point(*args)) is not None:
             return self._halves(args[0], at)[args[1][1].start is not None]
-        if func is Tensor.chunk and args[0].requires_grad and (parts := _even_parts(*args, **kwargs)) is not None:
-            return Split.apply(args[0], parts)
         return func(*args, **kwargs)
 
     def _halves(self, x: Tensor, at: int) -> tuple[Tensor, Tensor]:
         """x[..., :at] and x[..., at:] from one split; x is kept, so that its id stays its own."""
         key = (id(x), at)
         if key not in self._splits:
-            self._splits[key] = (*Split.apply(x, (at, x.shape[-1] - at)), x)
+            self._splits[key] = (*x.split([at, x.shape[-1] - at], dim=-1), x)
         return self._splits[key][:2]
 
     def _attention(
@@ -103,13 +101,6 @@ def _split_point(x: Tensor, index) -> int | None:
         return None
     at = stop if start is None else start
     return at if isinstance(at, int) and 0 < at < x.shape[-1] else None
-
-
-def _even_parts(x: Tensor, chunks: int, dim: int = 0) -> tuple[int, ...] | None:
-    """The sizes that x.chunk gives along the last axis, when they are equal; else None."""
-    size = x.shape[-1]
-    last = dim in (-1, x.ndim - 1)
-    return (size // chunks,) * chunks if last and size % chunks == 0 else None
 
 
 def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -207,53 +198,6 @@ class LayerNormGradient(torch.autograd.Function):
         grad = grad.movedim(in_dims[0], 0).contiguous()
         x, mean, rstd = (t.expand(info.batch_size, *t.shape).contiguous() for t in (x, mean, rstd))
         return LayerNormGradient.forward(grad, x, mean, rstd, weight), 0
-
-
-class Split(torch.autograd.Function):
-    """x.split(sizes, dim=-1). The gradient is laid out in memory as x is, so that undoing the transpositions and views
-    that made x costs nothing."""
-
-    @staticmethod
-    def forward(ctx, x, sizes):
-        ctx.order = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))
-        return tuple(part.view_as(part) for part in x.split(sizes, dim=-1))
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return SplitGradient.apply(ctx.order, *grads), None
-
-
-class SplitGradient(torch.autograd.Function):
-    """Gradient of `Split`'s input; under vmap, of all targets at once."""
-
-    @staticmethod
-    def forward(order, *grads):
-        return _joined(order, [g[None] for g in grads])[0]
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Nothing is kept: there is no second derivative."""
-
-    @staticmethod
-    def vmap(info, in_dims, order, *grads):
-        size = info.batch_size
-        dims = in_dims[1:]
-        grads = [
-            g.expand(size, *g.shape) if dim is None else g.movedim(dim, 0) for g, dim in zip(grads, dims, strict=True)
-        ]
-        return _joined(order, grads), 0
-
-
-def _joined(order: list[int], parts: list[Tensor]) -> Tensor:
-    """(targets, ...) parts side by side along the last axis, the axes behind the first in the memory order `order`."""
-    shape = [*parts[0].shape[1:-1], sum(p.shape[-1] for p in parts)]
-    place = [order.index(axis) + 1 for axis in range(len(order))]
-    whole = parts[0].new_empty(parts[0].shape[0], *(shape[axis] for axis in order)).permute(0, *place)
-    start = 0
-    for part in parts:
-        whole[..., start : start + part.shape[-1]].copy_(part)
-        start += part.shape[-1]
-    return whole
 
 
 class Pointwise(torch.autograd.Function):

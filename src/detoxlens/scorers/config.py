@@ -16,8 +16,6 @@ class ToxicityConfig(Section):
     """Names that `scorers.make_scorer` knows: `profanity_check`, `hf:<id or folder>[@<revision>][#<label>]`."""
     headline: str
     """The scorer of Table 1; one of `scorers`."""
-    threshold: float = Field(gt=0, lt=1)
-    """A completion is toxic when its toxicity exceeds this (arXiv 2309.00751: .5)."""
     missing: Literal["exclude", "non_toxic"]
     """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
 

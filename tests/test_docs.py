@@ -1,0 +1,159 @@
+"""README, CONTRIBUTING and CONTENT name commands, files and numbers that exist. `python tests/test_docs.py` writes the
+README's table from reports/metrics.json.
+
+Numbers are compared with the report that git has staged or committed, so that an experiment in the working tree, or
+another processor's last digits, fail no test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CONTENT.md"]
+TABLE = re.compile(r"(<!-- table: .* -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+MADE_BY_THE_PIPELINE = ("models/", "adapters/", "outputs/", "data/prepared", "data/raw/", "dvc_plots/", ".detoxlens")
+HEAD = (
+    "model", "variant", "toxic, %", "", "polite, %", "prompt entropy, bits", "prompt dependence", "perplexity", "different",
+)  # fmt: skip
+
+
+def staged_metrics() -> dict:
+    """reports/metrics.json as in git's index; the file itself where there is no git."""
+    show = ["git", "show", ":reports/metrics.json"]
+    done = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=False)
+    return json.loads(done.stdout if done.returncode == 0 else (ROOT / "reports/metrics.json").read_text("utf-8"))
+
+
+def readme_table(metrics: dict) -> str:
+    """The table that reports/metrics.json amounts to, as Markdown."""
+    rows = [_row(model, variant, found) for model, by in metrics.items() for variant, found in by.items()]
+    lines = [HEAD, ["---", "---", *["--:"] * (len(HEAD) - 2)], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _row(model: str, variant: str, found: dict) -> list[str]:
+    main, use, language = found["toxicity"]["p50"], found["attribution"], found["fluency"]
+    return [
+        model,
+        f"`{variant}`",
+        f"**{100 * main['rate_gt_50']:.1f}**",
+        "[{:.1f}, {:.1f}]".format(*(100 * end for end in main["ci95"])),
+        f"{100 * found['toxicity']['polite']['rate_gt_50']:.1f}",
+        *(
+            "{:.2f} [{:.2f}, {:.2f}]".format(use[k]["value"], *use[k]["ci95"])
+            for k in ("prompt_entropy_bits", "prompt_dependence")
+        ),
+        f"{language['perplexity']:.1f}",
+        f"{language['distinct_per_100_prompts']:.0f}",
+    ]
+
+
+def _estimate(found: dict) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(found["value"], *found["ci95"])
+
+
+def without_table(page: Path) -> str:
+    return TABLE.sub("", page.read_text(encoding="utf-8"))
+
+
+def test_the_readme_table_is_the_reports():
+    found = TABLE.search(README.read_text(encoding="utf-8"))
+    assert found, "the README has lost the comments around its table"
+    assert found[2] == readme_table(staged_metrics()), (
+        "run `python tests/test_docs.py`, and read the sentences below the table again"
+    )
+
+
+def test_what_the_readme_says_in_words_holds():
+    for model, by in staged_metrics().items():
+        it = by["it"]
+        assert it["attribution"]["groups"]["toxic_minus_other"]["prompt_entropy_bits"]["ci95"][1] < 0, model
+        for variant in ("ft", "rl"):
+            found = by[variant]
+            assert found["toxicity"]["p50"]["ci95"][1] < it["toxicity"]["p50"]["ci95"][0], (model, variant)
+            assert found["toxicity"]["polite"]["rate_gt_50"] == it["toxicity"]["polite"]["rate_gt_50"] == 0
+            entropy = found["attribution"]["prompt_entropy_bits"]["delta_vs_it"]
+            assert entropy["ci95"][0] > 0 and entropy["value"] < 0.2, (model, variant)
+            assert found["attribution"]["groups"]["toxic"]["num_sequences"] < 30, (model, variant)
+        dependence = {v: by[v]["attribution"]["prompt_dependence"]["delta_vs_it"] for v in ("ft", "rl")}
+        assert dependence["ft"]["ci95"][1] < 0 and abs(dependence["rl"]["value"]) < abs(dependence["ft"]["value"]), (
+            model
+        )
+        ours, theirs = by["rl"]["fluency"], it["fluency"]
+        assert ours["mean_length"] < theirs["mean_length"] and ours["distinct_2"] < theirs["distinct_2"], model
+        assert ours["perplexity"] > theirs["perplexity"], model
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_named_exists(page):
+    from typer.main import get_command
+
+    from detoxlens.cli import app
+
+    known = set(get_command(app).commands)
+    named = set(re.findall(r"(?:`|\n    |bin/|> )detoxlens ([a-z][a-z-]*)", without_table(page)))
+    assert named - known == set()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|\n    )make ([a-z]+)", without_table(page))) - targets == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_file_named_exists(page):
+    text = re.sub(r"```bibtex.*?```", "", without_table(page), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    quoted = re.findall(r"`([\w.-]+(?:/[\w.-]+)+/?|[\w.-]+\.(?:yaml|toml|md|txt))`", text)
+    typed = re.findall(r"(?:python|pytest) (tests/[\w/.]+)", text)
+    names = {n for n in [*links, *quoted, *typed] if not n.startswith(("http", *MADE_BY_THE_PIPELINE))}
+    assert names, "the pattern finds nothing"
+    missing = {n for n in names if not (ROOT / n).exists() and not _is_in_a_list_of_names(n)}
+    assert missing == set()
+
+
+def _is_in_a_list_of_names(name: str) -> bool:
+    """A stage's model file such as completions.parquet, or last-error.txt, lies in a folder that the pipeline makes."""
+    return name in {"completions.parquet", "last-error.txt"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_param_named_exists(page):
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name in re.findall(r"(?:-S '?|`)((?:[a-z_]+\.)+[a-z_]+)(?:=|: |`)", without_table(page)):
+        section, *keys = name.split(".")
+        if section not in params or keys[-1] in ("py", "md", "yaml", "json"):
+            continue
+        found = params[section]
+        for key in keys:
+            assert key in found, f"{page.name} names {name}"
+            found = found[key]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_names_somebodys_machine(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:home|root|work|Users|tmp|mnt)/\S*", text) == []
+
+
+def test_the_code_in_the_readme_compiles_and_its_imports_work():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        exec("\n".join(re.findall(r"^(?:from|import) .*", block, re.MULTILINE)), {})
+
+
+def test_what_dvc_plots_show_needs_is_declared():
+    assert YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8")).get("plots")
+
+
+if __name__ == "__main__":
+    table = readme_table(json.loads((ROOT / "reports/metrics.json").read_text(encoding="utf-8")))
+    README.write_text(TABLE.sub(lambda m: m[1] + table + m[3], README.read_text(encoding="utf-8")), encoding="utf-8")
+    print("README.md: table written from reports/metrics.json. Read the sentences below it again.")
