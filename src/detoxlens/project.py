@@ -87,6 +87,7 @@ def change_run_section(path: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(path.read_text(encoding="utf-8"))
     for key, value in changes.items():
         if isinstance(value, list):

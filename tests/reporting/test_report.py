@@ -136,7 +136,7 @@ def test_rude_text_is_behind_a_click(written):
 def test_table1_says_how_many_were_scored(written):
     text = (written / "first/table1.md").read_text(encoding="utf-8")
     assert "60 / 0 / 0" in text
-    assert "`ft`: less toxic than `it` on p50" in text
+    assert "`ft`: less toxic than `it` on p50" in (written / "first/report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_study_with_a_gap_says_so_and_does_not_crash(tmp_path, variants, chang
     study = load(layout, variants=variants, groups={v: v.split("-")[0] for v in variants})
     write_report(tmp_path / "report", study, CONFIG)
     assert set(FILES) == {p.name for p in (tmp_path / "report").iterdir()}
-    text = (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+    text = (tmp_path / "report/report.md").read_text(encoding="utf-8")
     if changes.get("attributed") is False:
         assert "no attribution of a test completion" in text
     if changes.get("num_prompts") == 0:
@@ -176,7 +176,7 @@ def test_empty_and_failed_completions_are_counted_and_told(tmp_path):
     ]
     write_rows(layout.scores("m", "it"), [*broken, *scores[3:]], Score)
     write_report(tmp_path / "report", load(layout, variants=("it",)), CONFIG)
-    text = (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+    text = (tmp_path / "report/report.md").read_text(encoding="utf-8")
     assert "9 / 2 / 1" in text
     assert "1 completion of p50 could not be scored" in text
     assert "2 completions of p50 empty" in text
@@ -190,7 +190,7 @@ def test_attributions_without_scores_are_in_no_mean_and_told(tmp_path):
     write_rows(layout.attributions("m", "it"), rows, Attribution)
     metrics = write_report(tmp_path / "report", load(layout, variants=("it",)), CONFIG)
     assert metrics["m"]["it"]["attribution"]["num_sequences"] == 11
-    assert "1 zero_gradient" in (tmp_path / "report/table1.md").read_text(encoding="utf-8")
+    assert "1 zero_gradient" in (tmp_path / "report/report.md").read_text(encoding="utf-8")
 
 
 def test_what_models_say_is_escaped(tmp_path):

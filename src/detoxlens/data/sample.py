@@ -5,8 +5,8 @@
         dialogues  hater turns of data/sample/dialogues.csv, answered by counter-narratives
         prompts    data/sample/prompts.jsonl, the evaluation prompts
 
-Toxicity values in prompts.jsonl are the generator's own labels drawn around the class it wrote (hostile or civil), not a
-service's scores; the field names are RTP's so that the real file is read by the same code.
+Toxicity values in prompts.jsonl are the generator's own labels drawn around the class it wrote (hostile or civil), not
+a service's scores; the field names are RTP's so that the real file is read by the same code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ NUM_DIALOGUES = 240
 NUM_TOXIC_PROMPTS = 640
 NUM_POLITE_PROMPTS = 240
 RTP_SCORES = (
-    "toxicity", "severe_toxicity", "profanity", "sexually_explicit", "flirtation", "identity_attack", "threat", "insult",
+    "toxicity", "severe_toxicity", "profanity", "sexually_explicit",
+    "flirtation", "identity_attack", "threat", "insult",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The only `from_pretrained`: from a `ModelRef` to a model and its tokenizer, embedded, local or from the hub.
 
-safetensors only; `trust_remote_code` is off unless a model's params say otherwise; no stage branches on the kind of model.
+safetensors only; `trust_remote_code` is off unless a model's params say otherwise; no stage branches on a model's kind.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def build(architecture: Architecture, config: TinyConfig, *, vocab_size: int) ->
 
 
 def batches(lengths: Sequence[int], batch_size: int, num_steps: int, seed: int) -> Iterator[list[int]]:
-    """`num_steps` batches of indices of similar length: shuffled, sorted inside windows of 16 batches, shuffled again."""
+    """`num_steps` batches of indices of similar length: shuffled, sorted within windows of 16 batches, shuffled."""
     rng = numpy_rng(seed, "batches")
     step = 0
     while True:
@@ -138,7 +138,7 @@ def batches(lengths: Sequence[int], batch_size: int, num_steps: int, seed: int) 
 
 
 def cosine_lr(step: int, num_steps: int, peak: float, *, warmup: float = 0.05) -> float:
-    """Learning rate at `step`: linear warm-up over the first share `warmup`, then a cosine down to a tenth of `peak`."""
+    """Learning rate at `step`: linear warm-up over the share `warmup`, then a cosine down to a tenth of `peak`."""
     num_warmup = max(1, round(warmup * num_steps))
     if step < num_warmup:
         return peak * (step + 1) / num_warmup

@@ -1,6 +1,6 @@
 """From a study to the files of reports/: the one place that knows which there are.
 
-metrics.json  table1.md  entropy_curves.csv  training_curves.csv  examples.jsonl  figures/*.{svg,png}  index.html
+metrics.json  table1.md  report.md  entropy_curves.csv  training_curves.csv  examples.jsonl  figures  index.html
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from detoxlens.reporting.tables import Table
 FILES = (
     "metrics.json",
     "table1.md",
+    "report.md",
     "entropy_curves.csv",
     "training_curves.csv",
     "examples.jsonl",
@@ -67,7 +68,8 @@ def write_report(
     write_text(folder / "entropy_curves.csv", _csv(CurvePoint, points))
     write_text(folder / "training_curves.csv", _csv(TrainingPoint, steps))
     write_text(folder / "examples.jsonl", _json_lines(shown))
-    write_text(folder / "table1.md", _markdown(study, found, said, beware))
+    write_text(folder / "table1.md", _table1(study, found, beware))
+    write_text(folder / "report.md", _markdown(study, found, said, beware))
     pictures = draw_pictures(study, metrics, points, steps, config, folder / "figures")
     page = html.page(
         "What detoxification changed",
@@ -132,6 +134,18 @@ def _summary(study: Study) -> str:
     )
 
 
+def _table1(study: Study, found: Mapping[str, Sequence[Table]], beware: Sequence[str]) -> str:
+    """Table 1 with its differences and counts: what a terminal or a README can show."""
+    counts, *_ = found["details"]
+    parts = ["# What detoxification changed", _summary(study), *(t.markdown() for t in found["toxicity"])]
+    parts += [counts.markdown(), *_beware(beware)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _beware(beware: Sequence[str]) -> list[str]:
+    return ["## Beware\n\n" + "\n".join(f"- {sentence}" for sentence in beware)] if beware else []
+
+
 def _markdown(
     study: Study, found: Mapping[str, Sequence[Table]], said: Mapping[str, Sequence[str]], beware: Sequence[str]
 ) -> str:
@@ -139,8 +153,7 @@ def _markdown(
     parts.append("## What the numbers say")
     for model, sentences in said.items():
         parts.append(f"### {model}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences))
-    if beware:
-        parts.append("## Beware\n\n" + "\n".join(f"- {sentence}" for sentence in beware))
+    parts += _beware(beware)
     parts += [t.markdown() for section in ("attribution", "fluency", "details") for t in found[section]]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

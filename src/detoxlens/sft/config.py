@@ -15,7 +15,7 @@ class SftConfig(Section):
     loss_on: Literal["replies", "all"]
     """`replies`: the counter-narrative turns only; `all`: every token, as the authors did."""
     examples: Literal["dialogues", "prefixes"]
-    """`dialogues`: each dialogue once, all its replies at once; `prefixes`: one example per exchange, as the authors did."""
+    """`dialogues`: each once, all its replies together; `prefixes`: one example per exchange, as the authors did."""
     num_epochs: float = Field(gt=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
@@ -32,4 +32,4 @@ class SftConfig(Section):
     eval_every: int = Field(ge=1)
     """Optimizer steps between validation losses and checkpoints."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after so many validations without a lower loss; None trains to the end. The best adapter is kept either way."""
+    """Stop after so many validations without a lower loss; None trains to the end. The best is kept either way."""

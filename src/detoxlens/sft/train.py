@@ -29,7 +29,7 @@ History = list[dict[str, float | int]]
 def encode_examples(
     dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: SftConfig
 ) -> list[dict[str, list[int]]]:
-    """Dialogues as `input_ids` and `labels`, cut to `config.max_length`; examples left without any label are dropped."""
+    """Dialogues as `input_ids` and `labels`, cut to `config.max_length`; one left without any label is dropped."""
     examples = []
     for dialogue in dialogues:
         ends = range(2, len(dialogue.turns) + 1, 2) if config.examples == "prefixes" else (len(dialogue.turns),)

@@ -1,1 +1,1 @@
-"""One thin module per DVC stage: read records, call a library function, write records. Stages never import each other."""
+"""One thin module per DVC stage: read records, call a library function, write records. None imports another."""

@@ -64,6 +64,6 @@ def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig) -> str:
         f"# {model} / {variant}\n\n"
         f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {', '.join(sorted(lora.target_modules))}) trained by "
         f"counter-narrative fine-tuning: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
-        f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint with "
-        "the lowest validation loss was kept (`history.jsonl`).\n"
+        f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
+        "with the lowest validation loss was kept (`history.jsonl`).\n"
     )

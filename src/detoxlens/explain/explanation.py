@@ -1,0 +1,254 @@
+"""From a checkpoint and a prompt to an `Explanation`: load, sample a completion where none is given, attribute it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.artifacts import read_json, read_model_ref
+from detoxlens.attribution import METHODS, entropy
+from detoxlens.config import Params, TemplateConfig
+from detoxlens.errors import UserError, did_you_mean
+from detoxlens.records import ModelRef
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from detoxlens.models.config import GenerationConfig
+
+NO_TEMPLATE = TemplateConfig(user="{text}", bot="", reply="{text}", end="", eos_after_reply=False)
+"""The model sees the prompt as it was typed."""
+TARGETS = ("probability", "log_probability", "contrastive")
+DTYPES = ("float32", "bfloat16", "float16")
+REFUSALS = {
+    "empty": "the completion is empty: give --completion TEXT, or another --seed",
+    "too_long": "prompt and completion are longer than the model's context: shorten them, or lower --max-new-tokens",
+    "zero_gradient": "a generated token does not depend on the input at all (its gradient is zero)",
+    "non_finite": "the gradients are not finite numbers: the weights are damaged, or overflow; try --dtype float32",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """An attributed completion, ready to be shown."""
+
+    checkpoint: str
+    method: str
+    target: str
+    prompt_pieces: tuple[str, ...]
+    """The text of each prompt token, template included: what the model saw."""
+    completion_pieces: tuple[str, ...]
+    is_template: tuple[bool, ...]
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
+    """Row t over the prompt and the t generated tokens before; sums to 1."""
+    token_prob: tuple[float, ...]
+    contrast_pieces: tuple[str, ...] | None = None
+    """Target `contrastive`: the model's likeliest other token at each step."""
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.prompt_ids)
+
+    def entropy_bits(self) -> list[float | None]:
+        """Per generated token: entropy of the attribution over the prompt tokens, 0..log2(num_prompt)."""
+        return [entropy.prompt_entropy_bits(row, self.num_prompt) for row in self.scores]
+
+    def dependence(self) -> list[float | None]:
+        """Per generated token: share of the attribution that lies on the prompt, 0..1."""
+        return [entropy.prompt_dependence(row, self.num_prompt) for row in self.scores]
+
+    def summary(self) -> str:
+        """The means over the generated tokens, as the report defines them."""
+        bits = entropy.mean_over_steps(self.entropy_bits())
+        share = entropy.mean_over_steps([entropy.normalized_prompt_entropy(r, self.num_prompt) for r in self.scores])
+        dependence = entropy.mean_over_steps(self.dependence())
+        parts = [
+            f"{self.num_prompt} prompt tokens, {len(self.scores)} generated",
+            "prompt entropy undefined" if bits is None else f"mean prompt entropy {bits:.2f} bits",
+            None if share is None else f"{share:.2f} of its maximum",
+            None if dependence is None else f"mean dependence on the prompt {dependence:.2f}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def check_choices(*, method: str, target: str, dtype: str, device: str, html: Path | None, json: Path | None) -> None:
+    """Checks what needs no model, before one is loaded.
+
+    Raises:
+        UserError: an unknown method, target or dtype, a device that is not here, or a file that cannot be written.
+    """
+    for option, value, allowed in (("method", method, METHODS), ("target", target, TARGETS), ("dtype", dtype, DTYPES)):
+        if value not in allowed:
+            raise UserError(
+                f"--{option} {value}: unknown.{did_you_mean(value, allowed)} Allowed: {', '.join(allowed)}."
+            )
+    if METHODS[method] == "inseq" and target == "contrastive":
+        raise UserError(f"--target contrastive goes with the gradient methods, not with --method {method}.")
+    for option, file, suffix in (("html", html, ".html"), ("json", json, ".json")):
+        if file is not None and (file.is_dir() or file.suffix.lower() not in (suffix, suffix[:-1])):
+            raise UserError(f"--{option} {file}: give a file name that ends in {suffix}.")
+    check_device(device)
+
+
+def check_device(device: str) -> None:
+    """Raises UserError unless torch can compute on `device`."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise UserError(f"--device {device} cannot be used: {str(e).splitlines()[0]} Try --device cpu.") from None
+
+
+def find_checkpoint(root: Path, checkpoint: str, *, revision: str | None = None) -> ModelRef:
+    """What `--checkpoint` names: a variant's folder, a PEFT adapter, a model's folder, or a hub id.
+
+    Raises:
+        UserError: nothing of that name, or a folder that holds no model.
+    """
+    folder = root / checkpoint
+    if not folder.is_dir():
+        if checkpoint.startswith((".", "/")) or checkpoint.count("/") > 1:
+            raise UserError(
+                f"--checkpoint {checkpoint}: there is no such folder under {root}, and a hub id reads owner/name. "
+                f"{_offers(root)}"
+            )
+        return ModelRef(base=checkpoint, revision=revision or "main", adapter=None)
+    if revision is not None:
+        raise UserError(f"--revision {revision} is for hub models; --checkpoint {checkpoint} is a folder.")
+    if (folder / "model_ref.json").exists():
+        return read_model_ref(folder)
+    if (folder / "adapter_config.json").exists():
+        config = read_json(folder / "adapter_config.json")
+        base = find_checkpoint(root, config["base_model_name_or_path"])
+        pinned = config.get("revision") if not (root / base.base).is_dir() else None
+        return dataclasses.replace(base, adapter=checkpoint, revision=pinned or base.revision)
+    if not (folder / "config.json").exists():
+        raise UserError(
+            f"--checkpoint {checkpoint}: the folder holds neither config.json (a model), adapter_config.json (a PEFT "
+            f"adapter) nor model_ref.json (a variant). {_offers(root)}"
+        )
+    return ModelRef(base=checkpoint, revision="local", adapter=None)
+
+
+def _offers(root: Path) -> str:
+    """The project's own checkpoints, for messages."""
+    own = sorted(f.parent.relative_to(root).as_posix() for f in root.glob("adapters/*/*/model_ref.json"))
+    return f"Here are: {', '.join(own)}." if own else "`dvc repro` makes this project's own under adapters/."
+
+
+def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig:
+    """The chat template around the prompt.
+
+    Args:
+        params: the project's, where there is one.
+        checkpoint: what `--checkpoint` says; `adapters/<m>/...` and `models/<m>/...` take the template of model <m>.
+        key: what `--template` says; None takes it from the checkpoint.
+
+    Raises:
+        UserError: `key` is not a model of params.yaml.
+    """
+    if key is not None:
+        if params is None:
+            raise UserError(f"--template {key} names a model of params.yaml, but there is no such file here.")
+        return params.model(key).template
+    parts = Path(checkpoint).parts
+    owners = [name for kind, name in zip(parts, parts[1:], strict=False) if kind in ("adapters", "models")]
+    declared = (params.raw.get("models") or {}) if params else {}
+    owner = next((name for name in owners if name in declared), None)
+    return params.model(owner).template if params and owner else NO_TEMPLATE
+
+
+def explain(
+    root: Path,
+    *,
+    checkpoint: str,
+    ref: ModelRef,
+    template: TemplateConfig,
+    prompt: str,
+    completion: str | None,
+    method: str,
+    target: str,
+    generation: GenerationConfig,
+    seed: int,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool = False,
+) -> Explanation:
+    """Attributes `completion`, or one sampled from the model, to the prompt.
+
+    Args:
+        root: project root, against which the paths of `ref` are read.
+        checkpoint: the model's name for the reader.
+        ref: what to load.
+        template: put around prompt and completion.
+        prompt: the user's text.
+        completion: the model's answer, or None to sample one.
+        method: a key of `attribution.METHODS`.
+        target: `probability`, `log_probability`, or `contrastive` (against the model's likeliest other token).
+        generation: how to sample.
+        seed: of the sample.
+        device: e.g. "cpu" or "cuda:0".
+        dtype: "float32", "bfloat16" or "float16".
+        trust_remote_code: run the model's own code from the hub.
+
+    Raises:
+        UserError: the model cannot be loaded, the text does not fit, or there is nothing to attribute.
+    """
+    from detoxlens.attribution.api import attribute, runner_up_ids
+    from detoxlens.data.templates import encode_prompt
+    from detoxlens.models.generation import sample
+    from detoxlens.models.loading import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(root, ref, trust_remote_code=trust_remote_code)
+    encoded = encode_prompt(tokenizer, template, [prompt], evaluation=True)
+    if not encoded.ids:
+        raise UserError("--prompt is empty; the first generated token would follow nothing.")
+    model = load_model(root, ref, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if completion is None:
+        (sampled,) = sample(
+            model,
+            [encoded.ids],
+            config=generation,
+            seeds=[seed],
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            batch_size=1,
+        )
+        ids = sampled.token_ids[:-1] if sampled.finish_reason == "eos" else sampled.token_ids
+    else:
+        text = template.reply.replace("{text}", completion) if completion else ""
+        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    contrast = runner_up_ids(model, prompt_ids=[encoded.ids], completion_ids=[ids]) if target == "contrastive" else None
+    (found,) = attribute(
+        model, prompt_ids=[encoded.ids], completion_ids=[ids], method=method, target=target, contrast_ids=contrast
+    )
+    if found.scores is None or found.token_prob is None:
+        raise UserError(f"Nothing to show: {REFUSALS[found.status]}.")
+    return Explanation(
+        checkpoint=checkpoint,
+        method=method,
+        target=target,
+        prompt_pieces=pieces_of(tokenizer, encoded.ids),
+        completion_pieces=pieces_of(tokenizer, ids),
+        is_template=encoded.is_template,
+        prompt_ids=encoded.ids,
+        completion_ids=ids,
+        scores=found.scores,
+        token_prob=found.token_prob,
+        contrast_pieces=None if contrast is None else pieces_of(tokenizer, contrast[0]),
+    )
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[str, ...]:
+    """The text that each token adds, special tokens by name; half a character shows as U+FFFD."""
+    whole = [tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
+    pieces = []
+    for before, after, token in zip(["", *whole], whole, ids, strict=False):
+        # Decoding alone would lose SentencePiece's leading space; a prefix may end inside a character.
+        pieces.append(after[len(before) :] if after.startswith(before) else tokenizer.decode([token]))
+    return tuple(pieces)

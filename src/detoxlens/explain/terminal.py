@@ -1,0 +1,104 @@
+"""An `Explanation` in the terminal: generated tokens as rows, prompt tokens as columns, redder is more.
+
+A long prompt is cut into several tables, each as wide as the terminal. A cell holds the share in per cent where it is
+at least 1 %, so that nothing hangs on colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from detoxlens.explain.explanation import Explanation
+
+WIDEST_TOKEN = 12
+"""Columns of the terminal; a longer token ends in `…`."""
+
+
+def view(explanation: Explanation, *, width: int) -> RenderableType:
+    """What `detoxlens explain` prints.
+
+    Args:
+        explanation: what to show.
+        width: columns of the terminal.
+    """
+    parts: list[RenderableType] = [_shaded_prompt(explanation), Text()]
+    parts += [t for block in _blocks(explanation, width) for t in (_table(explanation, block), Text())]
+    parts.append(Text(explanation.summary()))
+    return Group(*parts)
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """Prints it on standard output, coloured where that is a terminal."""
+    console = Console(highlight=False)
+    console.print(view(explanation, width=console.width))
+
+
+def shown(piece: str, *, widest: int = WIDEST_TOKEN) -> str:
+    """A token as one printable line: white space and control characters made visible, cut to `widest`."""
+    text = piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·")
+    text = "".join(c if c.isprintable() else "�" for c in text) or "∅"
+    return text if len(text) <= widest else text[: widest - 1] + "…"
+
+
+def _shaded_prompt(explanation: Explanation) -> Text:
+    """The prompt as text, each token shaded by its mean attribution over all generated tokens."""
+    means = [sum(row[j] for row in explanation.scores) for j in range(explanation.num_prompt)]
+    text = Text("Prompt, by mean attribution (darkest = most)\n", style="bold")
+    for piece, mean in zip(explanation.prompt_pieces, means, strict=True):
+        visible = "".join(c if c.isprintable() or c == "\n" else "�" for c in piece)
+        text.append(visible.replace("\n", "⏎\n"), style=_shade(mean, max(means)))
+    return text
+
+
+def _blocks(explanation: Explanation, width: int) -> Iterator[range]:
+    """Ranges of prompt tokens that fit beside the row heads."""
+    head = max(len(shown(p)) for p in explanation.completion_pieces) + 30  # token, p, bits, dep. and their padding
+    room = max(width - head, WIDEST_TOKEN + 1)
+    start = used = 0
+    for j, piece in enumerate(explanation.prompt_pieces):
+        need = max(len(shown(piece)), 2) + 1
+        if used + need > room and j > start:
+            yield range(start, j)
+            start, used = j, 0
+        used += need
+    yield range(start, explanation.num_prompt)
+
+
+def _table(explanation: Explanation, block: range) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("generated", no_wrap=True)
+    for name in ("p", "bits", "dep."):
+        table.add_column(name, justify="right", no_wrap=True, style="dim")
+    for j in block:
+        style = "dim" if explanation.is_template[j] else ""
+        table.add_column(Text(shown(explanation.prompt_pieces[j]), style=style), justify="right", no_wrap=True)
+    measures = zip(explanation.token_prob, explanation.entropy_bits(), explanation.dependence(), strict=True)
+    for piece, row, (prob, bits, dependence) in zip(
+        explanation.completion_pieces, explanation.scores, measures, strict=True
+    ):
+        cells = [_cell(row[j], row[: explanation.num_prompt], shown(explanation.prompt_pieces[j])) for j in block]
+        table.add_row(Text(shown(piece)), _number(prob), _number(bits), _number(dependence), *cells)
+    return table
+
+
+def _cell(score: float, prompt_row: Sequence[float], head: str) -> Text:
+    """The share in per cent on its colour, as wide as the column; the row's largest is the darkest."""
+    percent = round(100 * score)
+    return Text((str(percent) if percent else "").rjust(max(len(head), 2)), style=_shade(score, max(prompt_row)))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _shade(score: float, most: float) -> Style:
+    """White to dark red, the text on it legible."""
+    share = score / most if most > 0 else 0.0
+    red, green, blue = (round(255 + share * (end - 255)) for end in (165, 15, 21))
+    text = "white" if share > 0.55 else "black"
+    return Style(color=text, bgcolor=f"rgb({red},{green},{blue})")

@@ -1,0 +1,101 @@
+"""`detoxlens repro` writes what was asked into params.yaml and nothing else; what a stage records in MLflow."""
+
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from detoxlens import project
+from detoxlens.config import load_params
+from detoxlens.errors import UserError
+from detoxlens.run_stage import SECTIONS_OF, check_params, comparable_key, section_classes, stage_params
+from tests.import_graph import ROOT
+
+
+@pytest.fixture
+def params_file(tmp_path):
+    return shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+
+
+def test_only_the_named_keys_change_and_comments_stay(params_file):
+    before = params_file.read_text(encoding="utf-8").splitlines()
+    project.change_run_section(params_file, {"models": ["redpajama-3b"], "seed": 7})
+    after = params_file.read_text(encoding="utf-8").splitlines()
+    changed = [(a.strip(), b.strip()) for a, b in zip(before, after, strict=True) if a.split() != b.split()]
+    assert changed == [("models: [tiny-neox, tiny-falcon]", "models: [redpajama-3b]"), ("seed: 0", "seed: 7")]
+    check_params(load_params(params_file))
+
+
+def test_the_lists_by_kind_follow_the_variants(params_file):
+    assert project.variant_lists(load_params(params_file), ["it", "ft"]) == {
+        "variants": ["it", "ft"], "sft_variants": ["ft"], "rl_variants": [], "rl_after_ft_variants": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"models": "tiny-nox"}, "Did you mean 'tiny-neox'"),
+        ({"variants": "it,fff"}, "variants has no 'fff'"),
+        ({"variants": "ft"}, "must contain 'it'"),
+        ({"seed": "-1"}, "seed='-1' must be a whole number"),
+    ],
+)
+def test_a_mistake_leaves_the_file_as_it_was(params_file, asked, told):
+    before = params_file.read_bytes()
+    with pytest.raises(UserError, match=told):
+        project.repro(params_file.parent, params_file, **asked)
+    assert params_file.read_bytes() == before
+
+
+def test_repro_runs_dvc_with_this_interpreters_programs_on_the_path(params_file, monkeypatch):
+    called = {}
+
+    def run(command, *, cwd, env, check):
+        called.update(command=command, path=env["PATH"].split(":")[0])
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(project.subprocess, "run", run)
+    monkeypatch.setattr("detoxlens.tracking.finish_project_run", lambda store, keys: called.update(keys=keys))
+    assert project.repro(params_file.parent, params_file, evaluate_only=True) == 3
+    assert called["command"][1:] == [
+        "-m", "dvc", "repro", "--single-item", "generate", "score", "attribute", "report",
+    ]  # fmt: skip
+    assert (project.Path(called["path"]) / "detoxlens").exists()
+    assert len(set(called["keys"])) == 6  # two models, three variants
+
+
+def test_a_taken_port_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port} on 127.0.0.1 cannot be used"):
+            project.ui(tmp_path, host="127.0.0.1", port=port)
+
+
+def test_every_section_is_validated_and_read_by_a_stage():
+    params = load_params(ROOT / "params.yaml")
+    assert set(section_classes()) == set(params.raw) - {"run", "models", "variants"}
+    assert {section for sections in SECTIONS_OF.values() for section in sections} == set(section_classes())
+    for name in SECTIONS_OF:
+        stage_params(params, name, "tiny-neox", "ft")
+
+
+def test_the_papers_models_are_valid_under_their_overrides():
+    params = load_params(ROOT / "params.yaml")
+    params.raw["run"]["models"] = ["redpajama-3b", "falcon-7b"]
+    check_params(params)
+    lora = stage_params(params, "finetune", "falcon-7b", "ft")["lora"]
+    assert (lora["r"], lora["alpha"], lora["dropout"]) == (64, 32, 0.05)
+    ppo = stage_params(params, "rl", "redpajama-3b", "rl")["ppo"]
+    assert (ppo["learning_rate"], ppo["rollout_batch_size"], ppo["kl"]["control"]) == (5e-6, 64, "adaptive")
+
+
+def test_the_key_follows_the_settings_and_the_data(tmp_path):
+    params = load_params(ROOT / "params.yaml")
+    key = comparable_key(ROOT, params, "tiny-neox", "rl")
+    assert key == comparable_key(ROOT, params, "tiny-neox", "rl")
+    params.raw["ppo"]["learning_rate"] *= 2
+    assert key != comparable_key(ROOT, params, "tiny-neox", "rl")
