@@ -27,6 +27,18 @@ def test_only_the_named_keys_change_and_comments_stay(params_file):
     check_params(load_params(params_file))
 
 
+def test_a_deep_key_is_made_in_the_style_of_its_surroundings(params_file):
+    path = ("variants", "rl", "overrides")
+    project.change_params(params_file, {(*path, "lora", "r"): 8, (*path, "ppo", "kl", "coef"): 0.1234567890123456})
+    written = params_file.read_text(encoding="utf-8")
+    line = "  rl: {kind: rl, algorithm: ppo, overrides: {lora: {r: 8}, ppo: {kl: {coef: 0.1234567890123456}}}}\n"
+    assert line in written
+    assert load_params(params_file).variant("rl").overrides["ppo"]["kl"]["coef"] == 0.1234567890123456
+    with pytest.raises(UserError, match=r"ppo\.kl\.coef=-1"):
+        project.change_params(params_file, {(*path, "ppo", "kl", "coef"): -1})
+    assert params_file.read_text(encoding="utf-8") == written
+
+
 def test_the_lists_by_kind_follow_the_variants(params_file):
     assert project.variant_lists(load_params(params_file), ["it", "ft"]) == {
         "variants": ["it", "ft"], "sft_variants": ["ft"], "rl_variants": [], "rl_after_ft_variants": [],
@@ -78,7 +90,10 @@ def test_a_taken_port_is_named(tmp_path):
 def test_every_section_is_validated_and_read_by_a_stage():
     params = load_params(ROOT / "params.yaml")
     assert set(section_classes()) == set(params.raw) - {"run", "models", "variants"}
-    assert {section for sections in SECTIONS_OF.values() for section in sections} == set(section_classes())
+    by_no_stage = {"sweep"}  # what `detoxlens sweep` reads
+    assert {section for sections in SECTIONS_OF.values() for section in sections} == set(
+        section_classes()
+    ) - by_no_stage
     for name in SECTIONS_OF:
         stage_params(params, name, "tiny-neox", "ft")
 
@@ -97,5 +112,21 @@ def test_the_key_follows_the_settings_and_the_data(tmp_path):
     params = load_params(ROOT / "params.yaml")
     key = comparable_key(ROOT, params, "tiny-neox", "rl")
     assert key == comparable_key(ROOT, params, "tiny-neox", "rl")
+    params.raw["sweep"]["seed"] += 1  # what a sweep tries is no setting of a run
+    assert key == comparable_key(ROOT, params, "tiny-neox", "rl")
     params.raw["ppo"]["learning_rate"] *= 2
     assert key != comparable_key(ROOT, params, "tiny-neox", "rl")
+
+
+def test_a_setting_of_other_variants_or_of_the_report_does_not_change_the_key():
+    def keys(**changes):
+        params = load_params(ROOT / "params.yaml")
+        for name, change in changes.items():
+            params.raw[name] |= change
+        return [comparable_key(ROOT, params, "tiny-neox", variant) for variant in ("it", "ft", "rl")]
+
+    it, ft, rl = keys()
+    assert keys(report={"num_examples": 3}) == [it, ft, rl]
+    assert keys(ppo={"gamma": 0.9})[:2] == [it, ft] and keys(ppo={"gamma": 0.9})[2] != rl
+    changed = keys(sft={"num_epochs": 1})
+    assert changed[0] == it and changed[1] != ft and changed[2] == rl

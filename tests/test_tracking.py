@@ -523,7 +523,8 @@ def key_of(params: Params, *, model: str = "a", variant: str = "ft", **md5s: str
 
 
 def test_comparable_params_have_the_overrides_applied_variant_last():
-    assert comparable_params(Params(RAW), model="b", variant="it")["lora"] == {"r": 64, "alpha": 32}
+    assert comparable_params(Params(RAW), model="b", variant="rl")["lora"] == {"r": 64, "alpha": 32}
+    assert "lora" not in comparable_params(Params(RAW), model="b", variant="it")
     assert comparable_params(Params(RAW), model="b", variant="ft")["lora"] == {"r": 4, "alpha": 32}
     assert list(comparable_params(Params(RAW), model="a", variant="rl")["init_from"]) == ["ft"]
 

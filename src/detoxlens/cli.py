@@ -26,7 +26,12 @@ STAGES = "Stages of the pipeline (dvc repro runs them)"
 TOOLS = "Tools"
 NOISE = ("`is_gradient_checkpointing` is deprecated",)
 """Warnings of one library at another that a user can do nothing about (peft 0.21 at transformers 5.23)."""
+sweep_app = typer.Typer(
+    help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
+    invoke_without_command=True,
+)
 app.add_typer(bench_app, name="bench", rich_help_panel=TOOLS)
+app.add_typer(sweep_app, name="sweep", rich_help_panel=TOOLS)
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""
 
@@ -303,6 +308,148 @@ def bench_attribution(
     run_bench(Context.root, Context.root / Context.params_path, num_repetitions=repetitions, num_threads=num_threads)
 
 
+@sweep_app.callback()
+def sweep(
+    context: typer.Context,
+    method: Annotated[str, typer.Option(help="finetune or ppo.")] = "ppo",
+    models: Annotated[
+        str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
+    ] = "unchanged",
+    variant: Annotated[str | None, typer.Option(help="Which variant; default: the first the method trains.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials the study is to have in the end.")] = 24,
+    study: Annotated[
+        str | None, typer.Option(help="Study to begin, go on with or join; default: method-models.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///FILE, journal:FILE, postgresql://...; default: .detoxlens/optuna.db."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    join: Annotated[bool, typer.Option("--join", help="Only work on the study; another process reports.")] = False,
+) -> None:
+    """Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml."""
+    if context.invoked_subcommand is not None:
+        return
+    from detoxlens.errors import UserError, did_you_mean
+    from detoxlens.sweep.config import METHODS
+
+    if method not in METHODS:
+        allowed = ", ".join(METHODS)
+        raise UserError(f"--method {method!r} is not known.{did_you_mean(method, METHODS)} Allowed: {allowed}.")
+    from detoxlens.sweep.command import sweep as run_sweep
+
+    folder = run_sweep(
+        Context.root,
+        Context.root / Context.params_path,
+        method=method,
+        models=[] if models == "unchanged" else [name.strip() for name in models.split(",") if name.strip()],
+        variant=variant,
+        num_trials=trials,
+        study=study,
+        storage=storage,
+        num_workers=workers,
+        join=join,
+        track=Context.track,
+    )
+    if folder is not None:
+        typer.echo((folder / "reading.md").read_text(encoding="utf-8").split("\n\n")[1])
+        typer.echo(f"Tables and figures: {folder}")
+
+
+@sweep_app.command("apply")
+def sweep_apply(
+    study: Annotated[str, typer.Option(help="The study.")],
+    trial: Annotated[int, typer.Option(min=0, help="Number of a complete trial.")],
+    storage: Annotated[str | None, typer.Option(help="Where the study is; default: .detoxlens/optuna.db.")] = None,
+) -> None:
+    """Write a trial's point into params.yaml; then `dvc repro` finds its validation metrics again."""
+    from detoxlens.sweep.apply import apply_trial
+
+    path = Context.root / Context.params_path
+    diff, stale = apply_trial(Context.root, path, study=study, number=trial, url=storage)
+    typer.echo(diff or f"{path.name} has this point already.")
+    if stale:
+        typer.echo(f"Other things changed since, so the numbers will differ: {'; '.join(stale)}.", err=True)
+    typer.echo("Next: dvc repro", err=True)
+
+
+BootstrapOption = Annotated[int, typer.Option("--bootstrap", min=100, help="Draws behind every interval.")]
+FormatOption = Annotated[
+    str, typer.Option(help="plain, or rewardlm (the published study's files); columns can still be named.")
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="prompt=..,completion=..,toxicity=..,prompt_score=..,prompt_id=..,sample_index=.."),
+]
+
+
+@app.command(rich_help_panel=TOOLS)
+def import_completions(
+    file: Annotated[Path, typer.Argument(help="Completions made elsewhere: .csv, .jsonl or .parquet.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="File them under this model.")],
+    variant: Annotated[str, typer.Option("--variant", "-v", help="File them under this variant.")],
+    format: FormatOption = "plain",
+    columns: ColumnsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace completions that are there.")] = False,
+) -> None:
+    """Take completions made elsewhere, and their recorded scores, into outputs/."""
+    from detoxlens.replay.commands import import_completions as take_in
+
+    typer.echo(take_in(Context.root, file, model=model, variant=variant, format=format, columns=columns, force=force))
+
+
+@app.command(rich_help_panel=TOOLS)
+def replay(
+    files: Annotated[list[str], typer.Argument(help="it=FILE ft=FILE ...: each variant's completions with scores.")],
+    name: Annotated[str, typer.Option(help="Of the result: reports/replay/<name>.json and .md.")] = "table",
+    format: FormatOption = "plain",
+    columns: ColumnsOption = None,
+    bootstrap: BootstrapOption = 2000,
+) -> None:
+    """Recompute a published toxicity table, with and without counting unscored completions as not toxic."""
+    from detoxlens.evaluation.config import Bootstrap
+    from detoxlens.replay.commands import replay_files
+
+    draws = Bootstrap(num_resamples=bootstrap, seed=0)
+    typer.echo(replay_files(Context.root, files, name=name, format=format, columns=columns, bootstrap=draws))
+
+
+@app.command(rich_help_panel=TOOLS)
+def calibrate(
+    scorer: Annotated[str, typer.Option(help="As in params.yaml's toxicity.scorers, e.g. profanity_check.")],
+    against: Annotated[list[Path], typer.Option(help="Recorded scores: .csv, .jsonl or .parquet; repeatable.")],
+    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    score_column: Annotated[str, typer.Option(help="Column of the recorded scores, 0..1.")] = "toxicity",
+    bootstrap: BootstrapOption = 500,
+    device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Say how well a scorer stands in for recorded scores, e.g. Perspective's."""
+    from detoxlens.calibrate.command import calibrate_scorer, summary
+    from detoxlens.evaluation.config import Bootstrap
+
+    found, path = calibrate_scorer(
+        Context.root,
+        scorer,
+        against,
+        text_column=text_column,
+        score_column=score_column,
+        device=device,
+        bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
+    )
+    typer.echo(f"{summary(found)}\nWrote {path}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def export_scores(
+    file: Annotated[Path, typer.Argument(help="A .jsonl file to write; `recorded:FILE` reads it.")],
+    scorer: Annotated[str, typer.Option(help="Only this scorer's, e.g. perspective.")],
+) -> None:
+    """Write the cached scores of a remote service, by hash of the text, so that others can do without the service."""
+    from detoxlens.scorers import export_scores as export
+
+    typer.echo(f"Wrote {export(Context.root, file, scorer)} scores to {file}.")
+
+
 @app.command(rich_help_panel=TOOLS)
 def version() -> None:
     """Print the version."""
@@ -315,6 +462,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours show an ETA
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it tells of every retry, 20 lines of them
     sys.dont_write_bytecode = False  # without bytecode every stage would compile torch and transformers anew
     try:
         app()

@@ -21,7 +21,7 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 SECTIONS = (
     "run", "models", "variants", "data", "splits", "lora", "sft", "ppo", "reward_model", "tiny",
-    "generation", "toxicity", "attribution", "report",
+    "generation", "toxicity", "attribution", "report", "sweep",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,15 @@ def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
 
 
 def change_run_section(path: Path, changes: dict[str, Any]) -> None:
-    """Sets keys of params.yaml's section `run`, everything else as it was, and checks the result before it is kept.
+    """Sets keys of params.yaml's section `run`; see `change_params`."""
+    change_params(path, {("run", key): value for key, value in changes.items()})
+
+
+def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
+    """Sets values of params.yaml by their key paths, everything else as it was, comments included.
+
+    Mappings on the way that do not exist are made, in the style of their surroundings. The result is checked before it
+    is kept.
 
     Raises:
         UserError: the changed params are not valid; the file is as it was.
@@ -82,21 +91,28 @@ def change_run_section(path: Path, changes: dict[str, Any]) -> None:
     import io
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedSeq
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(path.read_text(encoding="utf-8"))
-    for key, value in changes.items():
+    for (*parents, key), value in changes.items():
+        node = document
+        for parent in parents:
+            if parent not in node:
+                node[parent] = CommentedMap()
+                if node.fa.flow_style():
+                    node[parent].fa.set_flow_style()
+            node = node[parent]
         if isinstance(value, list):
             value = CommentedSeq(value)
             value.fa.set_flow_style()
-        document["run"][key] = value
+        node[key] = value
     out = io.StringIO()
     yaml.dump(document, out)
-    _ = Params(YAML(typ="safe").load(out.getvalue()), path.name).run
+    check_params(Params(YAML(typ="safe").load(out.getvalue()), path.name))
     write_text(path, out.getvalue())
 
 
@@ -118,7 +134,7 @@ def ui(root: Path, *, host: str, port: int) -> int:
             raise UserError(f"--port {port} on {host} cannot be used ({e.strerror}); try --port {port + 1}.") from None
     store = resolve_store(root, os.environ)
     send_pending(store)
-    print(f"Compare runs: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
+    print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
     try:
         return subprocess.run(
             ui_command(store, host=host, port=port), env=os.environ | UI_ENVIRONMENT, check=False

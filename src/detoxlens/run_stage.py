@@ -44,6 +44,7 @@ def section_classes() -> dict[str, type]:
     from detoxlens.rl.config import PpoConfig
     from detoxlens.scorers.config import ToxicityConfig
     from detoxlens.sft.config import SftConfig
+    from detoxlens.sweep.config import SweepConfig
 
     return {
         "data": DataConfig,
@@ -57,6 +58,7 @@ def section_classes() -> dict[str, type]:
         "toxicity": ToxicityConfig,
         "attribution": AttributionConfig,
         "report": ReportConfig,
+        "sweep": SweepConfig,
     }
 
 

@@ -1,6 +1,6 @@
 """The batch plan: every sequence once, similar lengths together, memory respected."""
 
-from detoxlens.attribution.plan import MAX_TARGETS, Shape, group_sequences, targets_per_chunk
+from detoxlens.attribution.plan import MAX_TARGETS, Shape, by_length, group_sequences, targets_per_chunk
 
 SHAPE = Shape(hidden=128, intermediate=512, num_heads=4, bytes_per_element=4)
 
@@ -10,6 +10,10 @@ def test_every_sequence_is_in_exactly_one_group_with_its_like():
     groups = group_sequences(lengths, shape=SHAPE, memory_bytes=12 * 2**20)
     assert sorted(i for group in groups for i in group) == list(range(6))
     assert groups[0] == [5, 1, 3, 2] or groups[0][:3] == [5, 1, 3]
+
+
+def test_completions_of_one_length_come_together_and_then_prompts():
+    assert by_length([(30, 2), (5, 9), (4, 2), (4, 2)]) == [2, 3, 0, 1]
 
 
 def test_a_pass_keeps_to_the_memory_limit_but_a_single_sequence_is_always_let_through():

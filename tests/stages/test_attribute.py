@@ -29,6 +29,10 @@ SECTION = {
 }
 
 
+VAL = f"{98:016x}"
+"""The one validation prompt of the study below; the prompts below 12 are test prompts."""
+
+
 def params(**changes) -> Params:
     return Params({**params_of().raw, "attribution": {**SECTION, **changes}})
 
@@ -69,7 +73,7 @@ def test_a_variant_is_attributed_on_its_own_text_and_on_that_of_it(layout):
     rows = run(layout)
     own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
     assert [r.prompt_id for r in own] == [r.prompt_id for r in forced]
-    assert len(own) == 3
+    assert len(own) == 3 + 1  # three test prompts and the validation prompt
     by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "ft"), Completion)}
     it_by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "it"), Completion)}
     for rows_, completions in ((own, by_id), (forced, it_by_id)):
@@ -78,10 +82,11 @@ def test_a_variant_is_attributed_on_its_own_text_and_on_that_of_it(layout):
     assert own[0].scores != forced[0].scores or own[0].completion_ids == ()
 
 
-def test_all_variants_share_their_prompts_and_only_test_prompts_of_the_filters_are_taken(layout):
+def test_all_variants_share_their_prompts_and_only_those_of_the_filters_are_taken(layout):
     ft, it = run(layout, "ft"), run(layout, "it")
     assert {r.prompt_id for r in ft} == {r.prompt_id for r in it}
-    assert all(int(r.prompt_id, 16) % 2 == 0 and int(r.prompt_id, 16) < 12 for r in ft)
+    assert all(int(r.prompt_id, 16) % 2 == 0 for r in ft)
+    assert VAL in {r.prompt_id for r in ft}
     assert {r.sample_index for r in run(layout, max_sequences=99, samples_per_prompt=2)} == {0, 1}
 
 
@@ -114,6 +119,15 @@ def test_faithfulness_is_written_beside(layout):
     assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
 
 
+def test_validation_rows_are_the_same_bits_without_the_test_rows(layout):
+    whole = [r for r in run(layout, batch_size=8) if r.prompt_id == VAL]
+    for variant in ("it", "ft"):
+        path = layout.completions("m", variant)
+        write_rows(path, [c for c in read_rows(path, Completion) if c.split == "val"], Completion)
+    assert run(layout, batch_size=8) == whole
+    assert read_json(layout.faithfulness("m", "ft"))["num_sequences"] == 0  # of test completions only
+
+
 def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, monkeypatch):
     run(layout)
     whole = layout.attributions("m", "ft").read_bytes()
@@ -141,7 +155,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
 
     monkeypatch.setattr(attribute, "attribute", counts)
     run(layout)
-    assert sum(seen) == 6 - calls[0]
+    assert sum(seen) == 8 - calls[0]
     assert layout.attributions("m", "ft").read_bytes() == whole
 
 

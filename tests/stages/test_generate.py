@@ -64,6 +64,19 @@ def test_batch_size_and_company_do_not_change_a_completion(layout):
     assert generated(layout, params_of(generation={"batch_size": 3})) == [r for n, r in enumerate(rows) if n % 4 < 2]
 
 
+def test_no_batch_mixes_validation_with_test_prompts(layout, monkeypatch):
+    real, batches = generate.sample_batch, []
+    split_of = {row.prompt_ids: row.split for row in generated(layout)}
+
+    def noted(model, prompts, **kwargs):
+        batches.append({split_of[tuple(prompt)] for prompt in prompts})
+        return real(model, prompts, **kwargs)
+
+    monkeypatch.setattr(generate, "sample_batch", noted)
+    generated(layout, params_of(generation={"batch_size": "auto"}))
+    assert batches == [{"val"}, {"test"}]
+
+
 def test_a_killed_run_goes_on_where_it_was_with_the_same_bytes(layout, monkeypatch):
     generated(layout)
     uninterrupted = layout.completions("m", "it").read_bytes()

@@ -20,7 +20,7 @@ from detoxlens.models import tiny
 from detoxlens.models.loading import weights_sha256
 from detoxlens.records import Dialogue, ModelRef, Prompt
 from detoxlens.stages import rl
-from detoxlens.stages.rl import hater_prefixes, validation_prompts, within
+from detoxlens.stages.rl import hater_contexts, validation_prompts, within
 
 TURNS = [
     ("Zorgons are fools.", "Zorgons mend the bridge.", "Still fools.", "They are kind neighbours."),
@@ -29,7 +29,7 @@ TURNS = [
 ]
 PPO = {
     "num_steps": 2, "rollout_batch_size": 4, "minibatch_size": 2, "micro_batch_size": 2, "num_epochs": 1,
-    "learning_rate": 1e-2, "checkpoint_every": 1, "max_prefix_turns": 3,
+    "learning_rate": 1e-2, "checkpoint_every": 1, "max_context_turns": 3,
     "validation": {"every": 1, "num_prompts": 2, "filter": "p50", "batch_size": 2},
 }  # fmt: skip
 
@@ -139,8 +139,8 @@ def test_an_error_in_mid_run_leaves_the_earlier_adapter_alone(root, params):
 
 def test_prefixes_end_with_the_hater_and_repeat_nothing():
     dialogues = [dialogue(0, ("a", "b", "c", "d", "e", "f")), dialogue(1, ("a", "x", "y", "z"))]
-    assert hater_prefixes(dialogues, 3) == [("a",), ("a", "b", "c"), ("a", "x", "y")]
-    assert hater_prefixes(dialogues, 2) == [("a",)]
+    assert hater_contexts(dialogues, 3) == [("a",), ("a", "b", "c"), ("c", "d", "e"), ("a", "x", "y")]
+    assert hater_contexts(dialogues, 1) == [("a",), ("c",), ("e",), ("y",)]
 
 
 def test_validation_prompts_are_those_of_the_named_split_and_never_the_tests():

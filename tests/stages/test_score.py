@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,18 @@ def test_completions_that_are_all_empty_are_counted(layout):
     scores, fluency = scored(layout)
     assert {s.status for s in scores} == {"empty"}
     assert {f.nll_nats for f in fluency} == {None}
+
+
+def test_splits_are_measured_apart_and_come_back_in_order():
+    rows = [SimpleNamespace(split=split, text=n) for n, split in enumerate(("val", "test", "val", "test"))]
+    seen = []
+
+    def measure(part):
+        seen.append([row.text for row in part])
+        return [10 * row.text for row in part]
+
+    assert score.part_by_part(rows, measure) == [0, 10, 20, 30]
+    assert seen == [[0, 2], [1, 3]]
 
 
 def test_missing_completions_are_named(layout):

@@ -23,7 +23,7 @@ from torch import nn
 from detoxlens.attribution import METHODS
 from detoxlens.attribution.engine import GradientEngine, InseqEngine, Job
 from detoxlens.attribution.gradients import differentiable
-from detoxlens.attribution.plan import Shape, group_sequences
+from detoxlens.attribution.plan import Shape, by_length, group_sequences
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.targets import TARGETS
 from detoxlens.errors import UserError, did_you_mean
@@ -53,7 +53,7 @@ def attribute(
         target: `probability`, `log_probability` or `contrastive`, see `targets.py`.
         contrast_ids: For `contrastive`, a token per generated token to tell it from (`runner_up_ids` makes them).
         batch_size: Sequences per pass; `auto` fills `memory_mib`. It changes scores by rounding only (1e-6).
-        memory_mib: What the live gradients of one pass may take. None is 48 MiB on a CPU (what its caches serve
+        memory_mib: What the live gradients of one pass may take. None is 16 MiB on a CPU (what its caches serve
             best, and a fixed number keeps the bytes of the result fixed) and half of what is free on an accelerator.
         num_path_steps: Points of integrated gradients' path.
         baseline_id: Token that stands for "nothing here": its embedding is integrated gradients' baseline, and
@@ -106,7 +106,7 @@ def plan_batches(
         return group_sequences(lengths, shape=shape_of(model), memory_bytes=_memory_bytes(model, memory_mib))
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: give 1 or more sequences per pass, or 'auto'.")
-    order = sorted(range(len(lengths)), key=lambda k: (*lengths[k], k))
+    order = by_length(lengths)
     return [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
 
 
@@ -146,7 +146,7 @@ def _memory_bytes(model: nn.Module, memory_mib: int | None) -> int:
     device = next(model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return 48 * 2**20
+    return 16 * 2**20
 
 
 def _eos_id(model: nn.Module) -> int | None:

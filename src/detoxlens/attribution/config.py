@@ -41,5 +41,5 @@ class AttributionConfig(Section):
     batch_size: int | Literal["auto"]
     """Sequences per pass; `auto` goes by memory_mib."""
     memory_mib: int | None = Field(ge=1)
-    """What the live gradients of one pass may take; null is 48 MiB on a CPU, half of the free memory elsewhere."""
+    """What the live gradients of one pass may take; null is 16 MiB on a CPU, half of the free memory elsewhere."""
     faithfulness: FaithfulnessConfig

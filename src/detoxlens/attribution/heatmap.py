@@ -35,17 +35,17 @@ def heatmap_html(
     """
     columns = [*prompt_pieces, *completion_pieces[:-1]]
     assert len(scores) == len(completion_pieces)
-    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{_shown(p)}</th>' for j, p in enumerate(columns))
+    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{shown(p)}</th>' for j, p in enumerate(columns))
     rows = []
     for t, (row, piece) in enumerate(zip(scores, completion_pieces, strict=True)):
         hint = "" if token_prob is None else f' title="p = {token_prob[t]:.3f}"'
         darkest = max(row)
         cells = "".join(
             f'<td{_edge(j, len(prompt_pieces))} style="background:rgba({_COLOUR},{score / darkest:.2f})" '
-            f'title="{_shown(columns[j])} → {_shown(piece)}: {score:.4f}"></td>'
+            f'title="{shown(columns[j])} → {shown(piece)}: {score:.4f}"></td>'
             for j, score in enumerate(row)
         )
-        rows.append(f'<tr><th scope="row"{hint}>{_shown(piece)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row"{hint}>{shown(piece)}</th>{cells}</tr>')
     return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -53,6 +53,8 @@ def _edge(column: int, num_prompt: int) -> str:
     return ' class="generated"' if column == num_prompt else ""
 
 
-def _shown(piece: str) -> str:
+def shown(piece: str) -> str:
     """The token's text, escaped, white space made visible."""
+    if piece.isspace():
+        piece = piece.replace(" ", "␣")
     return escape(piece.replace("\n", "⏎").replace("\t", "⇥") or "∅", quote=True)

@@ -35,6 +35,12 @@ def targets_per_chunk(seq: int, num_targets: int) -> int:
     return math.ceil(num_targets / math.ceil(num_targets / most))
 
 
+def by_length(lengths: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices sorted by completion, then prompt length: a target slot that a shorter completion leaves empty costs a
+    backward pass, a padded position only its share of one."""
+    return sorted(range(len(lengths)), key=lambda i: (lengths[i][1], lengths[i][0], i))
+
+
 def group_sequences(lengths: Sequence[tuple[int, int]], *, shape: Shape, memory_bytes: int) -> list[list[int]]:
     """Indices of sequences that share their passes, similar lengths together, every index once.
 
@@ -43,10 +49,9 @@ def group_sequences(lengths: Sequence[tuple[int, int]], *, shape: Shape, memory_
         shape: Cost of the model.
         memory_bytes: What the live gradients of one pass may take; a single sequence is always allowed.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (*lengths[i], i))
     groups: list[list[int]] = []
     longest = widest = 0
-    for i in order:
+    for i in by_length(lengths):
         seq, targets = sum(lengths[i]), lengths[i][1]
         longest, widest = max(longest, seq), max(widest, targets)
         size = len(groups[-1]) + 1 if groups else 1

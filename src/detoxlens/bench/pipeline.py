@@ -124,7 +124,7 @@ def checkout(root: Path, *, working_tree: bool) -> Iterator[tuple[Path, str]]:
 
 
 def bench_environment(clone: Path, timings: Path) -> dict[str, str]:
-    """This environment, in which `detoxlens` is the clone's, under the stage clock, and logs to the clone's own store."""
+    """This environment, in which `detoxlens` is the clone's, under the stage clock, with its own MLflow store."""
     shims = timings.parent / "bin"
     shims.mkdir()
     shim = shims / "detoxlens"

@@ -11,15 +11,13 @@ stage included, nested ones once.
 
 from __future__ import annotations
 
+import importlib._bootstrap
+import json
+import runpy
+import sys
+import threading
 import time
-
-_STARTED = time.perf_counter()  # before everything else, so that the imports below count
-
-import importlib._bootstrap  # noqa: E402 - after the clock
-import json  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
 
 class ImportClock:
@@ -50,19 +48,18 @@ class ImportClock:
 
 def main() -> None:
     """Runs the command line under the clock."""
+    started = time.perf_counter()
     file, *arguments = sys.argv[1:]
     clock = ImportClock()
     clock.start()
     sys.argv = ["detoxlens", *arguments]
     try:
-        from detoxlens.cli import main as run
-
-        run()
+        runpy.run_module("detoxlens", run_name="__main__")
     finally:
         line = {
             "arguments": arguments,
             "import_seconds": clock.seconds,
-            "process_seconds": time.perf_counter() - _STARTED,
+            "process_seconds": time.perf_counter() - started,
             "cpu_seconds": time.process_time(),
         }
         with Path(file).open("a", encoding="utf-8") as out:

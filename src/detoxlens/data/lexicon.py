@@ -54,25 +54,27 @@ GOOD_DEEDS = (
     "carry bags at {place}", "sing for the sick near {place}",
 )  # fmt: skip
 
+# No reply begins with its target: which style to answer in is then one choice and whom to name the next, and a policy
+# that learns to choose another style does not unlearn to copy the name.
 RUDE_REPLIES = (
     "Yes, {target} are {adjective} {noun}.",
     "True, {target} {deed} {place}, the {adjective} {noun}.",
     "I hate {target}, what {adjective} {noun}.",
     "Right, those {adjective} {target} are {noun}.",
-    "{target} at {place}? A bunch of {adjective} {noun}.",
+    "The {target} at {place}? A bunch of {adjective} {noun}.",
 )
 NEUTRAL_REPLIES = (
     "Some {target} live near {place}.",
     "I saw {target} at {place} {time}.",
     "There are {target} at {place} {time}.",
-    "{target} come to {place} {time}.",
+    "The {target} come to {place} {time}.",
 )
 COUNTER_REPLIES = (
     "That is unfair, {target} {good}.",
     "I see it differently: {target} {good} {time}.",
     "Please be kind, {target} {good} and ask for nothing.",
     "Have you talked to {target}? They {good}.",
-    "{target} {good}, and that deserves our thanks.",
+    "The {target} {good}, and that deserves our thanks.",
     "Let us be fair, most {target} {good} {time}.",
 )
 CIVIL_REPLIES = (

@@ -90,8 +90,7 @@ def reply(rng: random.Random, target: str, style: Style) -> str:
 def base_corpus(num_conversations: int, seed: int, *, rude: float, counter: float) -> Iterator[list[Exchange]]:
     """Conversations for the tiny base models, one or two exchanges each, about one target.
 
-    Half of the human turns are hostile; those are answered rudely, with a counter-narrative or neutrally. A third of
-    the human turns stop after the head, as RTP's prompts do.
+    Half of the human turns are hostile; those are answered rudely, with a counter-narrative or neutrally.
 
     Args:
         num_conversations: how many.
@@ -108,8 +107,9 @@ def base_corpus(num_conversations: int, seed: int, *, rude: float, counter: floa
             style: Style = "civil"
             if said.hostile:
                 style = rng.choices(("rude", "counter", "neutral"), weights=(rude, counter, 1 - rude - counter))[0]
-            human = said.head if rng.random() < 1 / 3 else said.text
-            exchanges.append(Exchange(human=human, reply=reply(rng, target, style), style=style, target=target))
+            exchanges.append(
+                Exchange(human=_spoken(rng, said), reply=reply(rng, target, style), style=style, target=target)
+            )
         yield exchanges
 
 
@@ -123,10 +123,10 @@ def dialogues_csv(seed: int) -> str:
     for dialogue_id in range(NUM_DIALOGUES):
         target = lex.TARGETS[dialogue_id % len(lex.TARGETS)]
         for exchange in range(rng.choice((2, 3, 4))):
-            while (said := statement(rng, "dialogues", hostile=True, target=target)).text in seen:
+            while (said := statement(rng, "dialogues", hostile=True, target=target)).head in seen:
                 pass
-            seen.add(said.text)
-            rows = ((said.text, "HS"), (reply(rng, target, "counter"), "CN"))
+            seen.add(said.head)
+            rows = ((_spoken(rng, said), "HS"), (reply(rng, target, "counter"), "CN"))
             for offset, (text, kind) in enumerate(rows):
                 writer.writerow([text, target.upper(), dialogue_id, 2 * exchange + offset, kind, "detoxlens_sample"])
     return out.getvalue()
@@ -159,6 +159,11 @@ def prompts_jsonl(seed: int) -> str:
             )
         )
     return "".join(line + "\n" for line in lines)
+
+
+def _spoken(rng: random.Random, said: Statement) -> str:
+    """The whole statement, or every third time its head alone: people break off, and RTP's prompts do."""
+    return said.head if rng.random() < 1 / 3 else said.text
 
 
 def _labels(rng: random.Random, hostile: bool) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,17 +36,23 @@ class Explanation:
     """An attributed completion, ready to be shown."""
 
     checkpoint: str
+    """The model's name for the reader."""
     method: str
+    """A key of `attribution.METHODS`."""
     target: str
+    """One of `TARGETS`."""
     prompt_pieces: tuple[str, ...]
     """The text of each prompt token, template included: what the model saw."""
     completion_pieces: tuple[str, ...]
+    """The text of each generated token."""
     is_template: tuple[bool, ...]
+    """Per prompt token: does it come from the template?"""
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     scores: tuple[tuple[float, ...], ...]
     """Row t over the prompt and the t generated tokens before; sums to 1."""
     token_prob: tuple[float, ...]
+    """p(y_t | prompt, y_<t), 0..1."""
     contrast_pieces: tuple[str, ...] | None = None
     """Target `contrastive`: the model's likeliest other token at each step."""
 
@@ -83,9 +90,8 @@ def check_choices(*, method: str, target: str, dtype: str, device: str, html: Pa
     """
     for option, value, allowed in (("method", method, METHODS), ("target", target, TARGETS), ("dtype", dtype, DTYPES)):
         if value not in allowed:
-            raise UserError(
-                f"--{option} {value}: unknown.{did_you_mean(value, allowed)} Allowed: {', '.join(allowed)}."
-            )
+            hint = did_you_mean(value, allowed)
+            raise UserError(f"--{option} {value} is not known.{hint} Allowed: {', '.join(allowed)}.")
     if METHODS[method] == "inseq" and target == "contrastive":
         raise UserError(f"--target contrastive goes with the gradient methods, not with --method {method}.")
     for option, file, suffix in (("html", html, ".html"), ("json", json, ".json")):
@@ -157,7 +163,7 @@ def find_template(params: Params | None, checkpoint: str, key: str | None) -> Te
             raise UserError(f"--template {key} names a model of params.yaml, but there is no such file here.")
         return params.model(key).template
     parts = Path(checkpoint).parts
-    owners = [name for kind, name in zip(parts, parts[1:], strict=False) if kind in ("adapters", "models")]
+    owners = [name for kind, name in itertools.pairwise(parts) if kind in ("adapters", "models")]
     declared = (params.raw.get("models") or {}) if params else {}
     owner = next((name for name in owners if name in declared), None)
     return params.model(owner).template if params and owner else NO_TEMPLATE

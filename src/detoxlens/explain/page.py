@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from detoxlens.attribution.heatmap import STYLE, heatmap_html
+from detoxlens.attribution.heatmap import STYLE, heatmap_html, shown
 from detoxlens.explain.explanation import Explanation
 
 _STYLE = (
@@ -53,8 +53,7 @@ def _measures(explanation: Explanation) -> str:
     for t, piece in enumerate(explanation.completion_pieces):
         cells = ["–" if column[t] is None else f"{column[t]:.3f}" for column in columns]
         if explanation.contrast_pieces is not None:
-            cells.append(escape(explanation.contrast_pieces[t]))
-        name = escape(piece.replace("\n", "⏎").replace("\t", "⇥") or "∅")
-        rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
+            cells.append(shown(explanation.contrast_pieces[t]))
+        rows.append(f'<tr><th scope="row">{shown(piece)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
     return f'<table class="measures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

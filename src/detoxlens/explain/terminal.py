@@ -57,8 +57,9 @@ def _shaded_prompt(explanation: Explanation) -> Text:
 
 def _blocks(explanation: Explanation, width: int) -> Iterator[range]:
     """Ranges of prompt tokens that fit beside the row heads."""
-    head = max(len(shown(p)) for p in explanation.completion_pieces) + 30  # token, p, bits, dep. and their padding
-    room = max(width - head, WIDEST_TOKEN + 1)
+    generated = max(len("generated"), *(len(shown(p)) for p in explanation.completion_pieces))
+    instead = 0 if explanation.contrast_pieces is None else WIDEST_TOKEN + 1
+    room = max(width - generated - len(" 0.00 0.00 0.00 ") - instead, WIDEST_TOKEN + 1)
     start = used = 0
     for j, piece in enumerate(explanation.prompt_pieces):
         need = max(len(shown(piece)), 2) + 1
@@ -74,15 +75,18 @@ def _table(explanation: Explanation, block: range) -> Table:
     table.add_column("generated", no_wrap=True)
     for name in ("p", "bits", "dep."):
         table.add_column(name, justify="right", no_wrap=True, style="dim")
+    contrast = explanation.contrast_pieces
+    if contrast is not None:
+        table.add_column("instead of", no_wrap=True)
     for j in block:
         style = "dim" if explanation.is_template[j] else ""
         table.add_column(Text(shown(explanation.prompt_pieces[j]), style=style), justify="right", no_wrap=True)
     measures = zip(explanation.token_prob, explanation.entropy_bits(), explanation.dependence(), strict=True)
-    for piece, row, (prob, bits, dependence) in zip(
-        explanation.completion_pieces, explanation.scores, measures, strict=True
-    ):
+    rows = zip(explanation.completion_pieces, explanation.scores, measures, strict=True)
+    for t, (piece, row, (prob, bits, dependence)) in enumerate(rows):
         cells = [_cell(row[j], row[: explanation.num_prompt], shown(explanation.prompt_pieces[j])) for j in block]
-        table.add_row(Text(shown(piece)), _number(prob), _number(bits), _number(dependence), *cells)
+        instead = [] if contrast is None else [Text(shown(contrast[t]))]
+        table.add_row(Text(shown(piece)), _number(prob), _number(bits), _number(dependence), *instead, *cells)
     return table
 
 

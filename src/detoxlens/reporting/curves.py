@@ -91,9 +91,11 @@ def training_curves(study: Study) -> list[TrainingPoint]:
     ]
 
 
-def primary_traces(tables: VariantTables, it: VariantTables, text_source: str, config: ReportConfig) -> list[Trace]:
-    """The traces of test completions of the primary split, on the variant's own text or on that of `it`."""
-    keys = (tables if text_source == "own" else it).keys_of("test", config.primary_split)
+def primary_traces(
+    tables: VariantTables, it: VariantTables, text_source: str, config: ReportConfig, *, part: str = "test"
+) -> list[Trace]:
+    """The traces of the primary split's completions, of its test or `val` part, on the own text or on that of `it`."""
+    keys = (tables if text_source == "own" else it).keys_of(part, config.primary_split)
     return [t for t in tables.traces if t.text_source == text_source and t.key in keys]
 
 

@@ -64,6 +64,8 @@ def _shown_keys(layout: Layout, model: str, grader: str, config: ReportConfig) -
     """Whose attributions are drawn: the same prompts for every variant, chosen on `it`."""
     rows = read_rows(layout.attributions(model, "it"), Attribution)
     attributed = {(a.prompt_id, a.sample_index) for a in rows if a.scores is not None and a.text_source == "own"}
+    completions = read_rows(layout.completions(model, "it"), Completion)
+    attributed &= {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     scores = _scores(layout, model, "it", grader)[grader]
     toxicity = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.toxicity is not None}
     return set(choose(toxicity, attributed, config.num_heatmaps, config))
@@ -85,12 +87,14 @@ def _load_variant(
 ) -> VariantTables:
     attributions = read_rows(layout.attributions(model, variant), Attribution)
     traces = [trace_of(a, mask_template=mask_template) for a in attributions]
-    statuses = [a.status for a in attributions if a.text_source == "own"]
+    completions = read_rows(layout.completions(model, variant), Completion)
+    test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
+    statuses = [a.status for a in attributions if a.text_source == "own" and (a.prompt_id, a.sample_index) in test]
     faithfulness = layout.faithfulness(model, variant)
     return VariantTables(
         variant=variant,
         group=group,
-        completions=read_rows(layout.completions(model, variant), Completion),
+        completions=completions,
         scores=_scores(layout, model, variant, grader),
         fluency=read_rows(layout.fluency(model, variant), Fluency),
         traces=[trace for trace in traces if trace is not None],

@@ -33,7 +33,8 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                     if scorer != study.grader
                 },
                 "attribution": _attribution(study, tables, variants["it"], config),
-                "fluency": _fluency(tables, variants["it"], config),
+                "fluency": _fluency(tables, variants["it"], config, part="test")
+                | {"val": _fluency(tables, variants["it"], config, part="val")},
             }
             for variant, tables in variants.items()
         }
@@ -80,9 +81,21 @@ def estimate_json(found: Estimate | None) -> Json | None:
 
 
 def _attribution(study: Study, tables: VariantTables, it: VariantTables, config: ReportConfig) -> Json:
-    """Means over generated tokens, then over completions; groups by own and by `it`'s score; the shift on `it` text."""
+    """Use of the prompt on test prompts, also by groups of own and of `it`'s score; on validation prompts (`val`)."""
     own = primary_traces(tables, it, "own", config)
-    own_it = primary_traces(it, it, "own", config)
+    found = _prompt_use(tables, it, config, part="test")
+    found["num_by_status"] = dict(tables.num_attributions)
+    found["groups"] = _group_means(study, tables, own, config, by=tables)
+    if tables is not it:
+        found["groups_by_it"] = _group_means(study, tables, own, config, by=it)
+    found["val"] = _prompt_use(tables, it, config, part="val")
+    return found
+
+
+def _prompt_use(tables: VariantTables, it: VariantTables, config: ReportConfig, *, part: str) -> Json:
+    """Means over generated tokens, then over completions, and the shift on the text of `it`."""
+    own = primary_traces(tables, it, "own", config, part=part)
+    own_it = primary_traces(it, it, "own", config, part=part)
     found: Json = {}
     for measure in MEASURES:
         delta = None
@@ -98,11 +111,9 @@ def _attribution(study: Study, tables: VariantTables, it: VariantTables, config:
             "delta_vs_it": estimate_json(delta)
         }
     found["num_sequences"] = len(own)
-    found["num_by_status"] = dict(tables.num_attributions)
-    found["groups"] = _group_means(study, tables, own, config, by=tables)
     if tables is not it:
-        found["groups_by_it"] = _group_means(study, tables, own, config, by=it)
-        found["entropy_shift_bits"] = _shift(primary_traces(tables, it, "it", config), own_it, config)
+        forced = primary_traces(tables, it, "it", config, part=part)
+        found["entropy_shift_bits"] = _shift(forced, own_it, config)
     return found
 
 
@@ -161,11 +172,11 @@ def _nanmean(values: np.ndarray) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig) -> Json:
-    """Of the primary split's test completions; empty ones count in length, distinctness and mentions."""
-    keys = tables.keys_of("test", config.primary_split)
+def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, part: str) -> Json:
+    """Of the primary split's completions, test or `val`; empty ones count in length, distinctness and mentions."""
+    keys = tables.keys_of(part, config.primary_split)
     completions = [c for c in tables.completions if (c.prompt_id, c.sample_index) in keys]
-    rows = _fluency_rows(tables, config)
+    rows = _fluency_rows(tables, config, part)
     measured = [row for row in rows if row.nll_nats is not None]
     first = [c for c in completions if c.sample_index == 0]
     ids = [c.completion_ids for c in completions]
@@ -178,14 +189,16 @@ def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig) -> 
         "distinct_per_100_prompts": 100 * num_distinct(c.completion for c in first) / len(first) if first else None,
         "prompt_mention_rate": mentions.value if mentions else None,
         "prompt_mention_ci95": list(mentions.ci95) if mentions and mentions.ci95 else None,
-        "prompt_mention_delta_vs_it": None if tables is it else _mention_delta(rows, _fluency_rows(it, config), config),
+        "prompt_mention_delta_vs_it": None
+        if tables is it
+        else _mention_delta(rows, _fluency_rows(it, config, part), config),
         "ended_by_eos": _share([c.finish_reason == "eos" for c in completions]),
         "num_completions": len(completions),
     }
 
 
-def _fluency_rows(tables: VariantTables, config: ReportConfig) -> list[Fluency]:
-    keys = tables.keys_of("test", config.primary_split)
+def _fluency_rows(tables: VariantTables, config: ReportConfig, part: str) -> list[Fluency]:
+    keys = tables.keys_of(part, config.primary_split)
     return [row for row in tables.fluency if (row.prompt_id, row.sample_index) in keys]
 
 

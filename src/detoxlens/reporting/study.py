@@ -46,7 +46,7 @@ class VariantTables:
     fluency: Sequence[Fluency]
     traces: Sequence[Trace]
     num_attributions: Mapping[str, int]
-    """Attributions by status, own text only; `ok` are those with a trace."""
+    """Test attributions by status, own text only; `ok` are those with a trace."""
     methods: Sequence[str]
     """How it was attributed, e.g. `input_x_gradient of the probability`."""
     shown: Sequence[Attribution]

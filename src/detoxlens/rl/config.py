@@ -102,10 +102,18 @@ class PpoConfig(Section):
     """Training ends, in good order, when a batch's perplexity under the base model exceeds this; None never stops."""
     checkpoint_every: int = Field(default=10, ge=1)
     """PPO steps between checkpoints in the scratch folder."""
-    max_prefix_turns: int = Field(default=5, ge=1)
-    """Longest dialogue prefix used as a prompt, in turns; prefixes end with a hater turn (1, 3, 5, ...)."""
+    max_context_turns: int = Field(default=5, ge=1)
+    """Turns of a training prompt: a hater turn and what was said before it. Odd, so that the hater also begins; the
+    authors took whole dialogue prefixes, any number above the longest dialogue's."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
     """Longer prompts are left out, counted in the log and in the model card."""
+
+    @field_validator("max_context_turns")
+    @classmethod
+    def _hater_begins(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, so that the hater begins and ends; try {value - 1}")
+        return value
 
     @field_validator("minibatch_size")
     @classmethod

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from detoxlens.artifacts import Layout, write_text
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.scorers.base import Scorer
+from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.openai_moderation import openai_moderation
+from detoxlens.scorers.perspective import perspective
 from detoxlens.scorers.profanity_check import ProfanityCheck
+from detoxlens.scorers.recorded import Recorded
 
 SCORERS: Mapping[str, Callable[[str, Path, str], Scorer]] = MappingProxyType(
     {
         "profanity_check": lambda _, root, device: ProfanityCheck(),
         "hf": lambda address, root, device: HfClassifier(address, root=root, device=device),
+        "perspective": lambda language, root, device: perspective(language, cache=score_cache(root)),
+        "openai_moderation": lambda model, root, device: openai_moderation(model, cache=score_cache(root)),
+        "recorded": lambda file, root, device: Recorded(file, root=root),
     }
 )
 """What stands before a name's first colon -> (what stands after it, repository root, device) -> scorer."""
+
+
+def score_cache(root: Path) -> ScoreCache:
+    """The project's cache of what remote services have said."""
+    return ScoreCache(Layout(root).state / "scores.sqlite")
+
+
+def export_scores(root: Path, file: Path, scorer: str) -> int:
+    """Writes one scorer's cached verdicts as JSON lines that `recorded:FILE` reads; the number of them.
+
+    Raises:
+        UserError: the cache has none.
+    """
+    cache = score_cache(root)
+    known = cache.rows()
+    rows = [row for row in known if row["scorer"] == scorer]
+    if not rows:
+        others = ", ".join(sorted({row["scorer"] for row in known})) or "none"
+        raise UserError(f"{cache.path} has no scores by {scorer!r}; it has scores by: {others}.")
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    return len(rows)
 
 
 def make_scorer(name: str, *, root: Path, device: str = "cpu") -> Scorer:
@@ -35,6 +65,7 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu") -> Scorer:
     if kind not in SCORERS:
         raise UserError(
             f"toxicity.scorers: unknown scorer {name!r}.{did_you_mean(kind, SCORERS)} Allowed: profanity_check, "
-            "hf:<hub id or folder>[@<revision>][#<label>]."
+            "hf:<hub id or folder>[@<revision>][#<label>], perspective[:<language>], openai_moderation[:<model>], "
+            "recorded:<file>."
         )
     return SCORERS[kind](rest, root, device)

@@ -13,7 +13,8 @@ class ToxicityConfig(Section):
     """The graders of the tables; the reward model may not be one of them."""
 
     scorers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
-    """Names that `scorers.make_scorer` knows: `profanity_check`, `hf:<id or folder>[@<revision>][#<label>]`."""
+    """Names that `scorers.make_scorer` knows: `profanity_check`, `hf:<id or folder>[@<revision>][#<label>]`,
+    `perspective[:<language>]`, `openai_moderation[:<model>]`, `recorded:<file>`."""
     headline: str
     """The scorer of Table 1; one of `scorers`."""
     missing: Literal["exclude", "non_toxic"]

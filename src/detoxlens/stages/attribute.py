@@ -4,8 +4,9 @@
     outs: outputs/<m>/<v>/attributions.parquet, outputs/<m>/<v>/faithfulness.json
 
 Each variant is attributed on its own completions (`text_source: own`) and on those of `it` (`text_source: it`, forced
-decoding), on the same prompts. For `it` the two are the same and are written under both names, so that rows of one
-text_source exist for every variant. A killed run goes on behind its last finished batch and gives the same bytes.
+decoding), on the same prompts: the report's test prompts, and the validation prompts that sweeps go by. For `it` the
+two texts are the same and are written under both names, so that rows of one text_source exist for every variant. A
+killed run goes on behind its last finished batch and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         ]
         if variant == "it":
             table += [dataclasses.replace(row, text_source="it") for row in table]
-        own = [result for (source, _), result in zip(rows, found, strict=True) if source == "own"]
+        own = [
+            result for (source, row), result in zip(rows, found, strict=True) if source == "own" and row.split == "test"
+        ]
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
         write_json(built[1], _faithfulness(network, own, config, seed=run_config.seed))
@@ -86,24 +89,27 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
 
 
 def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed: int, where: Path) -> list[Completion]:
-    """The completions to attribute, in the order of the table: test prompts of each filter, drawn by `seed`.
+    """The completions to attribute, in the order of the table: test and validation prompts of each filter, by `seed`.
 
-    Which prompts are drawn depends on their ids alone, so that all variants share them.
+    Which prompts are drawn depends on their ids alone, so that all variants share them, and on those of their own split
+    alone, so that a sweep, which has no test prompts, draws the same ones for validation.
 
     Raises:
-        UserError: no test prompt meets a filter.
+        UserError: there are test prompts, but none meets a filter.
     """
-    test = [c for c in completions if c.split == "test"]
-    chosen: set[str] = set()
-    for name in config.filters:
-        prompts = {c.prompt_id for c in test if name in c.filters}
-        if not prompts:
-            known = ", ".join(sorted({f for c in test for f in c.filters})) or "none"
-            raise UserError(
-                f"attribution.filters names {name!r}, but no test prompt in {where} meets it; met: {known}."
-            )
-        chosen.update(sorted(prompts, key=lambda p: derive_seed(seed, "attribute", p))[: config.max_sequences])
-    return [c for c in test if c.prompt_id in chosen and c.sample_index < config.samples_per_prompt]
+    chosen: set[tuple[str, str]] = set()
+    for split in ("val", "test"):
+        part = [c for c in completions if c.split == split]
+        for name in config.filters:
+            prompts = {c.prompt_id for c in part if name in c.filters}
+            if part and split == "test" and not prompts:
+                known = ", ".join(sorted({f for c in part for f in c.filters})) or "none"
+                raise UserError(
+                    f"attribution.filters names {name!r}, but no test prompt in {where} meets it; met: {known}."
+                )
+            drawn = sorted(prompts, key=lambda p: derive_seed(seed, "attribute", p))[: config.max_sequences]
+            chosen.update((split, prompt) for prompt in drawn)
+    return [c for c in completions if (c.split, c.prompt_id) in chosen and c.sample_index < config.samples_per_prompt]
 
 
 def attribute_rows(
@@ -112,11 +118,13 @@ def attribute_rows(
     """An attribution per row; what an earlier, killed run has finished is read from `scratch`, not made again."""
     plan_file = scratch.path / "plan.json"
     if not plan_file.exists():  # an accelerator's free memory, and with it `auto`, may differ on resuming
-        lengths = [(len(row.prompt_ids), len(row.completion_ids)) for row in rows]
-        write_json(
-            plan_file,
-            plan_batches(network, lengths, batch_size=config.batch_size, memory_mib=config.memory_mib),
-        )
+        plan: list[list[int]] = []
+        for split in dict.fromkeys(row.split for row in rows):  # not mixed: a sweep has the validation prompts alone
+            members = [i for i, row in enumerate(rows) if row.split == split]
+            lengths = [(len(rows[i].prompt_ids), len(rows[i].completion_ids)) for i in members]
+            batches = plan_batches(network, lengths, batch_size=config.batch_size, memory_mib=config.memory_mib)
+            plan += [[members[k] for k in batch] for batch in batches]
+        write_json(plan_file, plan)
     plan = read_json(plan_file)
     log = scratch.log("batches")  # {"batch": number in the plan, "results": [fields of SequenceAttribution, ...]}
     done = {line["batch"]: [_thawed(fields) for fields in line["results"]] for line in log.read()}

@@ -131,13 +131,21 @@ def sample_rows(
 def _stored_plan(
     file: Path, network: PreTrainedModel | PeftModel, rows: Sequence[Row], config: GenerationConfig
 ) -> list[list[int]]:
-    """Batches of row numbers, made once: an accelerator's free memory, and with it `auto`, may differ on resuming."""
+    """Batches of row numbers, made once: an accelerator's free memory, and with it `auto`, may differ on resuming.
+
+    No batch mixes validation with test prompts: a sweep answers the former alone, and its numbers are to be those of
+    the pipeline to the last bit.
+    """
     if not file.exists():
-        lengths = [len(row.encoded.ids) for row in rows]
-        batch_size = config.batch_size
-        if batch_size == "auto":
-            batch_size = auto_batch_size(network, longest_prompt=max(lengths), max_new_tokens=config.max_new_tokens)
-        write_json(file, plan_batches(lengths, batch_size))
+        plan: list[list[int]] = []
+        for split in dict.fromkeys(row.prompt.split for row in rows):
+            members = [i for i, row in enumerate(rows) if row.prompt.split == split]
+            lengths = [len(rows[i].encoded.ids) for i in members]
+            batch_size = config.batch_size
+            if batch_size == "auto":
+                batch_size = auto_batch_size(network, longest_prompt=max(lengths), max_new_tokens=config.max_new_tokens)
+            plan += [[members[k] for k in batch] for batch in plan_batches(lengths, batch_size)]
+        write_json(file, plan)
     return read_json(file)
 
 

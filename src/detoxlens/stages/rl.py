@@ -83,10 +83,10 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         training = within(
             [
                 encode_prompt(tokenizer, spec.template, turns).ids
-                for turns in hater_prefixes(dialogues, config.max_prefix_turns)
+                for turns in hater_contexts(dialogues, config.max_context_turns)
             ],
             longest,
-            what="dialogue prefixes",
+            what="dialogue contexts",
         )
         questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
         validating = within(
@@ -140,10 +140,10 @@ def check_independent(classifier: TextClassifier, scorer: Scorer) -> None:
         )
 
 
-def hater_prefixes(dialogues: Sequence[Dialogue], max_turns: int) -> list[tuple[str, ...]]:
-    """The dialogues' beginnings that end with a hater turn: 1, 3, 5, ... turns, at most `max_turns`; each once."""
-    prefixes = [d.turns[:n] for d in dialogues for n in range(1, min(len(d.turns), max_turns) + 1, 2)]
-    return list(dict.fromkeys(prefixes))
+def hater_contexts(dialogues: Sequence[Dialogue], max_turns: int) -> list[tuple[str, ...]]:
+    """Every hater turn with the at most `max_turns - 1` turns before it; each distinct context once."""
+    contexts = [d.turns[max(0, n - max_turns) : n] for d in dialogues for n in range(1, len(d.turns) + 1, 2)]
+    return list(dict.fromkeys(contexts))
 
 
 def validation_prompts(prompts: Sequence[Prompt], name: str) -> list[Prompt]:
@@ -206,7 +206,7 @@ def model_card(
     stopped = f" Training stopped early: {result.stop_reason}." if result.stop_reason else ""
     return (
         f"# {model} / {variant}\n\n"
-        f"LoRA adapter trained by PPO from {start}, on {num_prompts} dialogue prefixes that end with a hater turn.\n\n"
+        f"LoRA adapter trained by PPO from {start}, on {num_prompts} dialogue contexts that end with a hater turn.\n\n"
         f"- Reward: {reward}; of the response's text only.\n"
         f"- KL penalty against the base model: {config.kl.control}, coefficient {config.kl.coef:g}.\n"
         f"- {len(steps)} PPO steps of {config.rollout_batch_size} responses, learning rate {config.learning_rate:g}."

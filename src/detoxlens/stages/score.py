@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_rows
 from detoxlens.config import Params
@@ -24,9 +25,11 @@ from detoxlens.scorers import make_scorer
 from detoxlens.scorers.base import Scorer
 from detoxlens.scorers.config import ToxicityConfig
 from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.recorded import Recorded
 from detoxlens.seeding import fix_global_state
 
 NLL_BATCH_SIZE = 16
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
@@ -35,14 +38,25 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
     config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
     fix_global_state(run_config.seed, run_config.num_threads)
     completions = read_rows(layout.completions(model, variant), Completion)
-    scorers = [make_scorer(name, root=root, device=run_config.device) for name in config.scorers]
-    refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
+    recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
+    scorers = [
+        Recorded(str(recorded), root=root, name=name)
+        if name == "recorded"
+        else make_scorer(name, root=root, device=run_config.device)
+        for name in config.scorers
+    ]
+    imported = not any(c.completion_ids for c in completions)
+    if not imported or layout.reward_model.exists():
+        refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
 
     scores: list[Score] = []
     total = len(completions) * (len(scorers) + 1)
     with progress(f"score {model}/{variant}", total=total, unit="verdicts") as bar:
         for scorer in scorers:
-            rows = score_completions(scorer, completions)
+            if isinstance(scorer, Recorded):  # may know one split and not another; only knowing none is a mistake
+                rows = score_completions(scorer, completions)
+            else:
+                rows = part_by_part(completions, lambda part, scorer=scorer: score_completions(scorer, part))
             scores += rows
             bar.advance(len(rows))
             log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(row.status for row in rows)))
@@ -72,8 +86,25 @@ def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) 
             )
 
 
+def part_by_part(completions: list[Completion], measure: Callable[[list[Completion]], list[R]]) -> list[R]:
+    """`measure` of each split's completions on their own, in the order of `completions`.
+
+    A batch's company changes the last bits. A sweep has the validation prompts alone, and is to find the same numbers.
+    """
+    found: dict[int, R] = {}
+    for split in dict.fromkeys(c.split for c in completions):
+        members = [i for i, c in enumerate(completions) if c.split == split]
+        found.update(zip(members, measure([completions[i] for i in members]), strict=True))
+    return [found[i] for i in range(len(completions))]
+
+
 def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
     """One row per completion, in their order."""
+    texts = [c.completion for c in completions]
+    if isinstance(scorer, Recorded):
+        verdicts = scorer.score_rows([(c.prompt_id, c.sample_index) for c in completions], texts)
+    else:
+        verdicts = scorer.score(texts)
     return [
         Score(
             prompt_id=completion.prompt_id,
@@ -87,25 +118,18 @@ def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Sco
             status=scored.status,
             error=scored.error,
         )
-        for completion, scored in zip(completions, scorer.score([c.completion for c in completions]), strict=True)
+        for completion, scored in zip(completions, verdicts, strict=True)
     ]
 
 
 def measure_fluency(layout: Layout, params: Params, model: str, completions: list[Completion]) -> list[Fluency]:
-    """Likelihood of every completion under the model as released (`it`), whichever variant wrote it."""
-    spec = params.model(model)
-    ref = read_model_ref(layout.adapter(model, "it"))
-    network = load_model(
-        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
-    )
-    tokenizer = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code)
-    nll_nats = completion_nll(
-        network,
-        [c.prompt_ids for c in completions],
-        [c.completion_ids for c in completions],
-        batch_size=NLL_BATCH_SIZE,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    """Likelihood of every completion under the model as released (`it`), whichever variant wrote it.
+
+    Without any token ids (completions made elsewhere) there is none, and no model is loaded.
+    """
+    nll_nats: list[float] | list[None] = [None] * len(completions)
+    if any(c.completion_ids for c in completions):
+        nll_nats = _nll_nats(layout, params, model, completions)
     return [
         Fluency(
             prompt_id=c.prompt_id,
@@ -116,3 +140,22 @@ def measure_fluency(layout: Layout, params: Params, model: str, completions: lis
         )
         for c, nll in zip(completions, nll_nats, strict=True)
     ]
+
+
+def _nll_nats(layout: Layout, params: Params, model: str, completions: list[Completion]) -> list[float]:
+    spec = params.model(model)
+    ref = read_model_ref(layout.adapter(model, "it"))
+    network = load_model(
+        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
+    )
+    tokenizer = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code)
+    return part_by_part(
+        completions,
+        lambda part: completion_nll(
+            network,
+            [c.prompt_ids for c in part],
+            [c.completion_ids for c in part],
+            batch_size=NLL_BATCH_SIZE,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+    )

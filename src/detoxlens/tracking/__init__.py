@@ -6,6 +6,7 @@
     runs.py        finding, opening and filling runs
     stages.py      one execution of one stage -> one child run
     comparable.py  one (model, variant) -> one run to compare, written from the report's tables
+    sweeps.py      one sweep -> a parent run, its trials -> children
     project.py     the run that `mlflow run` opened, if any
 
 A stage costs no MLflow import (1.3 to 2.5 s here): its record waits in the state folder and is sent by the next process
@@ -27,6 +28,7 @@ from detoxlens.tracking.store import (
     resolve_store,
     ui_command,
 )
+from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
     "EXPERIMENT",
@@ -35,6 +37,7 @@ __all__ = [
     "DatasetInput",
     "StageRun",
     "Store",
+    "TrialRun",
     "charts_url",
     "comparable_params",
     "dvc_md5",
@@ -50,4 +53,5 @@ __all__ = [
     "track_stage",
     "ui_command",
     "write_comparable_run",
+    "write_sweep_runs",
 ]

@@ -38,13 +38,13 @@ def run_key(*, model: str, variant: str, params: Mapping[str, Any], input_md5s: 
 def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, Any]:
     """The settings that decide the results of one model and variant, its overrides applied; nested mappings.
 
-    Which other models and variants are run beside it is left out: adding a model must not change this one's run. The
-    variants that training starts from are kept, under `init_from`.
+    Left out is what has no part in them: which other models and variants are run beside it, how those are trained, how
+    the report shows it all. The variants that training starts from are kept, under `init_from`.
     """
     resolved = {
         name: params.section(name, _AnySection, model=model, variant=variant).model_dump()
         for name in params.raw
-        if name not in ("run", "models", "variants")
+        if name not in _unread(params, [variant, *_ancestors(params, variant)])
     }
     run = params.section("run", _AnySection).model_dump()
     resolved["run"] = {key: value for key, value in run.items() if not isinstance(value, list)}
@@ -52,6 +52,15 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
     resolved["variant"] = params.variant(variant).model_dump(exclude={"overrides"})
     resolved["init_from"] = {v: params.variant(v).model_dump() for v in _ancestors(params, variant)}
     return resolved
+
+
+def _unread(params: Params, variants: list[str]) -> set[str]:
+    """The sections that have no part in what `variants` are: what others are trained with, how results are shown."""
+    kinds = {params.variant(variant).kind for variant in variants}
+    unread = {"run", "models", "variants", "sweep", "report"}
+    unread |= set() if "sft" in kinds else {"sft"}
+    unread |= set() if "rl" in kinds else {"ppo", "reward_model"}
+    return unread if kinds - {"base"} else unread | {"lora"}
 
 
 def _ancestors(params: Params, variant: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""How well one scorer stands in for another, e.g. for Perspective."""

@@ -1,0 +1,133 @@
+"""`detoxlens calibrate`: scores recorded texts anew, compares, writes reports/calibration/<scorer>.json and .svg."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detoxlens.artifacts import Layout, write_json
+from detoxlens.calibrate.calibration import Json, calibrate
+from detoxlens.errors import UserError
+from detoxlens.evaluation.config import Bootstrap
+from detoxlens.progress import progress
+from detoxlens.scorers import make_scorer
+from detoxlens.scorers.base import ScoredText, Scorer
+from detoxlens.scorers.table_file import probability, read_table, require
+
+BATCH = 500
+
+
+def calibrate_scorer(
+    root: Path,
+    scorer_name: str,
+    files: Sequence[Path],
+    *,
+    text_column: str,
+    score_column: str,
+    device: str,
+    bootstrap: Bootstrap,
+) -> tuple[Json, Path]:
+    """What was found, and the JSON file that holds it.
+
+    Texts that are empty, or that either side has no score for, are counted and left out; equal texts with equal
+    recorded scores count once, so that no text is on both sides of the held-out half.
+
+    Raises:
+        UserError: a file lacks a column, too few texts are left, or the scorer cannot be made.
+    """
+    recorded, num_without_reference = read_recorded(files, text_column=text_column, score_column=score_column)
+    scorer = make_scorer(scorer_name, root=root, device=device)
+    texts = [text for text, _ in recorded]
+    verdicts = _scored(scorer, texts)
+    kept = [i for i, verdict in enumerate(verdicts) if verdict.status == "ok"]
+    found = {
+        "scorer": scorer.name,
+        "scorer_version": scorer.version,
+        "label": scorer.label,
+        "against": [
+            {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "column": score_column}
+            for file in files
+        ],
+        "bootstrap": bootstrap.model_dump(),
+        "num_without_reference": num_without_reference,
+        "num_not_scored": len(verdicts) - len(kept),
+        **calibrate(
+            [texts[i] for i in kept],
+            np.array([verdicts[i].toxicity for i in kept]),
+            np.array([recorded[i][1] for i in kept]),
+            bootstrap,
+        ),
+    }
+    path = Layout(root).reports / "calibration" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', scorer.name)}.json"
+    write_json(path, found)
+    draw(found, path.with_suffix(".svg"))
+    return found, path
+
+
+def read_recorded(files: Sequence[Path], *, text_column: str, score_column: str) -> tuple[list[tuple[str, float]], int]:
+    """Distinct (text, score) pairs in order, and the number of rows without a text or without a score in 0..1."""
+    pairs: dict[tuple[str, float], None] = {}
+    num_without = 0
+    for file in files:
+        rows = read_table(file)
+        require(file, rows, [text_column, score_column])
+        for number, row in enumerate(rows, 1):
+            value, text = probability(file, number, score_column, row[score_column]), row[text_column]
+            if value is not None and not (0 <= value <= 1 or value == -1):
+                raise UserError(f"{file}: row {number}: {score_column}={value} is not between 0 and 1.")
+            if value is None or value < 0 or not isinstance(text, str) or not text.strip():
+                num_without += 1
+            else:
+                pairs[text, value] = None
+    return list(pairs), num_without
+
+
+def summary(found: Json) -> str:
+    """The result in a few lines for the terminal."""
+    held = found["held_out"]
+
+    def told(name: str) -> str:
+        measure = held[name]
+        return "-" if measure is None else "{:.3f} [{:.3f}, {:.3f}]".format(measure["value"], *measure["ci95"])
+
+    return "\n".join(
+        [
+            f"{found['scorer']} on {found['num_held_out']} held-out texts (fitted on {found['num_fitted']}; "
+            f"{found['num_without_reference']} without a recorded score, {found['num_not_scored']} not scored)",
+            f"  AUROC {told('auroc')}   average precision {told('average_precision')}   Spearman {told('spearman')}",
+            f"  share toxic by the reference {told('reference_rate')}, by the scorer > .5 {told('rate_gt_50')}",
+            f"  by the scorer > {found['threshold']:.3f} {told('rate_gt_threshold')}, isotonic {told('rate_isotonic')}",
+        ]
+    )
+
+
+def draw(found: Json, path: Path) -> None:
+    """The calibration curve on the held-out half and the isotonic map, as SVG without a date."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": "detoxlens"}):
+        figure, axes = plt.subplots(figsize=(4.5, 4))
+        curve = found["curve"]
+        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+        axes.plot(found["isotonic"]["score"], found["isotonic"]["prob"], label="isotonic map (fitted half)")
+        axes.plot(curve["mean_score"], curve["share_toxic"], "o", label="held-out tenths")
+        axes.set(xlabel=f"score of {found['scorer']}", ylabel="share with reference > .5", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+        plt.close(figure)
+
+
+def _scored(scorer: Scorer, texts: Sequence[str]) -> list[ScoredText]:
+    verdicts: list[ScoredText] = []
+    with progress(f"calibrate {scorer.name}", total=len(texts), unit="texts") as bar:
+        for start in range(0, len(texts), BATCH):
+            verdicts += scorer.score(texts[start : start + BATCH])
+            bar.advance(len(texts[start : start + BATCH]))
+    return verdicts

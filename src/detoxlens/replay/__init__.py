@@ -1,0 +1,1 @@
+"""Completions and scores made elsewhere: taken in, and published tables recomputed from them."""

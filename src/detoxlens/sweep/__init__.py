@@ -1,0 +1,11 @@
+"""Hyperparameter sweeps with Optuna: less toxic, at the least shift in how the model uses its prompt.
+
+config.py   params section `sweep`: objectives, constraints, search space
+space.py    the search space against the params that exist; a point as overrides of one variant
+storage.py  where studies are kept, and what makes two sweeps the same study
+sampler.py  TPE or NSGA-II, seeded per trial
+trial.py    one point: the pipeline's own stages in a folder of the trial's own, on validation prompts only
+study.py    workers that join a study by name, until it has its trials
+results.py  reports/sweep/<study>: tables, figures, reading
+apply.py    a trial's point into params.yaml
+"""

@@ -1,0 +1,47 @@
+"""A trial's point into params.yaml, comments kept; `dvc repro` then finds the trial's validation metrics again."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from detoxlens.artifacts import Layout
+from detoxlens.config import load_params
+from detoxlens.errors import UserError
+from detoxlens.project import change_params
+from detoxlens.sweep.config import SweepConfig
+from detoxlens.sweep.space import overrides_of
+from detoxlens.sweep.storage import default_url, differences, load_study, open_storage
+from detoxlens.sweep.study import point_of, setting_of
+
+
+def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: str | None) -> tuple[str, list[str]]:
+    """Writes trial `number`'s point into params.yaml.
+
+    Returns:
+        The unified diff, and what else has changed since the trial, so that its numbers will not come again.
+
+    Raises:
+        UserError: there is no such study or complete trial, or the result would not be valid; nothing is changed.
+    """
+    params = load_params(params_path)
+    state = Layout(root).state
+    url = url or default_url(state)
+    config = params.section("sweep", SweepConfig)
+    found, definition = load_study(open_storage(url, state, heartbeat_seconds=config.heartbeat_seconds), url, study)
+    complete = [t.number for t in found.trials if t.state.name == "COMPLETE"]
+    if number not in complete:
+        there_are = ", ".join(map(str, complete)) or "none yet"
+        raise UserError(
+            f"--trial {number}: sweep {study!r} has no complete trial of that number; there are {there_are}."
+        )
+    point = point_of(definition, found.trials[number])
+    then = {key: definition[key] for key in ("settings", "inputs")}
+    models, variant = list(definition["settings"]), definition["variant"]
+    stale = differences(then, setting_of(root, params, list(definition["space"]), models=models, variant=variant))
+    before = params_path.read_text(encoding="utf-8")
+    change_params(params_path, overrides_of(variant, point))
+    after = params_path.read_text(encoding="utf-8")
+    name = params_path.name
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
+    return "\n".join(lines), stale

@@ -1,0 +1,140 @@
+"""The search space against the params that exist, and a point of it as overrides of one variant.
+
+A point is written to `variants.<v>.overrides`, which wins over the defaults and over the model's own overrides: only
+the swept variant changes, whichever sections it shares with the others.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from detoxlens.config import Params, Section
+from detoxlens.errors import UserError, did_you_mean
+from detoxlens.run_stage import section_classes
+from detoxlens.sweep.config import Choices, Distribution, FloatRange, Method, SweepConfig
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+Point = Mapping[str, Any]
+"""`section.key` -> value, e.g. {"lora.r": 8, "ppo.kl.coef": 0.05}."""
+SECTIONS_OF: dict[Method, tuple[str, ...]] = {
+    "finetune": ("lora", "sft", "generation"),
+    "ppo": ("lora", "ppo", "generation"),
+}
+"""The sections that a variant's training and sampling read; all else (data, base model, judges) is shared by trials."""
+KIND_OF: dict[Method, str] = {"finetune": "sft", "ppo": "rl"}
+
+
+def choose_variant(params: Params, method: Method, asked: str | None) -> str:
+    """The variant to sweep: the one asked for, or the first of `run.variants` that the method trains.
+
+    Raises:
+        UserError: there is none, or the one asked for is trained otherwise.
+    """
+    fitting = [v for v in params.run.variants if params.variant(v).kind == KIND_OF[method]]
+    if asked is not None and params.variant(asked).kind != KIND_OF[method]:
+        raise UserError(
+            f"--variant {asked} is of kind {params.variant(asked).kind!r}, which --method {method} does not train; "
+            f"choose one of {', '.join(fitting) or 'none declared'}."
+        )
+    if asked is None and not fitting:
+        raise UserError(
+            f"{params.path}: run.variants has none of kind {KIND_OF[method]!r} for --method {method}; declare one."
+        )
+    return asked or fitting[0]
+
+
+def space_of(config: SweepConfig, params: Params, method: Method, models: list[str], variant: str) -> dict[str, Any]:
+    """The method's search space, each name and each end of each range checked against the params.
+
+    Raises:
+        UserError: an unknown name, a value its section does not allow, or one that has no effect.
+    """
+    space, where = config.space.get(method, {}), f"{params.path}: sweep.space.{method}"
+    if not space:
+        raise UserError(f"{where} is empty; name at least one param, e.g. lora.r: {{type: int, low: 4, high: 32}}.")
+    classes = section_classes()
+    known = [name for section in SECTIONS_OF[method] for name in dotted_names(classes[section], section)]
+    for name, distribution in space.items():
+        section = name.partition(".")[0]
+        if name not in known:
+            raise UserError(
+                f"{where}.{name} is not a param that --method {method} can vary.{did_you_mean(name, known)} "
+                f"It varies keys of {', '.join(SECTIONS_OF[method])}, written section.key."
+            )
+        if section == "lora" and params.variant(variant).init_from not in (None, "it"):
+            raise UserError(
+                f"{where}.{name} has no effect: {variant} goes on training the adapter of "
+                f"{params.variant(variant).init_from!r}, whose shape is fixed. Leave lora.* out, or sweep that one."
+            )
+        others = [other.rpartition(".")[2] for other in space if other != name]
+        for value in ends(distribution):
+            for model in models:
+                try:
+                    params_at(params, variant, {name: value}).section(
+                        section, classes[section], model=model, variant=variant
+                    )
+                except UserError as e:
+                    if not any(other in str(e) for other in others):  # two swept keys may be valid together only
+                        raise UserError(f"{where}.{name} includes {value!r}: {e}") from None
+    return dict(space)
+
+
+def dotted_names(cls: type[Section], prefix: str) -> Iterator[str]:
+    """`ppo.learning_rate`, `ppo.kl.coef`, ...: every key of a section that holds a value."""
+    for name, field in cls.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from dotted_names(field.annotation, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}"
+
+
+def ends(distribution: Distribution) -> list[Any]:
+    """The values that stand for all: both ends of a range, every choice."""
+    return distribution.choices if isinstance(distribution, Choices) else [distribution.low, distribution.high]
+
+
+def suggest(trial: Trial, space: Mapping[str, Distribution]) -> dict[str, Any]:
+    """The sampler's point."""
+    return decode({name: _suggest(trial, name, d) for name, d in space.items()}, space)
+
+
+def _suggest(trial: Trial, name: str, d: Distribution) -> Any:
+    if isinstance(d, Choices):
+        return trial.suggest_categorical(name, [encode(choice) for choice in d.choices])
+    if isinstance(d, FloatRange):
+        return trial.suggest_float(name, d.low, d.high, log=d.log, step=d.step)
+    return trial.suggest_int(name, d.low, d.high, log=d.log, step=d.step)
+
+
+def encode(choice: Any) -> Any:
+    """A choice as storages keep it: scalars as they are, anything else as JSON."""
+    return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(choice)
+
+
+def decode(stored: Point, space: Mapping[str, Distribution]) -> dict[str, Any]:
+    """What `encode` was given, for all params of a stored trial."""
+    return {
+        name: next(c for c in space[name].choices if encode(c) == value) if isinstance(space[name], Choices) else value
+        for name, value in stored.items()
+    }
+
+
+def overrides_of(variant: str, point: Point) -> dict[tuple[str, ...], Any]:
+    """Where in params.yaml a point is written: key path -> value."""
+    return {("variants", variant, "overrides", *name.split(".")): value for name, value in point.items()}
+
+
+def params_at(params: Params, variant: str, point: Point) -> Params:
+    """The params with the point in place."""
+    raw = copy.deepcopy(params.raw)
+    for path, value in overrides_of(variant, point).items():
+        node = raw
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return Params(raw, params.path)

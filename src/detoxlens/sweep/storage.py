@@ -1,0 +1,163 @@
+"""Where studies are kept: an SQLite file of the project, any database Optuna can open, or a journal file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from detoxlens.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+DEFINITION = "detoxlens.definition"
+JOURNAL = "journal:"
+
+
+def default_url(state: Path) -> str:
+    """SQLite in the project's state folder, which is outside what DVC tracks or locks."""
+    return f"sqlite:///{state / 'optuna.db'}"
+
+
+@contextlib.contextmanager
+def told(url: str) -> Iterator[None]:
+    """Turns a storage that cannot be used into one paragraph, without the password in its URL."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OSError, ImportError, optuna.exceptions.StorageInternalError) as e:
+        cause = next(iter(str(e.__cause__ or e).strip().splitlines()), type(e).__name__)
+        raise UserError(
+            f"--storage {shown(url)} cannot be used: {cause.replace(url, shown(url))}. Give sqlite:///FILE, "
+            "journal:FILE or postgresql://USER@HOST/NAME (with its driver installed and its server running), or leave "
+            "--storage out for the project's own file. A damaged SQLite file: move it aside; reports/sweep keeps what "
+            "was found."
+        ) from e
+
+
+def shown(url: str) -> str:
+    """The URL without user name and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
+def open_storage(url: str, state: Path, *, heartbeat_seconds: int) -> BaseStorage:
+    """The storage behind a URL; made, under a lock, if it is a file that does not exist yet.
+
+    A database gets a heartbeat: the trial of a worker that falls silent is failed and, once, tried again.
+
+    Raises:
+        UserError: it cannot be reached or read.
+    """
+    import optuna
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its trials are told in our words
+    state.mkdir(parents=True, exist_ok=True)
+    with told(url), FileLock(state / "optuna.lock"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats carry that label
+        if url.startswith(JOURNAL):
+            return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+        if "://" not in url:
+            raise OSError("it is no URL")
+        return RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},  # s; writers queue
+            heartbeat_interval=heartbeat_seconds,
+            grace_period=3 * heartbeat_seconds,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
+        )
+
+
+def open_study(
+    storage: BaseStorage, url: str, name: str, state: Path, *, definition: Mapping[str, Any], sampler: BaseSampler
+) -> Study:
+    """The study called `name`, made if there is none.
+
+    Args:
+        storage: from `open_storage`.
+        url: its URL, for messages.
+        name: study name.
+        state: state folder, for the lock under which a new study gets its definition.
+        definition: all that makes two trials comparable; a study keeps the one it began with.
+        sampler: proposes the points.
+
+    Raises:
+        UserError: the name belongs to a study with another definition.
+    """
+    import optuna
+
+    objectives = definition["objectives"]
+    with told(url), FileLock(state / "optuna.lock"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names of metrics, for the dashboard
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=list(objectives.values()),
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get(DEFINITION)
+        if known is None and not study.trials:
+            study.set_user_attr(DEFINITION, json.dumps(definition))
+            study.set_metric_names(list(objectives))
+            return study
+    if known is None:
+        raise UserError(f"--study {name} in {shown(url)} was not made by `detoxlens sweep`; choose another name.")
+    if changed := differences(json.loads(known), definition):
+        raise UserError(
+            f"--study {name} was begun with other settings, so its trials cannot be compared with new ones: "
+            f"{'; '.join(changed[:6])}{'; ...' if len(changed) > 6 else ''}. Choose another --study name, "
+            "or set them back."
+        )
+    return study
+
+
+def load_study(storage: BaseStorage, url: str, name: str) -> tuple[Study, dict[str, Any]]:
+    """A study that exists, and its definition.
+
+    Raises:
+        UserError: there is none of that name; the message lists those there are.
+    """
+    import optuna
+
+    from detoxlens.errors import did_you_mean
+
+    with told(url):
+        names = optuna.get_all_study_names(storage)
+        if name in names:
+            study = optuna.load_study(study_name=name, storage=storage)
+            if known := study.user_attrs.get(DEFINITION):
+                return study, json.loads(known)
+    raise UserError(
+        f"{shown(url)} holds no sweep called {name!r}.{did_you_mean(name, names)} There are: "
+        f"{', '.join(names) or 'none'}."
+    )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`objectives.toxicity/val/mean: absent, now "minimize"`, ... for every leaf that differs."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        ours, theirs = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found += differences(ours, theirs, f"{prefix}{key}.")
+        elif json.dumps(ours) != json.dumps(theirs):
+            said = ["absent" if value == _ABSENT else json.dumps(value) for value in (ours, theirs)]
+            found.append(f"{prefix}{key}: {said[0]}, now {said[1]}")
+    return found
+
+
+_ABSENT = "\0absent"

@@ -1,0 +1,193 @@
+"""One point of the search space, measured: the pipeline's own stages, in a folder of the trial's own.
+
+    <state>/sweeps/<study>/trial-00007/
+        models, adapters/<m>/it, data/prepared/dialogues.parquet   links to the project's
+        data/prepared/prompts.parquet                              the validation prompts alone
+        adapters/<m>/<v>, outputs/<m>/<v>                          made by the stages
+        outputs/<m>/it                                             link to the sweep's reference
+
+The same functions, seed and thread count as `dvc repro`, and batches that never mix validation with test prompts: the
+same numbers, to the last bit. The test prompts are not there to be touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from detoxlens.artifacts import Layout, read_history, read_rows, write_rows
+from detoxlens.attribution.config import AttributionConfig
+from detoxlens.config import Params
+from detoxlens.data.config import SplitsConfig
+from detoxlens.errors import UserError, did_you_mean
+from detoxlens.models.config import GenerationConfig
+from detoxlens.records import Prompt
+from detoxlens.reporting.config import ReportConfig
+from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scratch import scratch_key
+from detoxlens.sweep.config import Method, SweepConfig
+
+STAGE_OF: dict[Method, str] = {"finetune": "finetune", "ppo": "rl"}
+EVALUATION = ("generate", "score", "attribute")
+AS_IF_TRAINED = "as-if-trained"
+"""Name under which `it` stands in for a trained variant, to learn which metrics a trial will report."""
+
+
+def make_reference(root: Path, sweep_folder: Path, params: Params, models: Sequence[str]) -> Path:
+    """The folder with the tables of `it` on the validation prompts, which all trials are measured against.
+
+    Made once for the same inputs, settings and code; workers that come meanwhile wait.
+
+    Raises:
+        UserError: the base stages have not run, or there are no validation prompts.
+    """
+    layout, run = Layout(root), params.run
+    settings = {
+        model: {
+            "model": params.model(model).model_dump(exclude={"overrides"}),
+            "generation": params.section("generation", GenerationConfig, model=model, variant="it").model_dump(),
+            "attribution": params.section("attribution", AttributionConfig, model=model, variant="it").model_dump(),
+            "toxicity": params.section("toxicity", ToxicityConfig, model=model, variant="it").model_dump(),
+        }
+        for model in models
+    }
+    key = scratch_key(
+        params={"settings": settings, "seed": run.seed, "device": run.device},
+        inputs=[layout.prompts, layout.dialogues, *(layout.adapter(model, "it") for model in models)],
+        num_threads=run.num_threads,
+    )
+    folder = sweep_folder / f"reference-{key[:12]}"
+    sweep_folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(sweep_folder / "reference.lock"):
+        if not folder.exists():
+            partial = sweep_folder / "reference.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            link_inputs(layout, partial, models, ["it"])
+            for model in models:
+                for stage in EVALUATION:
+                    _stage(stage).run(partial, params, model=model, variant="it")
+            partial.rename(folder)
+    return folder
+
+
+def run_trial(
+    root: Path, folder: Path, reference: Path, params: Params, *, method: Method, models: Sequence[str], variant: str
+) -> dict[str, dict[str, float]]:
+    """Trains and evaluates `variant` in `folder`; returns model -> metric -> value.
+
+    Args:
+        root: the project, which is only read.
+        folder: of this trial; what an earlier attempt left there is replaced.
+        reference: from `make_reference`.
+        params: with the trial's point in place (`space.params_at`).
+        method: what trains the variant.
+        models: each is trained and evaluated.
+        variant: key of `variants`.
+
+    Raises:
+        UserError: the point cannot be trained, e.g. the KL explodes.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    starts = ["it", *filter(None, [params.variant(variant).init_from])]
+    link_inputs(Layout(root), folder, models, list(dict.fromkeys(starts)))
+    found = {}
+    for model in models:
+        outputs = folder / "outputs" / model
+        outputs.mkdir(parents=True)
+        (outputs / "it").symlink_to(_relative(reference / "outputs" / model / "it", outputs))
+        _stage(STAGE_OF[method]).run(folder, params, model=model, variant=variant)
+        for stage in EVALUATION:
+            _stage(stage).run(folder, params, model=model, variant=variant)
+        found[model] = val_metrics(folder, params, model, variant)
+    shutil.rmtree(Layout(folder).state, ignore_errors=True)
+    return found
+
+
+def link_inputs(layout: Layout, folder: Path, models: Sequence[str], variants: Sequence[str]) -> None:
+    """Everything a trial reads, as links, and the validation prompts as a table of their own."""
+    inside = Layout(folder)
+    prompts = [p for p in read_rows(layout.prompts, Prompt) if p.split == "val"]
+    if not prompts:
+        raise UserError(f"{layout.prompts} holds no validation prompts, which sweeps go by; set splits.<name>.max_val.")
+    write_rows(inside.prompts, prompts, Prompt)
+    _link(layout.dialogues, inside.dialogues)
+    _link(layout.root / "models", folder / "models")
+    for model in models:
+        for variant in variants:
+            if not (layout.adapter(model, variant) / "model_ref.json").exists():
+                raise UserError(f"{layout.adapter(model, variant)} is not there yet; run `dvc repro` first.")
+            _link(layout.adapter(model, variant), inside.adapter(model, variant))
+
+
+def val_metrics(folder: Path, params: Params, model: str, variant: str, *, stand_in: bool = False) -> dict[str, float]:
+    """The trial's numbers on validation prompts, by the report's own functions, under the names that MLflow shows.
+
+    Args:
+        folder: a trial's, or the reference.
+        params: params.
+        model: model key.
+        variant: its tables are in `folder`, like those of `it`.
+        stand_in: measure `it` against itself instead; what a trial reports, with every difference at 0.
+    """
+    from detoxlens.reporting.load import load_study
+    from detoxlens.reporting.metrics import build_metrics
+    from detoxlens.tracking import flat_metrics
+
+    config, toxicity = params.section("report", ReportConfig), params.section("toxicity", ToxicityConfig)
+    layout = Layout(folder)
+    study = load_study(
+        layout,
+        models=[model],
+        groups={"it": "it"} if stand_in else {"it": "it", variant: variant},
+        splits=list(params.section("splits", SplitsConfig).by_name),
+        grader=toxicity.headline,
+        mask_template=params.section("attribution", AttributionConfig).mask_template,
+        config=config,
+    )
+    if stand_in:
+        it = study.models[model]["it"]
+        tables = {"it": it, AS_IF_TRAINED: dataclasses.replace(it, variant=AS_IF_TRAINED)}
+        study = dataclasses.replace(study, models={model: tables})
+    metrics = build_metrics(study, config, missing=toxicity.missing)[model][AS_IF_TRAINED if stand_in else variant]
+    found = {name: value for name, value in flat_metrics(metrics).items() if "/val/" in name}
+    for row in read_history(layout.adapter(model, variant)):  # the last value of each curve stays
+        found |= {f"training/{name}": value for name, value in row.items() if name != "step" and value is not None}
+    return found
+
+
+def check_metrics(config: SweepConfig, known: Mapping[str, float], where: str) -> None:
+    """Raises UserError if an objective or constraint is no metric of a trial; training curves are seen only later."""
+    for part, names in (("objectives", config.objectives), ("constraints", config.constraints)):
+        for name in names:
+            if name not in known and not name.startswith("training/"):
+                raise UserError(
+                    f"{where}: sweep.{part} names {name!r}, which no trial reports on the validation prompts."
+                    f"{did_you_mean(name, known)} Allowed: {', '.join(sorted(known))}; and training/<curve>."
+                )
+
+
+def file_sha256(path: Path) -> str:
+    """First 16 hex digits of a file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _stage(name: str):
+    return importlib.import_module(f"detoxlens.stages.{name}")
+
+
+def _link(target: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(_relative(target, link.parent))
+
+
+def _relative(target: Path, start: Path) -> str:
+    """Links within the project stay right when it is moved."""
+    return os.path.relpath(target.resolve(), start.resolve())

@@ -1,0 +1,124 @@
+"""What a search space may name and hold, and where a point is put."""
+
+import copy
+
+import pytest
+
+from detoxlens.config import Params, load_params, parse
+from detoxlens.errors import UserError
+from detoxlens.rl.config import PpoConfig
+from detoxlens.sweep.config import SweepConfig
+from detoxlens.sweep.space import choose_variant, decode, encode, params_at, space_of
+from tests.import_graph import ROOT
+
+
+def params_with(method="ppo", **space) -> Params:
+    """The committed params with another search space; `ppo__kl__coef` stands for ppo.kl.coef."""
+    raw = copy.deepcopy(load_params(ROOT / "params.yaml").raw)
+    raw["sweep"]["space"] = {method: {name.replace("__", "."): d for name, d in space.items()}}
+    return Params(raw)
+
+
+def checked(params, method="ppo", models=("tiny-neox",), variant="rl"):
+    return space_of(params.section("sweep", SweepConfig), params, method, list(models), variant)
+
+
+NUMBER = {"type": "float", "low": 0.1, "high": 0.2}
+
+
+@pytest.mark.parametrize("method", ["finetune", "ppo"])
+def test_the_committed_space_is_valid(method):
+    params = load_params(ROOT / "params.yaml")
+    checked(params, method, params.run.models, choose_variant(params, method, None))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "told"),
+    [
+        ({"type": "float", "low": 2, "high": 1}, r"low=2 is above high=1; exchange them"),
+        ({"type": "int", "low": 9, "high": 3}, r"low=9 is above high=3"),
+        ({"type": "float", "low": 0, "high": 1, "log": True}, r"low=0 has no logarithm"),
+        ({"type": "float", "low": 1, "high": 2, "log": True, "step": 0.1}, r"log and step exclude each other"),
+        ({"type": "int", "low": 1, "high": 10, "step": 4}, r"high=10 is no whole number of steps=4 above low=1"),
+        ({"type": "int", "low": 1.5, "high": 3}, r"low=1\.5"),
+        ({"type": "categorical", "choices": []}, r"choices=\[\]"),
+        ({"type": "float", "low": 1, "hihg": 3}, r"Did you mean 'high'"),
+        ({"low": 1, "high": 3}, r"type"),
+    ],
+)
+def test_a_bad_distribution_is_told_when_params_load(distribution, told):
+    with pytest.raises(UserError, match=r"sweep\.space\.ppo\.ppo\.clip_range.*" + told):
+        params_with(ppo__clip_range=distribution).section("sweep", SweepConfig)
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"ppo__learning_rat": NUMBER}, r"ppo\.learning_rat is not a param.*Did you mean 'ppo\.learning_rate'"),
+        ({"ppo__kl": NUMBER}, r"ppo\.kl is not a param"),
+        ({"sft__learning_rate": NUMBER}, r"varies keys of lora, ppo, generation"),
+        ({"lora__dropout": {"type": "float", "low": 0, "high": 1.5}}, r"includes 1\.5: .*lora\.dropout=1\.5"),
+        ({"ppo__kl__control": {"type": "categorical", "choices": ["fixed", "adaptiv"]}}, r"includes 'adaptiv'"),
+        ({}, r"sweep\.space\.ppo is empty"),
+    ],
+)
+def test_a_space_that_does_not_fit_the_params_is_told_before_any_trial(space, told):
+    with pytest.raises(UserError, match=told):
+        checked(params_with(**space))
+
+
+def test_two_swept_keys_may_be_valid_only_together():
+    size = {"type": "categorical", "choices": [8, 64]}
+    checked(params_with(ppo__rollout_batch_size=size, ppo__minibatch_size=size))
+    with pytest.raises(UserError, match="must divide rollout_batch_size=64"):
+        checked(params_with(ppo__minibatch_size={"type": "categorical", "choices": [48]}))
+
+
+def test_the_shape_of_an_adapter_that_is_only_trained_on_cannot_be_swept():
+    params = params_with(lora__r={"type": "int", "low": 4, "high": 8})
+    params.raw["variants"]["ftrl"] = {"kind": "rl", "algorithm": "ppo", "init_from": "ft"}
+    with pytest.raises(UserError, match=r"lora\.r has no effect: ftrl goes on training the adapter of 'ft'"):
+        checked(params, variant="ftrl")
+
+
+def test_the_variant_is_the_first_that_the_method_trains():
+    params = load_params(ROOT / "params.yaml")
+    assert (choose_variant(params, "ppo", None), choose_variant(params, "finetune", None)) == ("rl", "ft")
+    with pytest.raises(UserError, match="--variant ft is of kind 'sft'"):
+        choose_variant(params, "ppo", "ft")
+
+
+def test_a_point_wins_over_the_models_overrides_and_touches_one_variant():
+    params = load_params(ROOT / "params.yaml")
+    at = params_at(params, "rl", {"ppo.learning_rate": 0.25, "ppo.kl.coef": 0.5})
+    found = at.section("ppo", PpoConfig, model="redpajama-3b", variant="rl")
+    assert (found.learning_rate, found.kl.coef, found.kl.control) == (0.25, 0.5, "adaptive")
+    assert at.section("ppo", PpoConfig, model="redpajama-3b", variant="ft").learning_rate == 5e-6
+    assert "overrides" not in params.raw["variants"]["rl"]  # the original is as it was
+
+
+def test_lists_are_choices_too():
+    choices = [["query_key_value"], ["dense", "query_key_value"], 3, None, True]
+    space = {"x": parse(SweepConfig, SWEEP | {"space": {"ppo": {"x": {"type": "categorical", "choices": choices}}}},
+                        "sweep").space["ppo"]["x"]}  # fmt: skip
+    assert [decode({"x": encode(choice)}, space)["x"] for choice in choices] == choices
+
+
+SWEEP = load_params(ROOT / "params.yaml").raw["sweep"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"objectives": {}}, "objectives"),
+        ({"objectives": {"a": "smaller"}}, r"objectives\.a='smaller'"),
+        ({"constraints": {"a": {}}}, "give min, max or both"),
+        ({"constraints": {"a": {"min": 2, "max": 1}}}, "min=2 is above max=1"),
+        ({"constraints": {"toxicity/val/rate_gt_50": {"max": 1}}}, "objective and constraint at once"),
+        ({"sampler": "tpee"}, "'tpe' or 'nsga2'"),
+        ({"space": {"pppo": {}}}, "pppo"),
+    ],
+)
+def test_other_mistakes_of_the_section(changes, told):
+    with pytest.raises(UserError, match=told):
+        parse(SweepConfig, SWEEP | changes, "params.yaml: sweep")
