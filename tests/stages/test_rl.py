@@ -88,7 +88,7 @@ def test_writes_an_adapter_that_plain_peft_loads_with_its_curves_and_card(root, 
     assert [row["step"] for row in history] == [0, 1, 2]
     assert {"ppo/reward", "ppo/independent_toxicity", "ppo/val_toxicity"} <= set(history[-1])
     card = (folder / "README.md").read_text()
-    assert "1 - P(hate), softmax" in card and "on 4 dialogue prefixes" in card
+    assert "1 - P(hate), softmax" in card and "on 4 dialogue contexts" in card
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(root / "models/tiny-neox/base"), folder)
     assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
 
@@ -137,7 +137,7 @@ def test_an_error_in_mid_run_leaves_the_earlier_adapter_alone(root, params):
     assert (earlier / "README.md").read_text() == "earlier"
 
 
-def test_prefixes_end_with_the_hater_and_repeat_nothing():
+def test_contexts_end_with_the_hater_and_repeat_nothing():
     dialogues = [dialogue(0, ("a", "b", "c", "d", "e", "f")), dialogue(1, ("a", "x", "y", "z"))]
     assert hater_contexts(dialogues, 3) == [("a",), ("a", "b", "c"), ("c", "d", "e"), ("a", "x", "y")]
     assert hater_contexts(dialogues, 1) == [("a",), ("c",), ("e",), ("y",)]

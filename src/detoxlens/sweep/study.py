@@ -211,11 +211,14 @@ def work(sweep: Sweep, *, num_trials: int, on_trial: Callable[[Study, int], None
         queue.acquire()
         try:
             retry_abandoned(study, sweep.folder)
+            num_running = len(
+                running(study)
+            )  # before counting: one that ends in between is then counted twice, not never
             missing = num_trials - num_counted(study)
             if missing <= 0:
                 return
             give_up_if_all_fail(study, sweep.name)
-            if missing > len(running(study)):  # a trial is created before the queue is free again
+            if missing > num_running:  # a trial is created before the queue is free again
                 number = run_one(sweep, study, queue)
                 on_trial(study, number)
                 tell(study, number, num_trials)
