@@ -1,0 +1,66 @@
+"""The `detoxlens` command: one sub-command per stage, plus the tools.
+
+app.py       the program and its global options      stages.py    prepare ... report
+project.py   sample, repro, ui, log, store           research.py  explain, sweep, bench
+scores.py    import-completions, replay, calibrate, export-scores
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from detoxlens.cli.app import Context, app
+
+# Importing registers the commands; the help lists them in this order.
+# isort: off
+from detoxlens.cli import stages, project, research, scores
+
+# isort: on
+
+__all__ = ["app", "main", "project", "research", "scores", "stages"]
+
+INTERRUPTED = 130
+"""Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""
+
+
+def main() -> None:
+    """Entry point: one paragraph and a non-zero exit instead of a traceback."""
+    # Torch reads these when it loads. A waiting thread that spins costs 2-8 times where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours show an ETA
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it tells of every retry, 20 lines of them
+    sys.dont_write_bytecode = False  # without bytecode every stage would compile torch and transformers anew
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
+        raise
+    except Exception as error:  # the last line of defence: every error becomes one paragraph
+        if Context.debug:
+            raise
+        from detoxlens.errors import UserError
+
+        if isinstance(error, UserError):
+            _fail(str(error), 2)
+        _fail(_unexpected(error), 1)
+
+
+def _unexpected(error: Exception) -> str:
+    """What is said of an error nobody foresaw; its traceback goes into the state folder."""
+    import traceback
+
+    log = Context.root / ".detoxlens" / "last-error.txt"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
+    return f"Unexpected {type(error).__name__}: {error} The traceback is in {log}; `detoxlens --debug ...` shows it."
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"detoxlens: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,51 @@
+"""The program and the options before the sub-command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="detoxlens",
+    help="What detoxification does to a language model: train, sample, score, attribute, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+STAGES = "Stages of the pipeline (dvc repro runs them)"
+TOOLS = "Tools"
+NOISE = ("`is_gradient_checkpointing` is deprecated",)
+"""Warnings of one library at another that a user can do nothing about (peft 0.21 at transformers 5.23)."""
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A key of params.yaml's models.")]
+VariantOption = Annotated[
+    str, typer.Option("--variant", "-v", help="A key of params.yaml's variants, e.g. it, ft, rl.")
+]
+
+
+class Context:
+    """The options before the sub-command."""
+
+    root = Path()
+    params_path = Path("params.yaml")
+    debug = False
+    track = True
+
+
+@app.callback()
+def options(
+    root: Annotated[Path, typer.Option(help="The project's root.")] = Path(),
+    params: Annotated[Path, typer.Option(help="Parameters, relative to the root.")] = Path("params.yaml"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    track: Annotated[bool, typer.Option("--track/--no-track", help="Log the run to MLflow.")] = True,
+) -> None:
+    Context.root, Context.params_path, Context.debug, Context.track = root.resolve(), params, debug, track
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("detoxlens").setLevel(logging.INFO)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,87 @@
+"""Commands around the pipeline: sample data, `repro`, MLflow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detoxlens import __version__
+from detoxlens.cli.app import TOOLS, Context, app
+
+
+@app.command(rich_help_panel=TOOLS)
+def sample(
+    folder: Annotated[Path, typer.Option(help="Where to write dialogues.csv and prompts.jsonl.")] = Path("data/sample"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generator; the committed files are seed 0.")] = 0,
+) -> None:
+    """Regenerate the embedded sample data."""
+    from detoxlens.artifacts import write_text
+    from detoxlens.data.sample import dialogues_csv, prompts_jsonl
+
+    target = Context.root / folder
+    write_text(target / "dialogues.csv", dialogues_csv(seed))
+    write_text(target / "prompts.jsonl", prompts_jsonl(seed))
+    typer.echo(f"Wrote {folder}/dialogues.csv and {folder}/prompts.jsonl (seed {seed}).")
+
+
+@app.command(rich_help_panel=TOOLS)
+def repro(
+    models: Annotated[str, typer.Option(help="Comma-separated model keys, or 'unchanged'.")] = "unchanged",
+    variants: Annotated[str, typer.Option(help="Comma-separated variant keys, or 'unchanged'.")] = "unchanged",
+    seed: Annotated[str, typer.Option(help="run.seed, or 'unchanged'.")] = "unchanged",
+    evaluate_only: Annotated[
+        bool, typer.Option("--evaluate-only", help="Only generate, score, attribute, report.")
+    ] = False,
+) -> None:
+    """Write models, variants or seed into params.yaml, then run the pipeline (what `mlflow run` calls)."""
+    from detoxlens.project import repro as run_pipeline
+
+    status = run_pipeline(
+        Context.root,
+        Context.root / Context.params_path,
+        models=models,
+        variants=variants,
+        seed=seed,
+        evaluate_only=evaluate_only,
+    )
+    raise typer.Exit(status)
+
+
+@app.command(rich_help_panel=TOOLS)
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's pages on this project's runs."""
+    from detoxlens.project import ui as serve
+
+    raise typer.Exit(serve(Context.root, host=host, port=port))
+
+
+@app.command(rich_help_panel=TOOLS)
+def log() -> None:
+    """Write the report's runs into MLflow, e.g. after `dvc pull` in a fresh clone."""
+    from detoxlens.config import load_params
+    from detoxlens.run_stage import publish_runs
+    from detoxlens.tracking import resolve_store
+
+    publish_runs(Context.root, load_params(Context.root / Context.params_path), resolve_store(Context.root, os.environ))
+
+
+@app.command(rich_help_panel=TOOLS)
+def store() -> None:
+    """Make MLflow's store for this project, if there is none, and say where it is."""
+    from detoxlens.tracking import prepare_store, resolve_store
+
+    tracking = resolve_store(Context.root, os.environ)
+    prepare_store(tracking)
+    typer.echo(tracking.shown_uri)
+
+
+@app.command(rich_help_panel=TOOLS)
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)

@@ -1,0 +1,86 @@
+"""Commands on completions and scores made elsewhere: import, replay, calibrate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detoxlens.cli.app import TOOLS, Context, app
+
+BootstrapOption = Annotated[int, typer.Option("--bootstrap", min=100, help="Draws behind every interval.")]
+FormatOption = Annotated[
+    str, typer.Option(help="plain, or rewardlm (the published study's files); columns can still be named.")
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="prompt=..,completion=..,toxicity=..,prompt_score=..,prompt_id=..,sample_index=.."),
+]
+
+
+@app.command(rich_help_panel=TOOLS)
+def import_completions(
+    file: Annotated[Path, typer.Argument(help="Completions made elsewhere: .csv, .jsonl or .parquet.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="File them under this model.")],
+    variant: Annotated[str, typer.Option("--variant", "-v", help="File them under this variant.")],
+    format: FormatOption = "plain",
+    columns: ColumnsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace completions that are there.")] = False,
+) -> None:
+    """Take completions made elsewhere, and their recorded scores, into outputs/."""
+    from detoxlens.replay.commands import import_completions as take_in
+
+    typer.echo(take_in(Context.root, file, model=model, variant=variant, format=format, columns=columns, force=force))
+
+
+@app.command(rich_help_panel=TOOLS)
+def replay(
+    files: Annotated[list[str], typer.Argument(help="it=FILE ft=FILE ...: each variant's completions with scores.")],
+    name: Annotated[str, typer.Option(help="Of the result: reports/replay/<name>.json and .md.")] = "table",
+    format: FormatOption = "plain",
+    columns: ColumnsOption = None,
+    bootstrap: BootstrapOption = 2000,
+) -> None:
+    """Recompute a published toxicity table, with and without counting unscored completions as not toxic."""
+    from detoxlens.evaluation.config import Bootstrap
+    from detoxlens.replay.commands import replay_files
+
+    draws = Bootstrap(num_resamples=bootstrap, seed=0)
+    typer.echo(replay_files(Context.root, files, name=name, format=format, columns=columns, bootstrap=draws))
+
+
+@app.command(rich_help_panel=TOOLS)
+def calibrate(
+    scorer: Annotated[str, typer.Option(help="As in params.yaml's toxicity.scorers, e.g. profanity_check.")],
+    against: Annotated[list[Path], typer.Option(help="Recorded scores: .csv, .jsonl or .parquet; repeatable.")],
+    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    score_column: Annotated[str, typer.Option(help="Column of the recorded scores, 0..1.")] = "toxicity",
+    bootstrap: BootstrapOption = 500,
+    device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Say how well a scorer stands in for recorded scores, e.g. Perspective's."""
+    from detoxlens.calibrate.command import calibrate_scorer, summary
+    from detoxlens.evaluation.config import Bootstrap
+
+    found, path = calibrate_scorer(
+        Context.root,
+        scorer,
+        against,
+        text_column=text_column,
+        score_column=score_column,
+        device=device,
+        bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
+    )
+    typer.echo(f"{summary(found)}\nWrote {path}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def export_scores(
+    file: Annotated[Path, typer.Argument(help="A .jsonl file to write; `recorded:FILE` reads it.")],
+    scorer: Annotated[str, typer.Option(help="Only this scorer's, e.g. perspective.")],
+) -> None:
+    """Write the cached scores of a remote service, by hash of the text, so that others can do without the service."""
+    from detoxlens.scorers import export_scores as export
+
+    typer.echo(f"Wrote {export(Context.root, file, scorer)} scores to {file}.")

@@ -1,0 +1,66 @@
+"""One command per stage of the pipeline."""
+
+from __future__ import annotations
+
+from detoxlens.cli.app import STAGES, Context, ModelOption, VariantOption, app
+
+
+def _stage(name: str, *, model: str | None = None, variant: str | None = None) -> None:
+    """Checks all of params.yaml, then runs one stage, tracked."""
+    from detoxlens.run_stage import run_stage
+
+    run_stage(Context.root, Context.root / Context.params_path, name, model=model, variant=variant, track=Context.track)
+
+
+@app.command(rich_help_panel=STAGES)
+def prepare() -> None:
+    """Read dialogues and prompts, split them, write data/prepared."""
+    _stage("prepare")
+
+
+@app.command(rich_help_panel=STAGES)
+def reward_model() -> None:
+    """Train the embedded reward classifier, or pin a hub one, into models/reward."""
+    _stage("reward_model")
+
+
+@app.command(rich_help_panel=STAGES)
+def base(model: ModelOption) -> None:
+    """Train an embedded base model, or pin a hub model's revision."""
+    _stage("base", model=model)
+
+
+@app.command(rich_help_panel=STAGES)
+def finetune(model: ModelOption, variant: VariantOption) -> None:
+    """Fine-tune a LoRA adapter on counter-narratives."""
+    _stage("finetune", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def rl(model: ModelOption, variant: VariantOption) -> None:
+    """Train a LoRA adapter by PPO against the reward classifier."""
+    _stage("rl", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def generate(model: ModelOption, variant: VariantOption) -> None:
+    """Sample completions of the evaluation prompts."""
+    _stage("generate", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def score(model: ModelOption, variant: VariantOption) -> None:
+    """Grade the completions' toxicity and fluency."""
+    _stage("score", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def attribute(model: ModelOption, variant: VariantOption) -> None:
+    """Attribute every generated token to the prompt."""
+    _stage("attribute", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
+def report() -> None:
+    """Write Table 1, Figure 1, metrics and the page into reports/."""
+    _stage("report")
