@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_litter(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"The disk is full: .*value\.json"):
         artifacts.write_json(path, {"broken": 2})
     monkeypatch.undo()
     assert artifacts.read_json(path) == {"kept": 1}

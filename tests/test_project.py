@@ -130,3 +130,10 @@ def test_a_setting_of_other_variants_or_of_the_report_does_not_change_the_key():
     assert keys(ppo={"gamma": 0.9})[:2] == [it, ft] and keys(ppo={"gamma": 0.9})[2] != rl
     changed = keys(sft={"num_epochs": 1})
     assert changed[0] == it and changed[1] != ft and changed[2] == rl
+
+
+def test_a_misspelt_override_of_a_model_that_does_not_run_is_found():
+    params = load_params(ROOT / "params.yaml")
+    params.raw["models"]["falcon-7b"]["overrides"]["sft"]["num_epoch"] = 3
+    with pytest.raises(UserError, match="Did you mean 'num_epochs'"):
+        check_params(params)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,3 +275,19 @@ def test_a_really_full_file_system_is_told_in_one_paragraph(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode != 0 and "UserError: The disk is full" in result.stderr
+
+
+@pytest.mark.parametrize("save", ["safetensors", "torch"])
+def test_a_library_that_words_a_full_disk_its_own_way_is_understood(tmp_path, monkeypatch, save):
+    words = {
+        "safetensors": "I/O error: No space left on device (os error 28)",
+        "torch": "[enforce fail at inline_container.cc:672]",
+    }
+    monkeypatch.setattr("detoxlens.errors.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(UserError, match="The disk is full"), open_scratch(tmp_path, "base", "k"):
+        raise RuntimeError(words[save])
+
+
+def test_another_error_of_torch_save_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="inline_container"), open_scratch(tmp_path, "base", "k"):
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")  # there is room here

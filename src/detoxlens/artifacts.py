@@ -6,16 +6,17 @@ a full disk or a kill leaves the earlier file as it was. The same rows give the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from detoxlens.errors import UserError
+from detoxlens.errors import UserError, full_disk_told
 from detoxlens.records import ModelRef
 
 R = TypeVar("R")
@@ -150,22 +151,18 @@ def read_model_ref(folder: Path) -> ModelRef:
     return ModelRef(**read_json(folder / "model_ref.json"))
 
 
-class _replacing:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place on success, removes it on failure."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.partial
-
-    def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            self.partial.replace(self.path)
-        else:
-            self.partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with full_disk_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def _types(cls: type) -> list[Any]:

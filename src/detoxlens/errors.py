@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -14,3 +18,29 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the closest allowed word, or an empty string."""
     close = difflib.get_close_matches(word, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@contextlib.contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turns a full disk met while writing at `path` into one paragraph; other errors pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # safetensors and torch.save answer a failed write with errors of their own
+        folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+        free_mib = shutil.disk_usage(folder).free / 2**20
+        if not _is_full_disk(e, free_mib):
+            raise
+        raise UserError(
+            f"The disk is full: {getattr(e, 'filename', None) or path} could not be written ({free_mib:.0f} MiB are "
+            f"free in {folder}). Earlier results are as they were. Make room (`dvc gc -w` drops cached data that no "
+            "params use) and run the same command again: it goes on from what was finished."
+        ) from e
+
+
+def _is_full_disk(error: Exception, free_mib: float) -> bool:
+    """ENOSPC or a quota, safetensors' wording of it, or torch.save's failed write where hardly anything is free."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "os error 28" in str(error) or ("inline_container" in str(error) and free_mib < 64)

@@ -63,16 +63,16 @@ def section_classes() -> dict[str, type]:
 
 
 def check_params(params: Params) -> None:
-    """Validates every section, alone and under each running model's and variant's overrides, before any work is done.
+    """Validates every section, alone and under each declared model's and variant's overrides, before any work is done.
 
     Raises:
         UserError: the first mistake found.
     """
-    run = params.run
+    _ = params.run  # its lists against one another
     for name, cls in section_classes().items():
         params.section(name, cls)
-        for model in run.models:
-            for variant in run.variants:
+        for model in params.raw["models"]:
+            for variant in params.raw["variants"]:
                 params.section(name, cls, model=model, variant=variant)
 
 

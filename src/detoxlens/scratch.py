@@ -29,11 +29,10 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from detoxlens.errors import UserError
+from detoxlens.errors import UserError, full_disk_told
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 """The packages whose version decides the bytes of a result."""
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
 def scratch_key(*, params: Mapping[str, Any], inputs: Sequence[Path], num_threads: int) -> str:
@@ -96,7 +95,7 @@ class LineLog:
         Raises:
             UserError: the disk is full.
         """
-        with _full_disk_told(self.path), self.path.open("ab") as file:
+        with full_disk_told(self.path), self.path.open("ab") as file:
             before = _end_of_last_line(self.path)
             file.truncate(before)
             try:
@@ -165,7 +164,7 @@ def open_scratch(state: Path, stage: str, key: str) -> Iterator[Scratch]:
     """
     path = state / "scratch" / quote(stage, safe="@") / key
     lock = _lock_of(path)
-    with _full_disk_told(path):
+    with full_disk_told(path):
         path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -197,7 +196,7 @@ def publish(source: Path, destination: Path) -> None:
     """
     assert source.exists(), source
     old, partial = (destination.with_name(f".{destination.name}.{word}") for word in ("old", "partial"))
-    with _full_disk_told(destination):
+    with full_disk_told(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         _recover(destination, old)
         _remove(partial)
@@ -272,20 +271,3 @@ def _remove_if_idle(path: Path) -> None:
         Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _full_disk_told(path: Path) -> Iterator[None]:
-    """Turns a full disk into one paragraph; other errors pass."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno not in _FULL_DISK:
-            raise
-        folder = next(p for p in (path, *path.parents) if p.is_dir())
-        free_mib = shutil.disk_usage(folder).free / 2**20
-        raise UserError(
-            f"The disk is full: {e.filename or path} could not be written ({free_mib:.0f} MiB are free in {folder}). "
-            "Earlier results are as they were. Make room (`dvc gc -w` drops cached data that no params use) and run "
-            "the same command again: it goes on from what was finished."
-        ) from e

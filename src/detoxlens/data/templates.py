@@ -103,11 +103,12 @@ def check_length(prompts: Mapping[str, EncodedPrompt], *, max_new_tokens: int, c
     if too_long:
         name = max(too_long, key=too_long.__getitem__)
         others = f" ({len(too_long) - 1} more are too long)" if len(too_long) > 1 else ""
+        left = context_length - too_long[name]
+        lower = f", or lower generation.max_new_tokens (at most {left} for this prompt)" if left > 0 else ""
         raise UserError(
             f"prompt {name} has {too_long[name]} tokens with its template{others}: with generation.max_new_tokens="
             f"{max_new_tokens} it does not fit into the model's context of {context_length} tokens. Shorten or remove "
-            f"the prompt in the data, or lower generation.max_new_tokens (at most "
-            f"{max(0, context_length - too_long[name])} for this prompt)."
+            f"the prompt in the file that data.rtp names{lower}."
         )
 
 

@@ -6,6 +6,7 @@ outs: models/<m>/base   weights and tokenizer (embedded), or model_ref.json alon
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,7 @@ from detoxlens.data.sample import base_corpus
 from detoxlens.data.templates import encode_dialogue
 from detoxlens.errors import UserError
 from detoxlens.models import tiny
-from detoxlens.models.loading import resolve, weights_sha256
+from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
 from detoxlens.progress import progress
 from detoxlens.records import ModelRef
 from detoxlens.scratch import open_scratch, publish, scratch_key
@@ -30,7 +31,10 @@ def run(root: Path, params: Params, *, model: str) -> None:
         _train(layout, params, model, spec)
         return
     ref = resolve(root, spec.source, spec.revision)
+    if (root / ref.base).is_dir():
+        load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)  # told here, not hours later
     for folder in (layout.base(model), layout.adapter(model, "it")):
+        shutil.rmtree(folder, ignore_errors=True)  # of an embedded model that went by this name
         write_model_ref(folder, ref)
 
 

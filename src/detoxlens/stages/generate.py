@@ -68,7 +68,7 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         network = load_model(root, ref, device=run_config.device, dtype=spec.dtype, trust_remote_code=remote)
         rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)
         if context := context_length(network):
-            named = {row.prompt.prompt_id: row.encoded for row in rows}
+            named = {f"{row.prompt.prompt_id} ({row.prompt.text[:40]!r}...)": row.encoded for row in rows}
             check_length(named, max_new_tokens=config.max_new_tokens, context_length=context)
         samples = sample_rows(scratch, network, tokenizer, rows, config, title=f"generate {model}/{variant}")
         built = scratch.path / "completions.parquet"
