@@ -156,12 +156,7 @@ class Params:
             raise UserError(
                 f"{self.path}: run.variants must contain 'it' (kind: base), against which all are measured."
             )
-        kinds = {
-            "sft_variants": [k for k, v in declared.items() if v.kind == "sft"],
-            "rl_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
-            "rl_after_ft_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
-        }
-        for key, expected in kinds.items():
+        for key, expected in self.variants_by_kind(run.variants).items():
             given = getattr(run, key)
             if sorted(given) != sorted(expected):
                 raise UserError(
@@ -169,6 +164,15 @@ class Params:
                     f"{expected}; set run.{key} to {expected}."
                 )
         return run
+
+    def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
+        """The lists by kind that section `run` must hold when run.variants is `names`."""
+        declared = {name: self.variant(name) for name in names}
+        return {
+            "sft_variants": [k for k, v in declared.items() if v.kind == "sft"],
+            "rl_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
+            "rl_after_ft_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
+        }
 
     def training_seed(self, variant: str) -> int:
         """The variant's own seed, or run.seed."""

@@ -65,13 +65,7 @@ def repro(
 
 def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
     """run.variants and the lists by kind that dvc.yaml's matrices need."""
-    declared = {name: params.variant(name) for name in names}
-    return {
-        "variants": names,
-        "sft_variants": [n for n, v in declared.items() if v.kind == "sft"],
-        "rl_variants": [n for n, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
-        "rl_after_ft_variants": [n for n, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
-    }
+    return {"variants": names} | params.variants_by_kind(names)
 
 
 def change_run_section(path: Path, changes: dict[str, Any]) -> None:
