@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detoxlens.attribution.vjp import BatchedBackward, CutAttention, attention_probs
+from detoxlens.attribution.attention import Attention
+from detoxlens.attribution.tape import NotTapeable, Tape
 from detoxlens.errors import UserError
 
 
@@ -108,69 +109,103 @@ def target_gradients(
         (targets, batch, seq, hidden) gradients, zero behind each target's position and in slots without a target; and
         the detached logits (batch, targets, vocab) at `positions`, in float32 at least.
     """
-    embeddings = embeddings.detach().requires_grad_()
-    if prepared.last_layer is not None:
-        graph = _Graph(prepared, embeddings, positions, cut_last_layer=True)
-        gradients = graph.at_last_layer(value, valid)
-        if gradients is not None:
-            return gradients, graph.logits.detach()
-    graph = _Graph(prepared, embeddings, positions, cut_last_layer=False)
-    return graph.at_head(value, valid), graph.logits.detach()
+    try:
+        forward = _Forward(prepared, embeddings, positions)
+        return forward.gradients(value, valid), forward.logits
+    except NotTapeable:
+        return _by_autograd(prepared, embeddings, positions, valid, value)
 
 
-class _Graph:
-    """One forward with its graph, and the two places where targets are told apart."""
+def _by_autograd(prepared, embeddings, positions, valid, value) -> tuple[Tensor, Tensor]:
+    """The same by torch's own graph, one target after another."""
+    with torch.enable_grad():
+        leaf = embeddings.detach().requires_grad_()
+        logits = prepared.model(inputs_embeds=leaf, use_cache=False).logits
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        logits = logits[rows, positions]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        values = value(logits) * valid
+        gradients = [torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for v in values.unbind(1)]
+    return torch.stack(gradients), logits.detach()
 
-    def __init__(self, prepared: Differentiable, embeddings: Tensor, positions: Tensor, *, cut_last_layer: bool):
+
+class _Forward:
+    """One taped forward, and the place where its targets are told apart."""
+
+    def __init__(self, prepared: Differentiable, embeddings: Tensor, positions: Tensor):
         self.embeddings, self.positions = embeddings, positions
-        self.residual: Tensor | None = None
+        self.stages: dict[str, tuple[Tensor, int]] = {}
+        self.tape = Tape(embeddings)
         first = int(positions.min())
-        with BatchedBackward() as mode:
 
-            def watch(_, args, kwargs) -> None:
-                self.residual = args[0] if args else next(iter(kwargs.values()))
-                if cut_last_layer:
-                    mode.cut_next()
+        def watch(name: str):
+            def hook(_, args, kwargs) -> None:
+                self.stages[name] = (args[0] if args else next(iter(kwargs.values())), len(self.tape.operations))
 
-            watched = prepared.last_layer if cut_last_layer else prepared.model.get_output_embeddings()
-            hook = watched.register_forward_pre_hook(watch, with_kwargs=True)
-            try:
+            return hook
+
+        watched = {"head": prepared.model.get_output_embeddings(), "last_layer": prepared.last_layer}
+        hooks = [m.register_forward_pre_hook(watch(n), with_kwargs=True) for n, m in watched.items() if m is not None]
+        try:
+            with torch.no_grad(), self.tape:
                 output = prepared.model(
                     inputs_embeds=embeddings, use_cache=False, logits_to_keep=embeddings.shape[1] - first
                 )
-            finally:
+        finally:
+            for hook in hooks:
                 hook.remove()
-        self.cut: CutAttention | None = mode.cut
-        self.cut_is_last = mode.num_attentions_after_cut == 0
-        rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
-        logits = output.logits[rows, positions - first]  # (batch, targets, vocab)
+        self.output = output.logits
+        self.rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
+        logits = output.logits[self.rows, positions - first]  # (batch, targets, vocab)
         self.logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        self.first = first
 
-    def at_last_layer(self, value: Callable[[Tensor], Tensor], valid: Tensor) -> Tensor | None:
-        """The gradients, cut inside the last layer; None where that layer mixes positions by other means too."""
-        cut, residual = self.cut, self.residual
-        if cut is None or not self.cut_is_last or residual is None:
+    def gradients(self, value: Callable[[Tensor], Tensor], valid: Tensor) -> Tensor:
+        """(targets, batch, seq, hidden)"""
+        logits = self.logits.detach().requires_grad_()
+        with torch.enable_grad():
+            (d_logits,) = torch.autograd.grad(value(logits)[valid].sum(), logits)
+        seed = torch.zeros_like(self.output)
+        # Valid slots of a row stand at different positions; slots without a target repeat one and weigh nothing.
+        seed.index_put_((self.rows, self.positions - self.first), d_logits.to(seed.dtype), accumulate=True)
+        seeds, end = self._at_last_layer(seed, valid) or self._at_head(seed, valid)
+        found = self.tape.backward(seeds, self.tape.operations[:end]).of(self.embeddings)
+        assert found is not None, "the embeddings reach the logits"
+        return found
+
+    def _at_last_layer(self, seed: Tensor, valid: Tensor) -> tuple[list[tuple[Tensor, Tensor]], int] | None:
+        """Gradients at the last layer's attention and residual stream; None where that layer mixes positions by other
+        means too."""
+        if "last_layer" not in self.stages:
             return None
-        total = value(self.logits)[valid].sum()
-        d_output, d_residual = torch.autograd.grad(total, [cut.output, residual], retain_graph=True)
+        residual, start = self.stages["last_layer"]
+        if not self.tape.tracks(residual):
+            return None
+        operations = self.tape.operations
+        attentions = [i for i in range(start, len(operations)) if isinstance(operations[i].taped, Attention)]
+        if len(attentions) != 1:
+            return None
+        cut = operations[attentions[0]]
+        above = [o for i, o in enumerate(operations[start:], start) if i != attentions[0]]
+        found = self.tape.backward([(self.output, seed[None])], above)
+        d_output, d_residual = found.of(cut.output), found.of(residual)
+        if d_output is None or d_residual is None:
+            return None
         is_target = torch.zeros(residual.shape[:2], dtype=torch.bool, device=residual.device)
         is_target.scatter_(1, self.positions, True)
-        if d_residual[~is_target].any():
+        if d_residual[0][~is_target].any():
             return None
-        grads = [*self._query_gradients(cut, d_output, valid), self._spread(d_residual, valid)]
-        return self._batched([cut.query, cut.key, cut.value, residual], grads)
+        grads = cut.taped.vjp_at(d_output[0], self.positions, valid)
+        seeds = [*zip(cut.taped.inputs, grads, strict=True), (residual, self._spread(d_residual[0], valid))]
+        return seeds, attentions[0]
 
-    def at_head(self, value: Callable[[Tensor], Tensor], valid: Tensor) -> Tensor:
-        """The gradients, cut at the head's input: right for any causal model, a little dearer."""
-        head_input = self.residual
-        assert head_input is not None
-        (d_input,) = torch.autograd.grad(value(self.logits)[valid].sum(), head_input, retain_graph=True)
+    def _at_head(self, seed: Tensor, valid: Tensor) -> tuple[list[tuple[Tensor, Tensor]], int]:
+        """Gradients at the head's input: right for any causal model, a little dearer."""
+        head_input, start = self.stages["head"]
+        found = self.tape.backward([(self.output, seed[None])], self.tape.operations[start:]).of(head_input)
+        assert found is not None, "the head's input reaches the logits"
         offset = self.embeddings.shape[1] - head_input.shape[1]
-        return self._batched([head_input], [self._spread(d_input, valid, offset)])
-
-    def _batched(self, outputs: list[Tensor], grads: list[Tensor]) -> Tensor:
-        (gradients,) = torch.autograd.grad(outputs, self.embeddings, grads, is_grads_batched=True)
-        return gradients
+        return [(head_input, self._spread(found[0], valid, offset))], start
 
     def _spread(self, gradient: Tensor, valid: Tensor, offset: int = 0) -> Tensor:
         """(batch, seq, hidden) -> (targets, batch, seq, hidden): each target keeps the row at its own position."""
@@ -180,25 +215,3 @@ class _Graph:
         at = (self.positions - offset).T  # (targets, batch)
         spread[slot, row, at] = gradient[row, at] * valid.T[..., None]
         return spread
-
-    def _query_gradients(self, cut: CutAttention, d_output: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the last attention's query, key and value: one query per target, so a few small products."""
-        batch, targets = self.positions.shape
-        query, key, value = cut.query.detach(), cut.key.detach(), cut.value.detach()
-        at = self.positions[:, None, :, None].expand(batch, query.shape[1], targets, query.shape[3])
-        grad = d_output.gather(2, at) * valid[:, None, :, None]  # (batch, heads, targets, head)
-        own = query.gather(2, at)
-        mask = cut.mask
-        if mask is not None:
-            seq = key.shape[2]
-            mask = mask.expand(batch, query.shape[1], seq, seq)
-            mask = mask.gather(2, self.positions[:, None, :, None].expand(-1, query.shape[1], -1, seq))
-        probs = attention_probs(own, key, mask, cut.scale)  # (batch, heads, targets, seq)
-        d_probs = grad @ value.transpose(-1, -2)
-        d_scores = probs * (d_probs - (probs * d_probs).sum(-1, keepdim=True)) * cut.scale
-        slot, row = torch.arange(targets, device=query.device)[:, None], torch.arange(batch, device=query.device)
-        d_query = query.new_zeros(targets, *query.shape)
-        d_query[slot, row, :, self.positions.T] = (d_scores @ key).permute(2, 0, 1, 3)
-        d_key = d_scores.permute(2, 0, 1, 3)[..., None] * own.permute(2, 0, 1, 3)[:, :, :, None]
-        d_value = probs.permute(2, 0, 1, 3)[..., None] * grad.permute(2, 0, 1, 3)[:, :, :, None]
-        return d_query, d_key, d_value
