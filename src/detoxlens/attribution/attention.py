@@ -71,9 +71,7 @@ class Attention:
         return self._regrouped((d_query, d_key, d_value))
 
     def _regrouped(self, gradients: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-        return [
-            g if n == 1 else g.unflatten(2, (-1, n)).sum(3) for g, n in zip(gradients, self.repeats, strict=True)
-        ]
+        return [g if n == 1 else g.unflatten(2, (-1, n)).sum(3) for g, n in zip(gradients, self.repeats, strict=True)]
 
 
 def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> Tensor:

@@ -22,7 +22,7 @@ Tracks = Callable[[object], bool]
 
 
 class Taped(Protocol):
-    """How gradients pass: `vjp(gradient, owned)` gives one per input; where `owned`, it may use the gradient's memory."""
+    """How gradients pass: `vjp(gradient, owned)` gives one per input, in the memory of its own where `owned`."""
 
     inputs: Sequence[Tensor]
     vjp: Callable[[Tensor, bool], Sequence[Tensor]]

@@ -1,8 +1,8 @@
 """A tape of one forward that can be walked backward with many gradients at once.
 
-`torch.autograd.grad(..., is_grads_batched=True)` also pushes many gradients through one graph, but loops over them where
-an operation has no batching rule, and copies wherever axes move. `Tape` watches the operations of a forward instead and
-keeps, for each that depends on the input, how gradients of shape (targets, ...) go through it (`rules.py`).
+`torch.autograd.grad(..., is_grads_batched=True)` pushes many gradients through one graph too, but loops over them where
+an operation has no batching rule, and copies wherever axes move. `Tape` watches the operations of a forward instead,
+and keeps, for each that depends on the input, how gradients of shape (targets, ...) go through it (`rules.py`).
 
 Views need no rule: a result that shares its input's memory has as its gradient the same view of the gradient. So the
 queries, keys and values of one projection, split and rotated, write into one buffer in the projection's own layout.
@@ -10,7 +10,6 @@ queries, keys and values of one projection, split and rotated, write into one bu
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +49,8 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func.__name__ == "__get__":  # shape, dtype, device, ...
+            return func(*args, **kwargs)
         tracked = [x for x in _tensors((*args, *kwargs.values())) if self.tracks(x)]
         if not tracked:
             return func(*args, **kwargs)
@@ -107,10 +108,10 @@ class Tape(TorchFunctionMode):
             if held is None:
                 continue
             found = operation.taped.vjp(held.value, held.owned)
-            uses = Counter(_address(g) for g in found)
+            shared = None if held.owned else _address(held.value)
             for x, gradient in zip(operation.taped.inputs, found, strict=True):
                 at = _address(gradient)
-                gradients.add(x, gradient, owned=uses[at] == 1 and (held.owned or at != _address(held.value)))
+                gradients.add(x, gradient, owned=at != shared and sum(_address(g) == at for g in found) == 1)
         return gradients
 
 
@@ -127,50 +128,102 @@ class Gradients:
     def __init__(self, bases: dict[int, Tensor]) -> None:
         self._bases = bases
         self._held: dict[int, _Held] = {}
-
-    def pop(self, x: Tensor) -> _Held | None:
-        """What was added for a tensor that is no view, taken out; None where nothing was."""
-        return self._held.pop(_address(x), None)
-
-    def of(self, x: Tensor) -> Tensor | None:
-        """The sum so far for `x`, a tensor or a view of one: (targets, *x.shape); None where nothing was added."""
-        held = self._held.get(_address(x))
-        if held is None or _same_place(x, self._bases[_address(x)]):
-            return held and held.value
-        return self._view(self._laid_out(_address(x)), x)
+        self._parts: dict[int, list[Part]] = {}
+        """Views of a base with their gradients, not yet added to what is held for the base."""
 
     def add(self, x: Tensor, gradient: Tensor, *, owned: bool) -> None:
         """Adds the gradient of `x`, a tensor of the forward or a view of one."""
         at = _address(x)
-        base, held = self._bases[at], self._held.get(at)
-        if _same_place(x, base):
-            if held is None:
-                self._held[at] = _Held(gradient, owned)
-            elif held.owned:
-                held.value.add_(gradient)
-            else:
-                self._held[at] = _Held(gradient.add_(held.value) if owned else gradient + held.value, True)
+        held = self._held.get(at)
+        if not _same_place(x, self._bases[at]):
+            self._parts.setdefault(at, []).append((x, gradient))
+        elif held is None:
+            self._held[at] = _Held(gradient, owned)
+        elif held.owned:
+            held.value.add_(gradient)
+        else:
+            self._held[at] = _Held(gradient.add_(held.value) if owned else gradient + held.value, True)
+
+    def pop(self, x: Tensor) -> _Held | None:
+        """What was added for a tensor that is no view, taken out; None where nothing was."""
+        self._add_parts(x)
+        return self._held.pop(_address(x), None)
+
+    def of(self, x: Tensor) -> Tensor | None:
+        """The sum so far for `x`, a tensor or a view of one: (targets, *x.shape); None where nothing was added."""
+        self._add_parts(x)
+        held, base = self._held.get(_address(x)), self._bases[_address(x)]
+        if held is None or _same_place(x, base):
+            return held and held.value
+        return _part(_laid_out(held.value, base), x, base)
+
+    def _add_parts(self, x: Tensor) -> None:
+        at = _address(x)
+        parts, held, base = self._parts.pop(at, None), self._held.get(at), self._bases[at]
+        if parts is None:
             return
-        repeated = [axis for axis in range(x.ndim) if x.stride(axis) == 0 and x.shape[axis] > 1]
-        if repeated:
-            gradient = gradient.sum([axis + 1 for axis in repeated], keepdim=True)
-            x = x[tuple(slice(1) if axis in repeated else slice(None) for axis in range(x.ndim))]
+        parts = [_without_repeats(view, gradient) for view, gradient in parts]
+        covering, rest = [], parts
         if held is None:
-            self._held[at] = _Held(_like(base, gradient).zero_(), True)
-        self._view(self._laid_out(at), x).add_(gradient)
+            covering, rest = _covering(parts, base)
+        value = _empty(base, parts[0][1]) if held is None else _laid_out(held.value, base)
+        if held is None and not covering:
+            value.zero_()
+        for view, gradient in covering:
+            _part(value, view, base).copy_(gradient)
+        for view, gradient in rest:
+            _part(value, view, base).add_(gradient)
+        self._held[at] = _Held(value, True)
 
-    def _laid_out(self, at: int) -> Tensor:
-        """The gradient of a base, each target's part laid out in memory as the base is, and nobody else's."""
-        base, held = self._bases[at], self._held[at]
-        if not held.owned or held.value.stride()[1:] != base.stride():
-            held = self._held[at] = _Held(_like(base, held.value).copy_(held.value), True)
-        return held.value
 
-    def _view(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The part of a base's gradient that belongs to its view `x`."""
-        offset = x.storage_offset() - self._bases[_address(x)].storage_offset()
-        shape, strides = (gradient.shape[0], *x.shape), (gradient.stride(0), *x.stride())
-        return gradient.as_strided(shape, strides, offset)
+def _without_repeats(x: Tensor, gradient: Tensor) -> Part:
+    """An expanded view and its gradient, summed over the axes along which the same memory is seen again."""
+    repeated = [axis for axis in range(x.ndim) if x.stride(axis) == 0 and x.shape[axis] > 1]
+    if not repeated:
+        return x, gradient
+    once = tuple(slice(1) if axis in repeated else slice(None) for axis in range(x.ndim))
+    return x[once], gradient.sum([axis + 1 for axis in repeated], keepdim=True)
+
+
+Part = tuple[Tensor, Tensor]
+"""A view of a base, and its gradient."""
+
+
+def _covering(parts: Sequence[Part], base: Tensor) -> tuple[list[Part], list[Part]]:
+    """Parts whose views are slices along the last axis that cover all of `base` once, and the others.
+
+    The first list is empty where no such slices are found.
+    """
+    covering: list[Part] = []
+    rest: list[Part] = []
+    for part in sorted(parts, key=lambda part: (part[0].storage_offset(), -part[0].numel())):
+        view, last = part[0], covering[-1][0] if covering else None
+        fits = last is None or view.storage_offset() == last.storage_offset() + last.shape[-1]
+        (covering if fits else rest).append(part)
+    first = covering[0][0]
+    alike = all(v.shape[:-1] == first.shape[:-1] and v.stride() == first.stride() for v, _ in covering)
+    length = sum(view.shape[-1] for view, _ in covering)
+    if not alike or first.stride(-1) != 1 or first.shape[:-1].numel() * length != base.numel():
+        return [], list(parts)
+    whole = first.as_strided((*first.shape[:-1], length), first.stride())
+    return (covering, rest) if _is_dense(whole) else ([], list(parts))
+
+
+def _part(gradient: Tensor, x: Tensor, base: Tensor) -> Tensor:
+    """The part of a laid out gradient that belongs to `x`, a view of `base`."""
+    offset = x.storage_offset() - base.storage_offset()
+    return gradient.as_strided((gradient.shape[0], *x.shape), (gradient.stride(0), *x.stride()), offset)
+
+
+def _laid_out(gradient: Tensor, base: Tensor) -> Tensor:
+    """A copy of a gradient in which each target's part lies in memory as `base` does."""
+    return _empty(base, gradient).copy_(gradient)
+
+
+def _empty(base: Tensor, gradient: Tensor) -> Tensor:
+    targets = gradient.shape[0]
+    flat = gradient.new_empty(targets * base.numel())
+    return flat.as_strided((targets, *base.shape), (base.numel(), *base.stride()))
 
 
 def _address(x: Tensor) -> int:
@@ -183,14 +236,6 @@ def _same_place(x: Tensor, base: Tensor) -> bool:
 
 def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
-
-
-def _like(base: Tensor, gradient: Tensor) -> Tensor:
-    """An empty (targets, *base.shape) whose targets are each laid out as `base` is."""
-    targets = gradient.shape[0]
-    return gradient.new_empty(targets * base.numel()).as_strided(
-        (targets, *base.shape), (base.numel(), *base.stride())
-    )
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
