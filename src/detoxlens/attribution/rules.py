@@ -130,10 +130,9 @@ def layer_norm(tracks: Tracks, x: Tensor, shape, weight=None, bias=None, eps: fl
     y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
 
     def vjp(gradient: Tensor, owned: bool) -> list[Tensor]:
-        total = torch.empty_like(gradient, memory_format=torch.contiguous_format)
-        for g, into in zip(gradient, total, strict=True):  # a target at a time stays in the cache
-            into.copy_(_layer_norm_gradient(g, x, shape, mean, rstd, weight, bias, [True, False, False])[0])
-        return [total]
+        mask = [True, False, False]  # a target at a time stays in the cache
+        found = [_layer_norm_gradient(g, x, shape, mean, rstd, weight, bias, mask)[0] for g in gradient]
+        return [torch.stack(found)]
 
     return _one(y, [x], vjp)
 
