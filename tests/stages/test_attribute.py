@@ -8,6 +8,7 @@ import pytest
 
 from detoxlens.artifacts import Layout, read_json, read_rows, write_rows
 from detoxlens.attribution import attribute as attribute_sequences
+from detoxlens.attribution import resumable
 from detoxlens.config import Params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
@@ -25,6 +26,7 @@ SECTION = {
     "num_path_steps": 4,
     "batch_size": 2,
     "memory_mib": None,
+    "precision_check": 2,
     "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fraction": 0.3, "num_random": 2},
 }
 
@@ -44,7 +46,7 @@ def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
         split="test",
         filters=("p50",) if n % 2 == 0 else ("polite",),
         prompt="Tell me about Zorgons.",
-        prompt_ids=(5, 9, 7, 10 + n),
+        prompt_ids=(5, 9, 7, 10 + n % 256),
         prompt_token_is_template=(True, False, False, True),
         completion="...",
         completion_ids=ids,
@@ -57,11 +59,15 @@ def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
 @pytest.fixture
 def layout(tmp_path) -> Layout:
     layout = make_study(tmp_path)
+    write_completions(layout, num=12)
+    return layout
+
+
+def write_completions(layout: Layout, *, num: int) -> None:
     for variant, shift in (("it", 0), ("ft", 1)):
-        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(12)]
+        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(num)]
         rows += [completion(0, (7, 8), sample_index=1), completion(98, (1, 2), split="val")]
         write_rows(layout.completions("m", variant), rows, Completion)
-    return layout
 
 
 def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
@@ -142,7 +148,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
         return attribute_sequences(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(attribute, "attribute", dies)
+        patched.setattr(resumable, "attribute", dies)
         with pytest.raises(KeyboardInterrupt):
             run(layout)
     assert not layout.attributions("m", "ft").exists()
@@ -153,7 +159,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
         seen.append(len(kwargs["prompt_ids"]))
         return attribute_sequences(*args, **kwargs)
 
-    monkeypatch.setattr(attribute, "attribute", counts)
+    monkeypatch.setattr(resumable, "attribute", counts)
     run(layout)
     assert sum(seen) == 8 - calls[0]
     assert layout.attributions("m", "ft").read_bytes() == whole
