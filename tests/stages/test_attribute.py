@@ -125,6 +125,35 @@ def test_faithfulness_is_written_beside(layout):
     assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
 
 
+def test_a_model_in_bfloat16_says_how_far_it_is_from_float32(layout):
+    def bf16(**changes):
+        raw = params(**changes).raw
+        attribute.run(
+            layout.root,
+            Params(raw | {"models": {"m": raw["models"]["m"] | {"dtype": "bfloat16"}}}),
+            model="m",
+            variant="ft",
+        )
+        return read_json(layout.faithfulness("m", "ft"))
+
+    exact = [r for r in run(layout) if r.text_source == "own" and r.status == "ok" and r.prompt_id != VAL]
+    assert "precision" not in read_json(layout.faithfulness("m", "ft"))
+    found = bf16()["precision"]
+    short = [r for r in read_rows(layout.attributions("m", "ft"), Attribution) if r.text_source == "own"]
+    short = [r for r in short if r.status == "ok" and r.prompt_id != VAL]
+    assert (found["dtype"], found["num_sequences"], found["num_left_out"]) == ("bfloat16", len(exact), 0)
+    differences = [
+        abs(a - b)
+        for ours, theirs in zip(short, exact, strict=True)
+        for rows in zip(ours.scores, theirs.scores, strict=True)
+        for a, b in zip(*rows, strict=True)
+    ]
+    assert found["score"]["max"] == pytest.approx(max(differences), abs=1e-6)
+    assert 1e-4 < found["score"]["max"] < 0.1  # eight bits of mantissa
+    assert found["prompt_entropy_bits"]["max"] > 0 and found["token_prob"]["max"] > 0
+    assert "precision" not in bf16(precision_check=0)
+
+
 def test_validation_rows_are_the_same_bits_without_the_test_rows(layout):
     whole = [r for r in run(layout, batch_size=8) if r.prompt_id == VAL]
     for variant in ("it", "ft"):
