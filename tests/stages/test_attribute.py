@@ -118,6 +118,30 @@ def test_an_empty_completion_is_a_null_row(layout):
     assert all((r.status, r.scores, r.token_prob) == ("empty", None, None) for r in empty)
 
 
+def test_a_token_outside_the_vocabulary_is_told_with_its_prompt(layout):
+    path = layout.completions("m", "ft")
+    rows = [
+        dataclasses.replace(c, completion_ids=(7, 999)) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    with pytest.raises(UserError, match=f"prompt {VAL}, sample 0: completion token 1 is 999, outside the vocabulary"):
+        run(layout)
+
+
+def test_what_cannot_be_attributed_is_counted_by_its_status_and_spoils_no_neighbour(layout):
+    path = layout.completions("m", "ft")
+    good = run(layout, batch_size=8)
+    rows = [
+        dataclasses.replace(c, completion_ids=(7,) * 99) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    found = run(layout, batch_size=8)
+    assert {r.status for r in found if r.prompt_id == VAL and r.text_source == "own"} == {"too_long"}
+    assert [r for r in found if r.prompt_id != VAL] == [r for r in good if r.prompt_id != VAL]
+
+
 def test_faithfulness_is_written_beside(layout):
     run(layout)
     found = read_json(layout.faithfulness("m", "ft"))
