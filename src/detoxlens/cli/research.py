@@ -132,6 +132,17 @@ def bench_attribution(
     run_bench(Context.root, Context.root / Context.params_path, num_repetitions=repetitions, num_threads=num_threads)
 
 
+@bench_app.command("exactness")
+def bench_exactness(
+    texts: Annotated[int, typer.Option(min=1, help="Completions per trained variant.")] = 4,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+) -> None:
+    """Compare our scores with Inseq's on this project's trained adapters, in float64 and in float32."""
+    from detoxlens.bench.exactness import bench_exactness as run_bench
+
+    run_bench(Context.root, Context.root / Context.params_path, num_texts=texts, num_threads=num_threads)
+
+
 @sweep_app.callback()
 def sweep(
     context: typer.Context,
