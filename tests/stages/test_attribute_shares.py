@@ -71,11 +71,14 @@ def counting(monkeypatch) -> list[int]:
     return seen
 
 
-def test_shares_one_after_another_give_the_bytes_of_one_process(layout, monkeypatch):
+def test_shares_one_after_another_give_the_bytes_of_one_process(layout, monkeypatch, caplog):
+    caplog.set_level("INFO", "detoxlens.stages.attribute")
     run(layout)
     whole = outs(layout)
     run(layout, Share(1, 2))
     run(layout, Share(0, 2))
+    assert "share 1/2 is done; other shares have 4 completions left. Then the same command" in caplog.messages[0]
+    assert "share 0/2 is done, and so are all others: the same command without --share" in caplog.messages[1]
     assert not layout.attributions("m", "ft").exists()  # the run without a share writes the outs
     assert logs(layout) == {"batches.share-0-of-2.jsonl": 2, "batches.share-1-of-2.jsonl": 2}
     seen = counting(monkeypatch)

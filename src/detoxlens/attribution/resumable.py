@@ -42,12 +42,10 @@ def attribute_rows(
         share: attribute this share's batches only; None attributes all that are left.
 
     Returns:
-        One per row; None where it is another share's and not finished. Without a share none is.
+        One per row; None where it is another share's and not finished yet. Without a share none is.
     """
     plan = scratch.once("plan", lambda: _plan(network, rows, config))
-    found: dict[int, SequenceAttribution] = {}
-    for line in scratch.read_logs("batches"):
-        found.update(zip(plan[line["batch"]], map(_thawed, line["results"]), strict=True))
+    found = _finished(scratch, plan)
     mine = [number for number in range(len(plan)) if share is None or share.takes(number)]
     total = sum(len(plan[number]) for number in mine)
     left = [number for number in mine if plan[number][0] not in found]
@@ -69,7 +67,17 @@ def attribute_rows(
             log.append([{"batch": number, "results": [dataclasses.asdict(result) for result in results]}])
             found.update(zip(plan[number], results, strict=True))
             bar.advance(len(batch))
+    if share is not None:
+        found = _finished(scratch, plan)  # the others went on meanwhile
     return [found.get(i) for i in range(len(rows))]
+
+
+def _finished(scratch: Scratch, plan: Sequence[Sequence[int]]) -> dict[int, SequenceAttribution]:
+    """What is on disk, by row."""
+    found: dict[int, SequenceAttribution] = {}
+    for line in scratch.read_logs("batches"):
+        found.update(zip(plan[line["batch"]], map(_thawed, line["results"]), strict=True))
+    return found
 
 
 def _plan(network: nn.Module, rows: Sequence[Completion], config: AttributionConfig) -> list[list[int]]:

@@ -116,9 +116,13 @@ def _load(
 
 
 def _say_what_is_left(found: Sequence[SequenceAttribution | None], title: str, share: Share) -> None:
-    num_left = found.count(None)
-    rest = f"{num_left} completions are left to other shares" if num_left else "no completion is left"
-    log.info("%s: share %s is done, %s; the same command without --share (or dvc repro) ends it.", title, share, rest)
+    next_step = "the same command without --share, or dvc repro, writes the result"
+    if num_left := found.count(None):
+        log.info(
+            "%s: share %s is done; other shares have %d completions left. Then %s.", title, share, num_left, next_step
+        )
+    else:
+        log.info("%s: share %s is done, and so are all others: %s.", title, share, next_step)
 
 
 def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed: int, where: Path) -> list[Completion]:
