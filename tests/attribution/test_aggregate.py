@@ -55,3 +55,19 @@ def test_words_equal_inseqs_subword_aggregator():
 def test_region_mass_adds_up_to_one():
     found = region_mass([0.1, 0.2, 0.3, 0.15, 0.25], ["template", "user", "user", "template"])
     assert found == pytest.approx({"template": 0.25, "user": 0.5, "generated": 0.25})
+
+
+def test_regions_of_a_chat_tell_earlier_turns_from_the_last_one():
+    from detoxlens.config import TemplateConfig
+    from detoxlens.data.templates import encode_prompt
+    from detoxlens.models.tiny import train_tokenizer
+
+    tokenizer = train_tokenizer(["abc"], 256 + 8)
+    template = TemplateConfig(user="[{text}]", bot=">", reply="{text}", end=".", eos_after_reply=False)
+    chat = encode_prompt(tokenizer, template, ["a", "b", "c"])  # [a]> b .[c]>
+    assert chat.regions == (*["template"], "earlier", *["template"] * 2, "earlier", *["template"] * 2, "user",
+                            *["template"] * 2)  # fmt: skip
+    row = [0.04, 0.1, 0.03, 0.03, 0.2, 0.02, 0.02, 0.3, 0.01, 0.05, 0.2]
+    assert region_mass(row, chat.regions) == pytest.approx(
+        {"template": 0.2, "earlier": 0.3, "user": 0.3, "generated": 0.2}
+    )
