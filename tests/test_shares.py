@@ -1,7 +1,9 @@
 """Shares of the same work: which batches, which device, and what `--share` may say."""
 
 import pytest
+from typer.testing import CliRunner
 
+from detoxlens.cli import app
 from detoxlens.errors import UserError
 from detoxlens.shares import Share, parse_share
 
@@ -42,3 +44,16 @@ def test_a_share_that_is_none_is_told(text):
 def test_auto_without_a_launcher_is_told():
     with pytest.raises(UserError, match="no launcher has numbered this process"):
         parse_share("auto", {"RANK": "0"})
+
+
+def test_the_command_hands_the_share_on_and_runs_the_stage_untracked(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("detoxlens.run_stage.run_share", lambda *args, **named: calls.append((args, named)))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    arguments = ["--root", str(tmp_path), "attribute", "--model", "m", "--variant", "ft", "--share"]
+    assert CliRunner().invoke(app, [*arguments, "auto"]).exit_code == 0
+    (args, named), *_ = calls
+    assert args == (tmp_path, tmp_path / "params.yaml", "attribute")
+    assert named == {"model": "m", "variant": "ft", "share": Share(1, 4)}
+    assert isinstance(CliRunner().invoke(app, [*arguments, "4/4"]).exception, UserError)
