@@ -18,6 +18,7 @@ from detoxlens.errors import UserError
 from detoxlens.explain import terminal
 from detoxlens.explain.explanation import NO_TEMPLATE, Explanation, explain, find_checkpoint, find_template
 from detoxlens.explain.page import page
+from detoxlens.explain.words import by_words
 from detoxlens.models.config import GenerationConfig
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.records import ModelRef
@@ -255,3 +256,30 @@ def test_a_token_is_shown_on_one_line():
     assert terminal.shown("") == "∅"
     assert terminal.shown("a" * 30) == "a" * 11 + "…"
     assert isinstance(terminal._cell(0.5, [0.5], "ab"), Text)
+
+
+# words
+
+
+def test_words_sum_over_their_tokens_and_a_generated_one_keeps_its_share_on_itself():
+    tokens = dataclasses.replace(
+        EXAMPLE,
+        completion_pieces=(" la", "zy", "\n"),
+        completion_ids=(8, 9, 3),
+        scores=((0.5, 0.25, 0.25), (0.0, 0.4, 0.4, 0.2), (0.1, 0.2, 0.3, 0.3, 0.1)),
+        token_prob=(0.9, 0.5, 0.25),
+    )
+    found = by_words(tokens)
+    assert (found.prompt_pieces, found.completion_pieces) == (("<bot>", " Zorgons"), (" lazy", "\n"))
+    assert found.is_template == (True, False)
+    # lazy: the mean of (.5, .5, 0) and (0, .8, .2); the line break: (.1, .5, .4, 0)
+    assert found.scores[0] == pytest.approx((0.25, 0.65, 0.1))
+    assert found.scores[1] == pytest.approx((0.1, 0.5, 0.4, 0.0))
+    assert found.token_prob == pytest.approx((0.45, 0.25))
+    assert "2 prompt words, 2 generated" in found.summary()
+    assert "Zorgons" in printed(found) and "Per generated word" in page(found)
+
+
+def test_words_and_contrastive_do_not_go_together():
+    with pytest.raises(UserError, match="--words does not go with --target contrastive"):
+        by_words(dataclasses.replace(EXAMPLE, contrast_pieces=(" is", "!")))

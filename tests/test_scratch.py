@@ -149,6 +149,48 @@ def test_finish_deletes_this_key_and_stale_ones_but_not_one_in_use_nor_another_s
     assert (tmp_path / "scratch/rl@tiny-neox-rl/k").is_dir()
 
 
+def test_parts_work_side_by_side_and_the_whole_reads_their_logs(tmp_path):
+    with open_scratch(tmp_path, STAGE, "k", part="a") as a, open_scratch(tmp_path, STAGE, "k", part="b") as b:
+        a.log("rows").append([{"i": 0}])
+        b.log("rows").append([{"i": 1}])
+        with b.log("rows").path.open("ab") as file:
+            file.write(b'{"i": 2, "te')  # b is in the middle of a line when a looks
+        assert a.read_logs("rows") == [{"i": 0}, {"i": 1}]
+        assert b.log("rows").path.read_bytes().endswith(b"te")
+        with pytest.raises(UserError, match=r"generate@tiny-neox-it \(a\) is already running"):
+            open_scratch(tmp_path, STAGE, "k", part="a").__enter__()
+        with pytest.raises(UserError, match=r"generate@tiny-neox-it \(a\) is already running"):
+            open_scratch(tmp_path, STAGE, "k").__enter__()
+    with open_scratch(tmp_path, STAGE, "k") as whole:
+        whole.log("rows").append([{"i": 3}])
+        assert whole.read_logs("rows") == [{"i": 0}, {"i": 1}, {"i": 3}]
+        whole.finish()
+    assert list((tmp_path / "scratch" / STAGE).iterdir()) == []
+
+
+def test_a_part_is_refused_while_the_whole_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
+    with (
+        open_scratch(tmp_path, STAGE, "k"),
+        pytest.raises(UserError, match=f"{STAGE} is already running"),
+        open_scratch(tmp_path, STAGE, "k", part="a"),
+    ):
+        pass
+
+
+def test_finish_leaves_another_key_alone_while_a_part_of_it_is_at_work(tmp_path):
+    with open_scratch(tmp_path, STAGE, "busy", part="a") as part:
+        with open_scratch(tmp_path, STAGE, "k") as scratch:
+            scratch.finish()
+        assert part.path.is_dir()
+
+
+def test_what_is_made_once_is_the_same_for_all(tmp_path):
+    with open_scratch(tmp_path, STAGE, "k", part="a") as a, open_scratch(tmp_path, STAGE, "k", part="b") as b:
+        assert a.once("plan", lambda: [[0, 1], [2]]) == [[0, 1], [2]]
+        assert b.once("plan", lambda: [[2], [0, 1]]) == [[0, 1], [2]]
+
+
 def test_stages_whose_names_hold_slashes_do_not_nest(tmp_path):
     with open_scratch(tmp_path, "rl/tiny-neox/rl", "k") as inner:
         inner.log("rows").append([{"i": 0}])

@@ -12,6 +12,7 @@ from detoxlens.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
 from detoxlens.records import Completion, Score
+from detoxlens.shares import Share
 
 if TYPE_CHECKING:
     from detoxlens.tracking import Store
@@ -95,13 +96,7 @@ def run_stage(
         variant: key of `variants`, for the stages that take one.
         track: record the execution in MLflow, and after `report` write one comparable run per (model, variant).
     """
-    params = load_params(params_path)
-    check_params(params)
-    os.environ.setdefault("OMP_NUM_THREADS", str(params.run.num_threads))  # read when torch loads
-    if model is not None:
-        params.model(model)
-    if variant is not None:
-        params.variant(variant)
+    params = _checked_params(params_path, model, variant)
     if not track:
         _run(root, params, name, model, variant)
         return
@@ -123,6 +118,21 @@ def run_stage(
             stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
     if name == "report":
         publish_runs(root, params, store)
+
+
+def run_share(root: Path, params_path: Path, name: str, *, model: str, variant: str, share: Share) -> None:
+    """Runs one share of a stage's work. MLflow hears of the run that puts the shares together, not of the shares.
+
+    Args:
+        root: repository root.
+        params_path: params.yaml.
+        name: a stage whose `run` takes a share.
+        model: key of `models`.
+        variant: key of `variants`.
+        share: which of how many.
+    """
+    stage = importlib.import_module(f"detoxlens.stages.{name}")
+    stage.run(root, _checked_params(params_path, model, variant), model=model, variant=variant, share=share)
 
 
 def stage_params(params: Params, name: str, model: str | None, variant: str | None) -> dict[str, Any]:
@@ -196,6 +206,18 @@ def completions_table(layout: Layout, model: str, variant: str) -> dict[str, lis
         of = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.scorer == scorer}
         table[f"toxicity_{scorer}"] = [of.get((c.prompt_id, c.sample_index)) for c in completions]
     return table
+
+
+def _checked_params(params_path: Path, model: str | None, variant: str | None) -> Params:
+    """All of params.yaml, `model` and `variant` known in it, and torch told how many threads it may use."""
+    params = load_params(params_path)
+    check_params(params)
+    os.environ.setdefault("OMP_NUM_THREADS", str(params.run.num_threads))  # read when torch loads
+    if model is not None:
+        params.model(model)
+    if variant is not None:
+        params.variant(variant)
+    return params
 
 
 def _run(root: Path, params: Params, name: str, model: str | None, variant: str | None) -> None:

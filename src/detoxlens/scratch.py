@@ -10,6 +10,9 @@ and is moved into the out when complete. The key covers everything that decides 
         log.append(rows)                # on disk when it returns
         publish(scratch.path / "completions.parquet", layout.completions(model, variant))
         scratch.finish()
+
+Several processes may do parts of the work: each opens the folder under the name of its part and writes logs of its own;
+the process that opens it as a whole reads them all, does what is left, and finishes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ from filelock import FileLock, Timeout
 
 from detoxlens.errors import UserError, full_disk_told
 
+WAIT_SECONDS = 10.0
+"""How long a part waits for a lock that other parts hold for an instant."""
 PACKAGES = ("torch", "transformers", "peft", "trl")
 """The packages whose version decides the bytes of a result."""
 
@@ -74,8 +79,12 @@ class LineLog:
     def __init__(self, path: Path):
         self.path = path
 
-    def read(self) -> list[dict[str, Any]]:
-        """All whole rows, oldest first. What follows the last whole row is cut off the file."""
+    def read(self, *, mend: bool = True) -> list[dict[str, Any]]:
+        """All whole rows, oldest first.
+
+        Args:
+            mend: cut what follows the last whole row off the file; False for a file that another process may be at.
+        """
         rows: list[dict[str, Any]] = []
         whole = 0
         data = self.path.read_bytes() if self.path.exists() else b""
@@ -85,7 +94,7 @@ class LineLog:
                 break
             rows.append(row)
             whole += len(line)
-        if whole < len(data):
+        if mend and whole < len(data):
             os.truncate(self.path, whole)
         return rows
 
@@ -132,14 +141,32 @@ def _end_of_last_line(path: Path) -> int:
 class Scratch:
     """The folder of one stage and key while this process holds its lock; made by `open_scratch`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, part: str | None = None):
         self.path = path
         """Free for any file of the stage; kept until `finish`."""
+        self.part = part
+        """What this process does of the work; None is all that is left of it."""
         self.finished = False
 
     def log(self, name: str) -> LineLog:
-        """The log called `name`; each name is a file of its own."""
-        return LineLog(self.path / f"{name}.jsonl")
+        """This process's log called `name`; each name, and each part, is a file of its own."""
+        return LineLog(self.path / (f"{name}.jsonl" if self.part is None else f"{name}.{self.part}.jsonl"))
+
+    def read_logs(self, name: str) -> list[dict[str, Any]]:
+        """The rows of the logs called `name`, this process's own and those of all parts."""
+        own = self.log(name).path
+        paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}.*.jsonl")})
+        return [row for path in paths for row in LineLog(path).read(mend=self.part is None or path == own)]
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned, as JSON gives it back, to the first process that asked: the same for all parts."""
+        path = self.path / f"{name}.json"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(make()))
+                partial.rename(path)
+        return json.loads(path.read_text())
 
     def finish(self) -> None:
         """Deletes this folder and the stage's other keys that no process holds. Call when all outs are in place."""
@@ -151,38 +178,36 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def open_scratch(state: Path, stage: str, key: str) -> Iterator[Scratch]:
+def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) -> Iterator[Scratch]:
     """The scratch folder of (stage, key), found or made, locked for this process until the block ends.
 
     Args:
         state: the project's state folder (`Layout.state`).
         stage: the stage with its model and variant, e.g. `generate@tiny-neox-it`.
         key: from `scratch_key`.
+        part: the part of the work that this process does beside others; None is the whole, and needs the folder alone.
 
     Raises:
-        UserError: another process holds the folder, or the disk is full.
+        UserError: another process holds the folder or the part, or the disk is full.
     """
     path = state / "scratch" / quote(stage, safe="@") / key
-    lock = _lock_of(path)
-    with full_disk_told(path):
+    with full_disk_told(path), contextlib.ExitStack() as locks:
         path.mkdir(parents=True, exist_ok=True)
+        locks.enter_context(_held(stage, path, part))
+        if part is None:
+            for other in _parts_of(path):
+                locks.enter_context(_held(stage, path, other))
+        else:  # the whole looks for parts after it has its lock, and a part for the whole: one of them sees the other
+            with _held(stage, path, None, wait_seconds=WAIT_SECONDS):
+                pass
+        path.mkdir(exist_ok=True)  # an owner that finished between our mkdir and our lock has deleted it
+        _owner_file(path, part).write_text(str(os.getpid()))
+        scratch = Scratch(path, part)
         try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{stage} is already running on the same inputs and params, in process {_owner(path)} "
-                f"(lock: {lock.lock_file}). Wait for it, or stop that process and run the same command again: "
-                "what it has finished is kept."
-            ) from None
-        scratch = Scratch(path)
-        try:
-            path.mkdir(exist_ok=True)  # an owner that finished between our mkdir and our lock has deleted it
-            (path / "owner").write_text(str(os.getpid()))
             yield scratch
         finally:
             if scratch.finished:
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+                _remove_locks(path)
 
 
 def publish(source: Path, destination: Path) -> None:
@@ -247,27 +272,58 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _lock_of(path: Path) -> FileLock:
-    return FileLock(path.with_name(path.name + ".lock"), timeout=0)
+@contextlib.contextmanager
+def _held(stage: str, path: Path, part: str | None, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Holds the lock of the whole, or of a part."""
+    lock = _lock_of(path, part)
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise UserError(
+            f"{stage}{f' ({part})' if part else ''} is already running on the same inputs and params, in process "
+            f"{_owner(path, part)} (lock: {lock.lock_file}). Wait for it, or stop that process and run the same "
+            "command again: what it has finished is kept."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _owner(path: Path) -> str:
+def _lock_of(path: Path, part: str | None = None) -> FileLock:
+    return FileLock(path.with_name(f"{path.name}.lock" if part is None else f"{path.name}.{part}.lock"), timeout=0)
+
+
+def _parts_of(path: Path) -> list[str]:
+    """The parts that some process has, or had, a lock for."""
+    files = path.parent.glob(f"{path.name}.*.lock")
+    return sorted(file.name.removeprefix(f"{path.name}.").removesuffix(".lock") for file in files)
+
+
+def _remove_locks(path: Path) -> None:
+    for part in (None, *_parts_of(path)):
+        Path(_lock_of(path, part).lock_file).unlink(missing_ok=True)
+
+
+def _owner_file(path: Path, part: str | None) -> Path:
+    return path / ("owner" if part is None else f"owner.{part}")
+
+
+def _owner(path: Path, part: str | None) -> str:
     """The process id that the lock's holder has written, or `?` in the instant before it does."""
     try:
-        return (path / "owner").read_text()
+        return _owner_file(path, part).read_text()
     except FileNotFoundError:
         return "?"
 
 
 def _remove_if_idle(path: Path) -> None:
-    """Deletes the folder of another key unless a process holds it."""
-    lock = _lock_of(path)
-    try:
-        lock.acquire()
-    except Timeout:
-        return
-    try:
+    """Deletes the folder of another key unless a process holds it or a part of it."""
+    with contextlib.ExitStack() as locks:
+        try:
+            for part in (None, *_parts_of(path)):
+                locks.enter_context(_lock_of(path, part))
+        except Timeout:
+            return
         shutil.rmtree(path)
-        Path(lock.lock_file).unlink(missing_ok=True)
-    finally:
-        lock.release()
+        _remove_locks(path)

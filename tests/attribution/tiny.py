@@ -119,3 +119,27 @@ def max_difference(ours, theirs) -> float:
     """Largest absolute difference between two ragged tables of scores."""
     assert [len(r) for r in ours] == [len(r) for r in theirs]
     return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))
+
+
+def trained_lora(name: str):
+    """A trained model with a trained LoRA adapter, sure of itself as such are, and eight texts that it knows.
+
+    Returns:
+        (PeftModel in float32, texts (8, 12) as lists of token ids).
+    """
+    texts = torch.randint(2, VOCAB - 1, (8, 12), generator=torch.Generator().manual_seed(2))
+    base = tiny_model(name)
+    _fit(base, list(base.parameters()), texts.flip(0, 1), num_steps=60)
+    model = with_lora(base)
+    _fit(model, [p for n, p in model.named_parameters() if "lora_" in n], texts, num_steps=120)
+    return model, texts.tolist()
+
+
+def _fit(model, parameters, texts, *, num_steps: int) -> None:
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    for _ in range(num_steps):
+        logits = model(input_ids=texts).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

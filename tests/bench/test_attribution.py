@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # inseq's and captum's own
 ATTRIBUTION = {
     "method": "input_x_gradient", "target": "probability", "filters": ["p50"], "max_sequences": 5,
     "samples_per_prompt": 1, "mask_template": False, "num_path_steps": 5, "batch_size": "auto", "memory_mib": None,
+    "precision_check": 0,
     "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.5, "num_random": 1},
 }  # fmt: skip
 

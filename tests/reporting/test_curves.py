@@ -56,6 +56,17 @@ def trace(prompt_id: str, bits: list[float], text_source: str = "own") -> Trace:
     )
 
 
+def test_a_trace_tells_regions_apart_and_measures_the_divergence_from_it():
+    a = attribution([[0.5, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4]], 3, (True, False, True))
+    found = trace_of(a, mask_template=False, it_scores=[[0.5, 0.25, 0.25], [0.4, 0.3, 0.2, 0.1]])
+    assert found.regions["template"] == pytest.approx([0.75, 0.4])
+    assert found.regions["user"] == pytest.approx([0.25, 0.2])
+    assert found.regions["generated"] == pytest.approx([0.0, 0.4])
+    # .1 log2(1/4) + .2 log2(2/3) + .3 log2(3/2) + .4 log2(4) = -.2 - .11699 + .17549 + .8
+    assert found.divergence["kl"] == pytest.approx([0.0, 0.65850], abs=1e-5)
+    assert trace_of(a, mask_template=False).divergence == {}
+
+
 def tables(variant: str, traces: list[Trace], toxicity: dict[str, float | None]) -> VariantTables:
     return VariantTables(
         variant=variant, group=variant, completions=[completion(p) for p in toxicity],

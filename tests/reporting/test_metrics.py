@@ -1,5 +1,7 @@
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from detoxlens.records import Fluency
@@ -48,6 +50,36 @@ def test_entropy_shift_is_taken_token_by_token_on_the_text_of_it():
     ft = tables("ft", [trace("a", [2, 1], "it"), trace("b", [4], "it"), trace("a", [9, 9])], dict.fromkeys("ab", 0.1))
     shift = built(it, ft=ft)["ft"]["attribution"]["entropy_shift_bits"]
     assert (shift["absolute"]["value"], shift["signed"]["value"], shift["num_sequences"]) == (0.75, -0.25, 2)
+
+
+def test_regions_are_means_over_steps_then_over_sequences():
+    # template: a: (.2 + .4) / 2 = .3, b: .5 -> .4
+    shares = {"a": [[0.2, 0.4], [0.5, 0.3], [0.3, 0.3]], "b": [[0.5], [0.25], [0.25]]}
+    traces = [
+        dataclasses.replace(
+            trace(p, [1] * len(s[0])),
+            regions=dict(zip(("template", "user", "generated"), map(np.array, s), strict=True)),
+        )
+        for p, s in shares.items()
+    ]
+    found = built(tables("it", traces, {"a": 0.1, "b": 0.1}))["it"]["attribution"]
+    assert {name: of["value"] for name, of in found["region_share"].items()} == pytest.approx(
+        {"template": 0.4, "user": 0.325, "generated": 0.275}
+    )
+    assert "divergence_from_it_bits" not in found
+
+
+def test_divergence_is_taken_on_the_text_of_it_and_an_infinite_one_is_counted():
+    def forced(prompt_id, kl, js):
+        divergence = {"kl": np.array(kl), "jensen_shannon": np.array(js)}
+        return dataclasses.replace(trace(prompt_id, [1] * len(kl), "it"), divergence=divergence)
+
+    it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
+    ft = tables("ft", [forced("a", [0.2, 0.4], [0.1, 0.3]), forced("b", [math.inf], [0.8])], dict.fromkeys("ab", 0.1))
+    found = built(it, ft=ft)["ft"]["attribution"]["divergence_from_it_bits"]
+    assert found["kl"]["value"] == pytest.approx(0.3)
+    assert found["jensen_shannon"]["value"] == pytest.approx(0.5)
+    assert (found["num_sequences"], found["num_infinite_kl"]) == (2, 1)
 
 
 def test_groups_compare_toxic_with_other_completions():

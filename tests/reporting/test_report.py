@@ -29,6 +29,12 @@ FAITHFUL = {
     "comprehensiveness": {"attributed": 0.21, "random": 0.05, "difference": 0.16, "ci95": [0.1, 0.22]},
     "sufficiency": {"attributed": 0.3, "random": 0.4, "difference": -0.1, "ci95": [-0.2, 0.01]},
     "randomization": {"rank_correlation": 0.04, "ci95": [-0.1, 0.2], "num_sequences": 8},
+    "precision": {
+        "dtype": "bfloat16", "num_sequences": 7, "num_left_out": 1,
+        "score": {"max": 0.0123, "median": 0.00045, "mean": 0.0},
+        "prompt_entropy_bits": {"max": 0.0456, "median": 0.00789, "mean": -0.00321},
+        "token_prob": {"max": 0.0678, "median": 0.001, "mean": 0.0},
+    },
 }  # fmt: skip
 
 
@@ -123,8 +129,16 @@ def test_the_page_is_well_formed_and_needs_nothing_beside_it(written):
     assert (tags.open, tags.loads) == ([], [])
     assert "selector is grader" in page
     assert "0.160" in page and "Faithfulness" in page
+    cells = ("m", "ft", "bfloat16", "7", "0.0123", "0.00045", "0.0456", "0.00789", "−0.00321", "0.0678")
+    markdown = (written / "first/report.md").read_text(encoding="utf-8")
+    assert [c.strip() for c in _row_after("## Precision of the attributions", markdown).split("|")[1:-1]] == list(cells)
     assert "by second" in page
     assert "class='heatmap'" in page
+
+
+def _row_after(heading: str, markdown: str) -> str:
+    """The first row of the table under a heading."""
+    return [line for line in markdown.split(heading)[1].splitlines() if line.startswith("|")][2]
 
 
 def test_rude_text_is_behind_a_click(written):

@@ -8,6 +8,7 @@ import pytest
 
 from detoxlens.artifacts import Layout, read_json, read_rows, write_rows
 from detoxlens.attribution import attribute as attribute_sequences
+from detoxlens.attribution import resumable
 from detoxlens.config import Params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
@@ -25,6 +26,7 @@ SECTION = {
     "num_path_steps": 4,
     "batch_size": 2,
     "memory_mib": None,
+    "precision_check": 2,
     "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fraction": 0.3, "num_random": 2},
 }
 
@@ -44,7 +46,7 @@ def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
         split="test",
         filters=("p50",) if n % 2 == 0 else ("polite",),
         prompt="Tell me about Zorgons.",
-        prompt_ids=(5, 9, 7, 10 + n),
+        prompt_ids=(5, 9, 7, 10 + n % 256),
         prompt_token_is_template=(True, False, False, True),
         completion="...",
         completion_ids=ids,
@@ -57,11 +59,15 @@ def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
 @pytest.fixture
 def layout(tmp_path) -> Layout:
     layout = make_study(tmp_path)
+    write_completions(layout, num=12)
+    return layout
+
+
+def write_completions(layout: Layout, *, num: int) -> None:
     for variant, shift in (("it", 0), ("ft", 1)):
-        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(12)]
+        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(num)]
         rows += [completion(0, (7, 8), sample_index=1), completion(98, (1, 2), split="val")]
         write_rows(layout.completions("m", variant), rows, Completion)
-    return layout
 
 
 def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
@@ -112,11 +118,64 @@ def test_an_empty_completion_is_a_null_row(layout):
     assert all((r.status, r.scores, r.token_prob) == ("empty", None, None) for r in empty)
 
 
+def test_a_token_outside_the_vocabulary_is_told_with_its_prompt(layout):
+    path = layout.completions("m", "ft")
+    rows = [
+        dataclasses.replace(c, completion_ids=(7, 999)) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    with pytest.raises(UserError, match=f"prompt {VAL}, sample 0: completion token 1 is 999, outside the vocabulary"):
+        run(layout)
+
+
+def test_what_cannot_be_attributed_is_counted_by_its_status_and_spoils_no_neighbour(layout):
+    path = layout.completions("m", "ft")
+    good = run(layout, batch_size=8)
+    rows = [
+        dataclasses.replace(c, completion_ids=(7,) * 99) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    found = run(layout, batch_size=8)
+    assert {r.status for r in found if r.prompt_id == VAL and r.text_source == "own"} == {"too_long"}
+    assert [r for r in found if r.prompt_id != VAL] == [r for r in good if r.prompt_id != VAL]
+
+
 def test_faithfulness_is_written_beside(layout):
     run(layout)
     found = read_json(layout.faithfulness("m", "ft"))
     assert found["num_sequences"] == 2
     assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
+
+
+def test_a_model_in_bfloat16_says_how_far_it_is_from_float32(layout):
+    def bf16(**changes):
+        raw = params(**changes).raw
+        attribute.run(
+            layout.root,
+            Params(raw | {"models": {"m": raw["models"]["m"] | {"dtype": "bfloat16"}}}),
+            model="m",
+            variant="ft",
+        )
+        return read_json(layout.faithfulness("m", "ft"))
+
+    exact = [r for r in run(layout) if r.text_source == "own" and r.status == "ok" and r.prompt_id != VAL]
+    assert "precision" not in read_json(layout.faithfulness("m", "ft"))
+    found = bf16()["precision"]
+    short = [r for r in read_rows(layout.attributions("m", "ft"), Attribution) if r.text_source == "own"]
+    short = [r for r in short if r.status == "ok" and r.prompt_id != VAL]
+    assert (found["dtype"], found["num_sequences"], found["num_left_out"]) == ("bfloat16", len(exact), 0)
+    differences = [
+        abs(a - b)
+        for ours, theirs in zip(short, exact, strict=True)
+        for rows in zip(ours.scores, theirs.scores, strict=True)
+        for a, b in zip(*rows, strict=True)
+    ]
+    assert found["score"]["max"] == pytest.approx(max(differences), abs=1e-6)
+    assert 1e-4 < found["score"]["max"] < 0.1  # eight bits of mantissa
+    assert found["prompt_entropy_bits"]["max"] > 0 and found["token_prob"]["max"] > 0
+    assert "precision" not in bf16(precision_check=0)
 
 
 def test_validation_rows_are_the_same_bits_without_the_test_rows(layout):
@@ -142,7 +201,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
         return attribute_sequences(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(attribute, "attribute", dies)
+        patched.setattr(resumable, "attribute", dies)
         with pytest.raises(KeyboardInterrupt):
             run(layout)
     assert not layout.attributions("m", "ft").exists()
@@ -153,7 +212,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
         seen.append(len(kwargs["prompt_ids"]))
         return attribute_sequences(*args, **kwargs)
 
-    monkeypatch.setattr(attribute, "attribute", counts)
+    monkeypatch.setattr(resumable, "attribute", counts)
     run(layout)
     assert sum(seen) == 8 - calls[0]
     assert layout.attributions("m", "ft").read_bytes() == whole

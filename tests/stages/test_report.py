@@ -16,6 +16,7 @@ SECTIONS = {
     "attribution": {
         "method": "input_x_gradient", "target": "probability", "filters": ["p50"], "max_sequences": 10,
         "samples_per_prompt": 1, "mask_template": False, "num_path_steps": 2, "batch_size": "auto", "memory_mib": None,
+        "precision_check": 0,
         "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.2, "num_random": 1},
     },
     "report": {

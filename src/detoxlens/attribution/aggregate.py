@@ -29,8 +29,10 @@ def to_words(
 ) -> list[list[float]]:
     """Scores between words: summed over the subwords of an input word, averaged over those of a generated word.
 
-    Attribution to earlier subwords of the very word being generated is left out, and each row renormalised, so that
-    every row is over the words before it.
+    What the later subwords of a word owe to its earlier ones stays, as the word's attribution to itself: nothing is
+    dropped, and a row of scores that sums to 1 becomes rows that do. Inseq's SubwordAggregator keeps that cell too (it
+    takes one function, by default the largest, for both directions; sums over both are these times the generated
+    word's number of subwords).
 
     Args:
         scores: row t over prompt and generated prefix.
@@ -38,18 +40,16 @@ def to_words(
         completion_words: word number per generated token, from 0.
 
     Returns:
-        Row w over the prompt's words and then the w generated words before.
+        Row w over the prompt's words, the w generated words before, and generated word w itself.
     """
     num_prompt_words = prompt_words[-1] + 1
-    num_words = completion_words[-1] + 1
     columns = [*prompt_words, *(num_prompt_words + w for w in completion_words)]
-    sums = [[0.0] * (num_prompt_words + w) for w in range(num_words)]
+    words = [[0.0] * (num_prompt_words + w + 1) for w in range(completion_words[-1] + 1)]
     for t, row in enumerate(scores):
-        target = sums[completion_words[t]]
-        for column, score in zip(columns[: len(row)], row, strict=True):
-            if column < len(target):
-                target[column] += score
-    return [_shares(row) for row in sums]
+        word = completion_words[t]
+        for column, score in zip(columns, row, strict=False):  # a row ends before the token it is about
+            words[word][column] += score / completion_words.count(word)
+    return words
 
 
 def region_mass(row: Sequence[float], regions: Sequence[Hashable], *, generated: Hashable = "generated") -> dict:
@@ -65,8 +65,3 @@ def region_mass(row: Sequence[float], regions: Sequence[Hashable], *, generated:
     for label, score in zip(labels, row, strict=True):
         members.setdefault(label, []).append(score)
     return {label: math.fsum(scores) for label, scores in members.items()}
-
-
-def _shares(row: list[float]) -> list[float]:
-    total = math.fsum(row)
-    return [x / total for x in row] if total > 0.0 else row

@@ -41,6 +41,7 @@ def attribute(
     memory_mib: int | None = None,
     num_path_steps: int = 50,
     baseline_id: int | None = None,
+    names: Sequence[str] | None = None,
     on_batch: Callable[[list[tuple[int, SequenceAttribution]]], None] | None = None,
 ) -> list[SequenceAttribution]:
     """Attributes every generated token of every sequence, in the order given.
@@ -59,13 +60,21 @@ def attribute(
         baseline_id: Token that stands for "nothing here": its embedding is integrated gradients' baseline, and
             occlusion puts it in a token's place. None is the model's end-of-sequence token, or the zero vector where
             it has none.
+        names: What messages call each sequence; None is its number.
         on_batch: Called after each pass with the (index, result) pairs it finished, in the order of the plan.
 
     Raises:
         UserError: an unknown method or target, an empty prompt, a token outside the vocabulary, or a model whose
             attention cannot be differentiated; the message names the sequence.
     """
-    sequences = _checked(model, prompt_ids, completion_ids, method, target, contrast_ids, baseline_id, num_path_steps)
+    _check_settings(model, method, target, contrast_ids, baseline_id, num_path_steps)
+    if len(prompt_ids) != len(completion_ids):
+        raise UserError(f"{len(prompt_ids)} prompts but {len(completion_ids)} completions; give one of each.")
+    contrasts = [None] * len(prompt_ids) if contrast_ids is None else map(tuple, contrast_ids)
+    sequences = list(map(Job, map(tuple, prompt_ids), map(tuple, completion_ids), contrasts))
+    for i, sequence in enumerate(sequences):
+        name = f"sequence {i}" if names is None else names[i]
+        _check_sequence(name, sequence, model.get_input_embeddings().num_embeddings)
     results: dict[int, SequenceAttribution] = {}
     with differentiable(model) as prepared:
         make = InseqEngine if METHODS[method] == "inseq" else GradientEngine
@@ -154,7 +163,7 @@ def _eos_id(model: nn.Module) -> int | None:
     return ids[0] if isinstance(ids, list) else ids
 
 
-def _checked(model, prompt_ids, completion_ids, method, target, contrast_ids, baseline_id, num_path_steps) -> list[Job]:
+def _check_settings(model, method, target, contrast_ids, baseline_id, num_path_steps) -> None:
     if method not in METHODS:
         raise UserError(
             f"method={method!r} is not known.{did_you_mean(method, METHODS)} Allowed: {', '.join(METHODS)}."
@@ -167,24 +176,21 @@ def _checked(model, prompt_ids, completion_ids, method, target, contrast_ids, ba
         raise UserError(f"target={target!r}: contrast_ids go with target='contrastive', and only with it.")
     if num_path_steps < 1:
         raise UserError(f"num_path_steps={num_path_steps}: integrated gradients need at least 1.")
-    if len(prompt_ids) != len(completion_ids):
-        raise UserError(f"{len(prompt_ids)} prompts but {len(completion_ids)} completions; give one of each.")
     vocabulary = model.get_input_embeddings().num_embeddings
     if baseline_id is not None and not 0 <= baseline_id < vocabulary:
         raise UserError(f"baseline_id={baseline_id} is outside the vocabulary 0..{vocabulary - 1}.")
-    sequences = []
-    for i, (prompt, completion) in enumerate(zip(prompt_ids, completion_ids, strict=True)):
-        contrast = None if contrast_ids is None else tuple(contrast_ids[i])
-        if not prompt:
-            raise UserError(f"sequence {i}: the prompt is empty; the first generated token would follow nothing.")
-        for name, ids in (("prompt", prompt), ("completion", completion), ("contrast", contrast or ())):
-            if bad := [(at, t) for at, t in enumerate(ids) if not 0 <= t < vocabulary]:
-                at, t = bad[0]
-                raise UserError(
-                    f"sequence {i}: {name} token {at} is {t}, outside the vocabulary 0..{vocabulary - 1}; "
-                    "were these ids made by this model's tokenizer?"
-                )
-        if contrast is not None and len(contrast) != len(completion):
-            raise UserError(f"sequence {i}: {len(contrast)} contrast tokens for {len(completion)} generated tokens.")
-        sequences.append(Job(tuple(prompt), tuple(completion), contrast))
-    return sequences
+
+
+def _check_sequence(name: str, sequence: Job, vocabulary: int) -> None:
+    if not sequence.prompt:
+        raise UserError(f"{name}: the prompt is empty; the first generated token would follow nothing.")
+    contrast = sequence.contrast or ()
+    for what, ids in (("prompt", sequence.prompt), ("completion", sequence.completion), ("contrast", contrast)):
+        if bad := [(at, t) for at, t in enumerate(ids) if not 0 <= t < vocabulary]:
+            at, t = bad[0]
+            raise UserError(
+                f"{name}: {what} token {at} is {t}, outside the vocabulary 0..{vocabulary - 1}; "
+                "were these ids made by this model's tokenizer?"
+            )
+    if sequence.contrast is not None and len(contrast) != len(sequence.completion):
+        raise UserError(f"{name}: {len(contrast)} contrast tokens for {len(sequence.completion)} generated tokens.")

@@ -42,4 +42,7 @@ class AttributionConfig(Section):
     """Sequences per pass; `auto` goes by memory_mib."""
     memory_mib: int | None = Field(ge=1)
     """What the live gradients of one pass may take; null is 16 MiB on a CPU, half of the free memory elsewhere."""
+    precision_check: int = Field(ge=0)
+    """Sequences of a model whose dtype is not float32 that are attributed in float32 too, to report how far the two
+    are apart; 0 switches it off."""
     faithfulness: FaithfulnessConfig

@@ -213,5 +213,6 @@ def _probs(logits: Tensor, tokens: Tensor) -> list[list[float]]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """torch raises its own class on accelerators, a plain RuntimeError from the CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """torch raises its own class on accelerators, a plain RuntimeError from the CPU's allocator and from cuBLAS."""
+    words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)

@@ -28,12 +28,12 @@ def heatmap_html(
     """A `<table class="heatmap">`, one row per generated token.
 
     Args:
-        scores: row t over prompt and generated prefix, each summing to 1.
+        scores: row t over prompt and generated prefix, each summing to 1; of words, up to the word itself.
         prompt_pieces: text of each prompt token.
         completion_pieces: text of each generated token.
         token_prob: probability of each generated token, shown on hover.
     """
-    columns = [*prompt_pieces, *completion_pieces[:-1]]
+    columns = [*prompt_pieces, *completion_pieces][: max(map(len, scores))]
     assert len(scores) == len(completion_pieces)
     head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{shown(p)}</th>' for j, p in enumerate(columns))
     rows = []

@@ -38,6 +38,9 @@ def explain(
     target: Annotated[
         str, typer.Option(help="probability, log_probability, or contrastive (against the likeliest other token).")
     ] = "probability",
+    words: Annotated[
+        bool, typer.Option("--words", help="Show words: summed over a word's tokens, averaged over a generated word's.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write the heat map to this HTML file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores as Inseq's JSON, for its viewer.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest sample, in tokens.")] = 40,
@@ -56,6 +59,7 @@ def explain(
     from detoxlens.explain.explanation import NO_TEMPLATE, check_choices, explain, find_checkpoint, find_template
     from detoxlens.explain.page import page
     from detoxlens.explain.terminal import print_explanation
+    from detoxlens.explain.words import by_words
     from detoxlens.models.config import GenerationConfig
 
     check_choices(method=method, target=target, dtype=dtype, device=device, json=json, html=html)
@@ -88,11 +92,12 @@ def explain(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
-    print_explanation(found)
+    shown = by_words(found) if words else found
+    print_explanation(shown)
     if html is not None:
         from detoxlens.artifacts import write_text
 
-        write_text(html, page(found))
+        write_text(html, page(shown))
         typer.echo(f"Wrote {html}")
     if json is not None:
         from detoxlens.attribution.inseq_backend import write_inseq_json
@@ -130,6 +135,17 @@ def bench_attribution(
     from detoxlens.bench.attribution import bench_attribution as run_bench
 
     run_bench(Context.root, Context.root / Context.params_path, num_repetitions=repetitions, num_threads=num_threads)
+
+
+@bench_app.command("exactness")
+def bench_exactness(
+    texts: Annotated[int, typer.Option(min=1, help="Completions per trained variant.")] = 4,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+) -> None:
+    """Compare our scores with Inseq's on this project's trained adapters, in float64 and in float32."""
+    from detoxlens.bench.exactness import bench_exactness as run_bench
+
+    run_bench(Context.root, Context.root / Context.params_path, num_texts=texts, num_threads=num_threads)
 
 
 @sweep_app.callback()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
+import typer
+
 from detoxlens.cli.app import STAGES, Context, ModelOption, VariantOption, app
 
 
@@ -55,9 +60,26 @@ def score(model: ModelOption, variant: VariantOption) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def attribute(model: ModelOption, variant: VariantOption) -> None:
+def attribute(
+    model: ModelOption,
+    variant: VariantOption,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            help="Do one of several shares of the work, e.g. 0/4, or 'auto' under torchrun, accelerate or srun. The "
+            "same command without it puts the shares together and does what they left.",
+        ),
+    ] = None,
+) -> None:
     """Attribute every generated token to the prompt."""
-    _stage("attribute", model=model, variant=variant)
+    if share is None:
+        _stage("attribute", model=model, variant=variant)
+        return
+    from detoxlens.run_stage import run_share
+    from detoxlens.shares import parse_share
+
+    params = Context.root / Context.params_path
+    run_share(Context.root, params, "attribute", model=model, variant=variant, share=parse_share(share, os.environ))
 
 
 @app.command(rich_help_panel=STAGES)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from detoxlens.artifacts import read_json, read_model_ref
 from detoxlens.attribution import METHODS, entropy
@@ -55,10 +55,12 @@ class Explanation:
     """p(y_t | prompt, y_<t), 0..1."""
     contrast_pieces: tuple[str, ...] | None = None
     """Target `contrastive`: the model's likeliest other token at each step."""
+    unit: Literal["token", "word"] = "token"
+    """What a piece is; a row over words ends with the word's share on itself (`words.by_words`)."""
 
     @property
     def num_prompt(self) -> int:
-        return len(self.prompt_ids)
+        return len(self.prompt_pieces)
 
     def entropy_bits(self) -> list[float | None]:
         """Per generated token: entropy of the attribution over the prompt tokens, 0..log2(num_prompt)."""
@@ -74,7 +76,7 @@ class Explanation:
         share = entropy.mean_over_steps([entropy.normalized_prompt_entropy(r, self.num_prompt) for r in self.scores])
         dependence = entropy.mean_over_steps(self.dependence())
         parts = [
-            f"{self.num_prompt} prompt tokens, {len(self.scores)} generated",
+            f"{self.num_prompt} prompt {self.unit}s, {len(self.scores)} generated",
             "prompt entropy undefined" if bits is None else f"mean prompt entropy {bits:.2f} bits",
             None if share is None else f"{share:.2f} of its maximum",
             None if dependence is None else f"mean dependence on the prompt {dependence:.2f}",

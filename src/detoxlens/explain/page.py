@@ -35,17 +35,18 @@ def page(explanation: Explanation) -> str:
         token_prob=explanation.token_prob,
     )
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    unit = explanation.unit
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>detoxlens explain</title>'
-        f"<style>{_STYLE}{STYLE}</style></head><body>\n<h1>What each generated token drew on</h1>\n<dl>{listed}</dl>\n"
-        "<p>Rows are generated tokens, columns the tokens before them; the darkest cell of a row holds its largest "
-        f'share. Hover for values.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated token</h2>\n'
+        f"<style>{_STYLE}{STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n<dl>{listed}</dl>\n"
+        f"<p>Rows are generated {unit}s, columns the {unit}s before them; the darkest cell of a row holds its largest "
+        f'share. Hover for values.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated {unit}</h2>\n'
         f"{_measures(explanation)}\n</body></html>\n"
     )
 
 
 def _measures(explanation: Explanation) -> str:
-    heads = ["token", "probability", "prompt entropy, bits", "dependence on the prompt"]
+    heads = [explanation.unit, "probability", "prompt entropy, bits", "dependence on the prompt"]
     columns = [explanation.token_prob, explanation.entropy_bits(), explanation.dependence()]
     if explanation.contrast_pieces is not None:
         heads.append("instead of")

@@ -34,6 +34,9 @@ def definitions(study: Study, config: ReportConfig, missing: Missing) -> dict[st
         "Low: the model looks at few tokens of the prompt. Normalised: divided by the logarithm of the number of "
         "prompt tokens, since raw bits grow with length.",
         "Prompt dependence": "Share of the attribution that lies on the prompt.",
+        "KL, Jensen–Shannon": "Divergence, in bits, of a variant's attribution from that of `it` at each token of the "
+        "completions of `it`, over the prompt and what was generated before. Both are 0 where the two are the same. KL "
+        "has no upper end; Jensen–Shannon is symmetric and at most 1.",
         "|ΔH|": "Mean over tokens of the absolute difference in prompt entropy between a variant and `it`, both "
         "reading the completions of `it`: the same text, so only the model differs.",
         "Toxic and other groups": f"Toxicity above {config.toxic_group_threshold:g} against the rest, by the "

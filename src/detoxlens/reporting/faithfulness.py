@@ -1,4 +1,4 @@
-"""Do the attributions say what the model uses? The table of the tests in attribution/faithfulness.py."""
+"""Do the attributions say what the model uses? The tables of the tests in attribution/{faithfulness,precision}.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detoxlens.reporting.study import Study
-from detoxlens.reporting.tables import Table, estimate, plain_number
+from detoxlens.reporting.tables import DASH, Table, estimate, number, plain_number
 
 
 def faithfulness_table(study: Study) -> Table | None:
@@ -38,6 +38,45 @@ def faithfulness_table(study: Study) -> Table | None:
         ),
         rows=tuple(rows),
     )
+
+
+def precision_table(study: Study) -> Table | None:
+    """How far scores in a short number format are from float32; None when every model was in float32."""
+    rows = [
+        (model, variant, p["dtype"], str(p["num_sequences"]), *_difference(p["score"])[:2],
+         *_difference(p["prompt_entropy_bits"]), *_difference(p["token_prob"])[:1])
+        for model, variants in study.models.items()
+        for variant, tables in variants.items()
+        if (p := (tables.faithfulness or {}).get("precision"))
+    ]  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        title="Precision of the attributions",
+        caption="The same sequences attributed in float32 too: size of the difference in the scores and in the prompt "
+        "entropy of each generated token, and the entropy's mean difference with its sign, by which the means above "
+        "may be off; largest difference in the tokens' probabilities.",
+        header=(
+            "model",
+            "variant",
+            "dtype",
+            "sequences",
+            "score, max",
+            "score, median",
+            "entropy, bits: max",
+            "median",
+            "mean",
+            "probability, max",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _difference(found: Mapping[str, float] | None) -> tuple[str, str, str]:
+    """Largest, median and signed mean difference."""
+    if found is None:
+        return DASH, DASH, DASH
+    return number(found["max"], 4), number(found["median"], 5), number(found["mean"], 5, signed=True)
 
 
 def _deletion(found: Mapping[str, Any]) -> tuple[str, str]:

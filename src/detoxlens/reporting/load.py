@@ -54,8 +54,9 @@ def _load_model(
     layout: Layout, model: str, groups: Mapping[str, str], grader: str, mask_template: bool, config: ReportConfig
 ) -> dict[str, VariantTables]:
     shown = _shown_keys(layout, model, grader, config)
+    it = {(a.prompt_id, a.sample_index): a for a in read_rows(layout.attributions(model, "it"), Attribution)}
     return {
-        variant: _load_variant(layout, model, variant, group, grader, mask_template, shown)
+        variant: _load_variant(layout, model, variant, group, grader, mask_template, shown, it)
         for variant, group in groups.items()
     }
 
@@ -83,10 +84,20 @@ def _scores(layout: Layout, model: str, variant: str, grader: str) -> dict[str, 
 
 
 def _load_variant(
-    layout: Layout, model: str, variant: str, group: str, grader: str, mask_template: bool, shown: set[Key]
+    layout: Layout,
+    model: str,
+    variant: str,
+    group: str,
+    grader: str,
+    mask_template: bool,
+    shown: set[Key],
+    it: Mapping[Key, Attribution],
 ) -> VariantTables:
     attributions = read_rows(layout.attributions(model, variant), Attribution)
-    traces = [trace_of(a, mask_template=mask_template) for a in attributions]
+    traces = [
+        trace_of(a, mask_template=mask_template, it_scores=_it_scores(a, it) if variant != "it" else None)
+        for a in attributions
+    ]
     completions = read_rows(layout.completions(model, variant), Completion)
     test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     statuses = [a.status for a in attributions if a.text_source == "own" and (a.prompt_id, a.sample_index) in test]
@@ -108,3 +119,9 @@ def _load_variant(
         history=read_history(layout.adapter(model, variant)),
         faithfulness=read_json(faithfulness) if faithfulness.exists() else None,
     )
+
+
+def _it_scores(a: Attribution, it: Mapping[Key, Attribution]) -> Sequence[Sequence[float]] | None:
+    """The scores of `it` on the text that `a` is about, where that is the completion of `it`."""
+    theirs = it.get((a.prompt_id, a.sample_index)) if a.text_source == "it" else None
+    return theirs.scores if theirs is not None and theirs.completion_ids == a.completion_ids else None

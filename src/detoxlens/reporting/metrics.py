@@ -16,6 +16,7 @@ from detoxlens.evaluation.toxicity import Missing, Toxicity, summarize
 from detoxlens.records import Fluency, Score
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.curves import primary_traces, toxic_keys
+from detoxlens.reporting.prompt_use import divergence_metrics, region_metrics
 from detoxlens.reporting.study import MEASURES, Key, Study, Trace, VariantTables
 
 Json = dict[str, Any]
@@ -89,6 +90,10 @@ def _attribution(study: Study, tables: VariantTables, it: VariantTables, config:
     if tables is not it:
         found["groups_by_it"] = _group_means(study, tables, own, config, by=it)
     found["val"] = _prompt_use(tables, it, config, part="val")
+    found["region_share"] = region_metrics(own, config.bootstrap)
+    if tables is not it:
+        forced = primary_traces(tables, it, "it", config)
+        found["divergence_from_it_bits"] = divergence_metrics(forced, config.bootstrap)
     return found
 
 

@@ -20,9 +20,10 @@ from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.examples import Example, examples
-from detoxlens.reporting.faithfulness import faithfulness_table
+from detoxlens.reporting.faithfulness import faithfulness_table, precision_table
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.pictures import draw_pictures
+from detoxlens.reporting.prompt_use import divergence_table, region_table
 from detoxlens.reporting.reading import findings, truncated, warnings
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.tables import Table
@@ -115,7 +116,8 @@ def _tables(study: Study, metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
             *([seeds] if seeds else []),
         ],
         "attribution": [
-            tables.attribution_table(metrics), tables.shift_table(metrics), *([faithfulness] if faithfulness else []),
+            tables.attribution_table(metrics), region_table(metrics), tables.shift_table(metrics),
+            divergence_table(metrics), *(t for t in (faithfulness, precision_table(study)) if t),
         ],
         "fluency": [tables.fluency_table(metrics)],
         "details": [

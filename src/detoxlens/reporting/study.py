@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from detoxlens.attribution.aggregate import region_mass
+from detoxlens.attribution.divergence import jensen_shannon_bits, kl_bits
 from detoxlens.attribution.entropy import normalized_prompt_entropy, prompt_dependence, prompt_entropy_bits
 from detoxlens.records import Attribution, Completion, Fluency, Score
 
 MEASURES = {"prompt_entropy_bits": "bits", "prompt_entropy_normalized": "fraction", "prompt_dependence": "fraction"}
 """What is measured of an attribution at each generated token, and its unit."""
+
+REGIONS = ("template", "user", "generated")
+"""Where attribution can lie: the chat template, the user's text (an evaluation prompt is one turn: there are no earlier
+ones), what was generated before."""
+
+DIVERGENCES = {"kl": kl_bits, "jensen_shannon": jensen_shannon_bits}
+"""How far a variant's scores are from those of `it` on the same text, over all tokens before the one generated."""
 
 Key = tuple[str, int]
 """(prompt_id, sample_index): what all tables join on."""
@@ -27,6 +36,10 @@ class Trace:
     """`own` completion, or the `it` variant's."""
     values: Mapping[str, np.ndarray]
     """Per measure (generated tokens,), NaN where it is not defined."""
+    regions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Per region (generated tokens,): its share of the attribution, 0..1 (see `REGIONS`)."""
+    divergence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Per divergence (generated tokens,), in bits, from `it` on the same text (see `DIVERGENCES`)."""
 
     @property
     def num_tokens(self) -> int:
@@ -79,8 +92,16 @@ class Study:
     """What a reader must know about how this run was set up."""
 
 
-def trace_of(attribution: Attribution, *, mask_template: bool) -> Trace | None:
-    """The measures of one attribution; None when it has no scores."""
+def trace_of(
+    attribution: Attribution, *, mask_template: bool, it_scores: Sequence[Sequence[float]] | None = None
+) -> Trace | None:
+    """The measures of one attribution; None when it has no scores.
+
+    Args:
+        attribution: of one completion.
+        mask_template: leave the template's tokens out of entropy and dependence.
+        it_scores: those of `it` on the same tokens, to measure the divergence from.
+    """
     if attribution.scores is None:
         return None
     num_prompt = len(attribution.prompt_ids)
@@ -94,8 +115,15 @@ def trace_of(attribution: Attribution, *, mask_template: bool) -> Trace | None:
         name: np.array([_number(function(row, num_prompt, keep)) for row in attribution.scores])
         for name, function in measure.items()
     }
+    regions = ["template" if is_template else "user" for is_template in attribution.prompt_token_is_template]
+    masses = [region_mass(row, regions) for row in attribution.scores]
+    pairs = [] if it_scores is None else list(zip(attribution.scores, it_scores, strict=True))
     return Trace(
-        key=(attribution.prompt_id, attribution.sample_index), text_source=attribution.text_source, values=values
+        key=(attribution.prompt_id, attribution.sample_index),
+        text_source=attribution.text_source,
+        values=values,
+        regions={region: np.array([mass.get(region, 0.0) for mass in masses]) for region in REGIONS},
+        divergence={name: np.array([of(*pair) for pair in pairs]) for name, of in DIVERGENCES.items() if pairs},
     )
 
 

@@ -6,34 +6,40 @@
 Each variant is attributed on its own completions (`text_source: own`) and on those of `it` (`text_source: it`, forced
 decoding), on the same prompts: the report's test prompts, and the validation prompts that sweeps go by. For `it` the
 two texts are the same and are written under both names, so that rows of one text_source exist for every variant. A
-killed run goes on behind its last finished batch and gives the same bytes.
+killed run goes on behind its last finished batch and gives the same bytes; so do several processes with a share each.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from detoxlens.artifacts import Layout, read_json, read_model_ref, read_rows, write_json, write_rows
-from detoxlens.attribution.api import attribute, plan_batches
+from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.attribution.api import attribute
 from detoxlens.attribution.config import AttributionConfig
 from detoxlens.attribution.faithfulness import check_faithfulness
+from detoxlens.attribution.precision import precision_summary
 from detoxlens.attribution.result import SequenceAttribution
+from detoxlens.attribution.resumable import attribute_rows
 from detoxlens.config import Params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
-from detoxlens.progress import progress
 from detoxlens.records import Attribution, Completion
-from detoxlens.scratch import Scratch, open_scratch, publish, scratch_key
+from detoxlens.scratch import open_scratch, publish, scratch_key
 from detoxlens.seeding import derive_seed, fix_global_state
+from detoxlens.shares import Share
 
 if TYPE_CHECKING:
     from torch import nn
 
+log = logging.getLogger(__name__)
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+
+def run(root: Path, params: Params, *, model: str, variant: str, share: Share | None = None) -> None:
+    """Runs the stage; or a share of its batches, which wait in the scratch folder for a run without `share`."""
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("attribution", AttributionConfig, model=model, variant=variant)
     fix_global_state(run_config.seed, run_config.num_threads)
@@ -48,24 +54,22 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         inputs=[*paths.values(), layout.adapter(model, variant)],
         num_threads=run_config.num_threads,
     )
-    with open_scratch(layout.state, f"attribute@{model}-{variant}", key) as scratch:
+    title, part = f"attribute {model}/{variant}", None if share is None else f"share-{share.index}-of-{share.count}"
+    with open_scratch(layout.state, f"attribute@{model}-{variant}", key, part=part) as scratch:
         texts = {
             source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path)
             for source, path in paths.items()
         }
         if variant == "it":
             del texts["it"]  # the same rows; written twice below
-        network = load_model(
-            root,
-            read_model_ref(layout.adapter(model, variant)),
-            device=run_config.device,
-            dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
-        )
-        if hasattr(network, "merge_and_unload"):
-            network = network.merge_and_unload()  # one product per layer instead of three
         rows = [(source, row) for source, chosen in texts.items() for row in chosen]
-        found = attribute_rows(scratch, network, [row for _, row in rows], config, title=f"attribute {model}/{variant}")
+        completions = [row for _, row in rows]
+        network = _load(layout, params, model, variant, spec.dtype, share)
+        if share is not None:
+            found = attribute_rows(scratch, network, completions, config, title=f"{title} {share}", share=share)
+            _say_what_is_left(found, title, share)
+            return
+        found = attribute_rows(scratch, network, completions, config, title=title)
         table = [
             result.record(
                 prompt_id=row.prompt_id,
@@ -80,12 +84,45 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         own = [
             result for (source, row), result in zip(rows, found, strict=True) if source == "own" and row.split == "test"
         ]
+        checks = _faithfulness(network, own, config, seed=run_config.seed)
+        if spec.dtype != "float32" and config.precision_check:
+            del network  # before its float32 twin is loaded
+            checks["precision"] = _precision(_load(layout, params, model, variant, "float32"), own, config, spec.dtype)
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
-        write_json(built[1], _faithfulness(network, own, config, seed=run_config.seed))
+        write_json(built[1], checks)
         publish(built[0], layout.attributions(model, variant))
         publish(built[1], layout.faithfulness(model, variant))
         scratch.finish()
+
+
+def _load(
+    layout: Layout, params: Params, model: str, variant: str, dtype: str, share: Share | None = None
+) -> nn.Module:
+    """The variant's network, its adapter merged: one product per layer instead of three."""
+    device = params.run.device
+    if share is not None:
+        import torch
+
+        device = share.device(device, torch.cuda.device_count())
+    network = load_model(
+        layout.root,
+        read_model_ref(layout.adapter(model, variant)),
+        device=device,
+        dtype=dtype,
+        trust_remote_code=params.model(model).trust_remote_code,
+    )
+    return network.merge_and_unload() if hasattr(network, "merge_and_unload") else network
+
+
+def _say_what_is_left(found: Sequence[SequenceAttribution | None], title: str, share: Share) -> None:
+    next_step = "the same command without --share, or dvc repro, writes the result"
+    if num_left := found.count(None):
+        log.info(
+            "%s: share %s is done; other shares have %d completions left. Then %s.", title, share, num_left, next_step
+        )
+    else:
+        log.info("%s: share %s is done, and so are all others: %s.", title, share, next_step)
 
 
 def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed: int, where: Path) -> list[Completion]:
@@ -112,49 +149,6 @@ def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed
     return [c for c in completions if (c.split, c.prompt_id) in chosen and c.sample_index < config.samples_per_prompt]
 
 
-def attribute_rows(
-    scratch: Scratch, network: nn.Module, rows: Sequence[Completion], config: AttributionConfig, *, title: str
-) -> list[SequenceAttribution]:
-    """An attribution per row; what an earlier, killed run has finished is read from `scratch`, not made again."""
-    plan_file = scratch.path / "plan.json"
-    if not plan_file.exists():  # an accelerator's free memory, and with it `auto`, may differ on resuming
-        plan: list[list[int]] = []
-        for split in dict.fromkeys(row.split for row in rows):  # not mixed: a sweep has the validation prompts alone
-            members = [i for i, row in enumerate(rows) if row.split == split]
-            lengths = [(len(rows[i].prompt_ids), len(rows[i].completion_ids)) for i in members]
-            batches = plan_batches(network, lengths, batch_size=config.batch_size, memory_mib=config.memory_mib)
-            plan += [[members[k] for k in batch] for batch in batches]
-        write_json(plan_file, plan)
-    plan = read_json(plan_file)
-    log = scratch.log("batches")  # {"batch": number in the plan, "results": [fields of SequenceAttribution, ...]}
-    done = {line["batch"]: [_thawed(fields) for fields in line["results"]] for line in log.read()}
-    with progress(title, total=len(rows), unit="completions", num_done=sum(map(len, done.values()))) as bar:
-        for number, batch in enumerate(plan):
-            if number in done:
-                continue
-            done[number] = attribute(
-                network,
-                prompt_ids=[rows[i].prompt_ids for i in batch],
-                completion_ids=[rows[i].completion_ids for i in batch],
-                method=config.method,
-                target=config.target,
-                batch_size=len(batch),
-                num_path_steps=config.num_path_steps,
-            )
-            log.append([{"batch": number, "results": [dataclasses.asdict(result) for result in done[number]]}])
-            bar.advance(len(batch))
-    found = {i: result for number, batch in enumerate(plan) for i, result in zip(batch, done[number], strict=True)}
-    return [found[i] for i in range(len(rows))]
-
-
-def _thawed(fields: dict[str, Any]) -> SequenceAttribution:
-    """The result again, from what JSON made of it."""
-    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    if fields["scores"] is not None:
-        tuples["scores"] = tuple(map(tuple, fields["scores"]))
-    return SequenceAttribution(**(fields | tuples))
-
-
 def _faithfulness(
     network: nn.Module, own: Sequence[SequenceAttribution], config: AttributionConfig, *, seed: int
 ) -> dict[str, object]:
@@ -168,3 +162,19 @@ def _faithfulness(
         num_random=test.num_random,
         seed=derive_seed(seed, "faithfulness"),
     ).summary()
+
+
+def _precision(
+    network: nn.Module, own: Sequence[SequenceAttribution], config: AttributionConfig, dtype: str
+) -> dict[str, object]:
+    """How far the scores in `dtype` are from those of the same network in float32."""
+    sample = [a for a in own if a.scores is not None][: config.precision_check]
+    exact = attribute(
+        network,
+        prompt_ids=[a.prompt_ids for a in sample],
+        completion_ids=[a.completion_ids for a in sample],
+        method=config.method,
+        target=config.target,
+        num_path_steps=config.num_path_steps,
+    )
+    return precision_summary(sample, exact, dtype=dtype)
