@@ -135,6 +135,21 @@ def test_a_last_layer_that_mixes_positions_by_other_means_is_noticed():
     assert max_difference(ours.scores, loop(model, PROMPTS[0], COMPLETIONS[0])) < 1e-7
 
 
+def test_a_model_that_changes_an_activation_in_place_goes_through_autograd():
+    """The tape cannot follow it (`test_tape.py`); torch's own graph can."""
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+
+    def change(module, args, out):
+        double = out * 2
+        shifted = double + 1
+        return double.add_(shifted)
+
+    model.gpt_neox.layers[0].mlp.register_forward_hook(change)
+    found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+    for a, prompt, completion in zip(found, PROMPTS, COMPLETIONS, strict=True):
+        assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
+
+
 def test_a_slot_without_a_target_and_what_lies_behind_a_target_have_zero_gradient():
     model = tiny_model("llama")
     embeddings = model.get_input_embeddings()(torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]]))

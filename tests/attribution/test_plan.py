@@ -25,8 +25,10 @@ def test_a_pass_keeps_to_the_memory_limit_but_a_single_sequence_is_always_let_th
 
 
 def test_chunks_of_a_sequence_are_equally_long_and_bounded():
-    assert targets_per_chunk(148, 85) == 15  # sqrt(2 * 148) = 17, at most 16: six chunks, the last of ten
-    assert targets_per_chunk(55, 25) == 9  # sqrt(110) = 10.5 -> 10: three chunks of 9, 9, 7
+    assert targets_per_chunk(148, 85) == 22  # sqrt(3.2 * 148) = 21.8 -> 22: four chunks, the last of 19
+    assert targets_per_chunk(55, 25) == 13  # sqrt(3.2 * 55) = 13.3 -> 13: two chunks of 13 and 12
     assert targets_per_chunk(55, 3) == 3
     assert targets_per_chunk(5, 0) == 1
-    assert targets_per_chunk(100_000, 1000) <= MAX_TARGETS
+    assert targets_per_chunk(2048, 1000) == 16  # of 32,768 pairs
+    assert targets_per_chunk(100_000, 1000) == 1
+    assert targets_per_chunk(500, 10**6) == MAX_TARGETS

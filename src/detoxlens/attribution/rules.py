@@ -57,7 +57,9 @@ def scaled(gradient: Tensor, owned: bool, factor: Tensor | float) -> Tensor:
     return gradient.mul_(factor) if owned else gradient * factor
 
 
-def linear(tracks: Tracks, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result:
+def linear(tracks: Tracks, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result | None:
+    if tracks(weight) or tracks(bias):
+        return None
     return _one(F.linear(x, weight, bias), [x], lambda g, _: [torch.matmul(g, weight)])
 
 
@@ -125,7 +127,7 @@ def pointwise(function: Callable[..., Tensor]) -> Callable[..., Result | None]:
 
 
 def layer_norm(tracks: Tracks, x: Tensor, shape, weight=None, bias=None, eps: float = 1e-5) -> Result | None:
-    if len(shape) != 1:
+    if len(shape) != 1 or tracks(weight) or tracks(bias):
         return None
     y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
 

@@ -110,6 +110,8 @@ class Tape(TorchFunctionMode):
             found = operation.taped.vjp(held.value, held.owned)
             shared = None if held.owned else _address(held.value)
             for x, gradient in zip(operation.taped.inputs, found, strict=True):
+                if not self.tracks(x):
+                    continue
                 at = _address(gradient)
                 gradients.add(x, gradient, owned=at != shared and sum(_address(g) == at for g in found) == 1)
         return gradients

@@ -30,6 +30,7 @@ from detoxlens.bench.cases import Case, demo_case, gpu_case, gpu_cases, neox_256
 from detoxlens.bench.floor import Floor, Rates, Work, best_seconds, count, floor, measure_rates, timed
 from detoxlens.bench.hardware import hardware, in_words
 from detoxlens.config import load_params
+from detoxlens.seeding import use_threads
 
 FLOOR_AIM = 1.3
 """Times the arithmetic floor that is aimed at."""
@@ -78,7 +79,7 @@ def bench_attribution(root: Path, params_path: Path, *, num_repetitions: int, nu
         num_repetitions: pairs of measurements per case.
         num_threads: torch's threads, for both.
     """
-    torch.set_num_threads(num_threads)
+    use_threads(num_threads)
     found = hardware() | {"num_threads": num_threads}
     console = Console(highlight=False)
     console.print(f"{in_words(found)}; {num_threads} threads")

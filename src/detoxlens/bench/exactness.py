@@ -30,6 +30,7 @@ from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
 from detoxlens.records import Completion
+from detoxlens.seeding import use_threads
 from detoxlens.stages.attribute import choose
 
 METHODS = ("input_x_gradient", "saliency", "integrated_gradients")
@@ -69,7 +70,7 @@ def bench_exactness(root: Path, params_path: Path, *, num_texts: int, num_thread
     Raises:
         UserError: there is no trained variant with completions.
     """
-    torch.set_num_threads(num_threads)
+    use_threads(num_threads)
     params, layout, console = load_params(params_path), Layout(root), Console(highlight=False)
     found: list[Exactness] = []
     for model in params.run.models:
