@@ -1,6 +1,6 @@
 """Checkpoints of a PPO run: kill it at any moment, start it again, and it ends with the same bytes.
 
-    <folder>/checkpoint-000010/  adapter.safetensors  value_head.safetensors  best_adapter.safetensors  trainer.pt
+    <folder>/checkpoint-000010/  adapter.safetensors  value_function.safetensors  best_adapter.safetensors  trainer.pt
 
 A checkpoint is written beside its final name and renamed once complete. PPO's own draws are functions of (seed, step),
 and the learning rate is one of the step, so neither has a state to save; the global generators are saved for the sake
@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detoxlens.errors import UserError
-from detoxlens.models.value_head import ValueHead
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.validation import Validation
+from detoxlens.rl.value_function import ValueFunction
 
 PREFIX = "checkpoint-"
 
@@ -44,6 +44,11 @@ class TrainingState:
     """Weights of the kept adapter, on CPU; empty without validation."""
     stop_reason: str | None
     """Why training ended before its last step."""
+
+    def keep_if_best(self, verdict: Validation, model: PeftModel, *, kl_budget: float) -> None:
+        """Makes the model's adapter, which `verdict` is about, the kept one if it beats the one kept so far."""
+        if self.best is None or verdict.beats(self.best, kl_budget=kl_budget):
+            self.best, self.best_adapter = verdict, adapter_state(model)
 
 
 def adapter_state(model: PeftModel) -> dict[str, Tensor]:
@@ -64,7 +69,7 @@ def save_checkpoint(
     state: TrainingState,
     *,
     model: PeftModel,
-    value_head: ValueHead,
+    value_function: ValueFunction,
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> None:
@@ -74,7 +79,7 @@ def save_checkpoint(
         folder: where checkpoints lie; made if missing.
         state: as it is after `state.step` steps.
         model: its trainable weights are written.
-        value_head: written.
+        value_function: its weights are written.
         optimizer: its state is written.
         fingerprint: of config, seed and data; a checkpoint is only read back into the same.
     """
@@ -84,7 +89,7 @@ def save_checkpoint(
         shutil.rmtree(leftover)
     partial.mkdir(parents=True)
     save_file(adapter_state(model), partial / "adapter.safetensors")
-    save_file({k: v.cpu() for k, v in value_head.state_dict().items()}, partial / "value_head.safetensors")
+    save_file(value_function.state(), partial / "value_function.safetensors")
     save_file(state.best_adapter, partial / "best_adapter.safetensors")
     plain = {
         "step": state.step,
@@ -109,11 +114,11 @@ def load_checkpoint(
     folder: Path,
     *,
     model: PeftModel,
-    value_head: ValueHead,
+    value_function: ValueFunction,
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> TrainingState | None:
-    """Restores the newest checkpoint into model, value head, optimizer and global generators; None if there is none.
+    """Restores the newest checkpoint into model, value function, optimizer and generators; None if there is none.
 
     Raises:
         UserError: the checkpoint was made with other settings, another seed or other prompts.
@@ -129,7 +134,7 @@ def load_checkpoint(
             f"its own settings, give another checkpoint folder, or delete this one to start afresh."
         )
     load_adapter_state(model, load_file(newest / "adapter.safetensors"))
-    value_head.load_state_dict(load_file(newest / "value_head.safetensors"))
+    value_function.load_state(load_file(newest / "value_function.safetensors"))
     optimizer.load_state_dict(saved["optimizer"])
     _set_rng_state(saved["rng"])
     plain = saved["state"]
