@@ -102,6 +102,10 @@ def run_stage(
         params.model(model)
     if variant is not None:
         params.variant(variant)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if name != "rl":
+            raise UserError(f"{name} runs in one process; only `detoxlens rl` can be launched as several.")
+        track = track and os.environ.get("RANK", "0") == "0"
     if not track:
         _run(root, params, name, model, variant)
         return

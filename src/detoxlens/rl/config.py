@@ -61,6 +61,8 @@ class PpoConfig(Section):
     """Responses per forward and backward pass of one process; changes memory and speed, not what is computed."""
     num_epochs: int = Field(default=4, ge=1)
     """Passes over each rollout batch."""
+    num_generations: int = Field(default=4, ge=2)
+    """Responses per prompt, of rloo and grpo alone: `rollout_batch_size` holds that many times fewer prompts."""
     learning_rate: float = Field(default=5e-6, gt=0)
     """Of AdamW, for the adapter."""
     value_learning_rate: float = Field(default=1e-3, gt=0)

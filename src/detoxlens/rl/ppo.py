@@ -7,8 +7,6 @@ differ from 1 before any update.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from detoxlens.models.config import GenerationConfig
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import (
     TrainingState,
+    fingerprint_of,
     load_adapter_state,
     load_checkpoint,
     save_checkpoint,
@@ -139,7 +138,11 @@ class PPO:
         report: Callable[[dict[str, float | int]], None],
     ) -> PpoResult:
         config = self.config
-        fingerprint = _fingerprint(config, self.decoding, self.seed, self.world.size, prompts, validation_prompts)
+        fingerprint = fingerprint_of(
+            [config.model_dump(mode="json"), self.decoding.model_dump(mode="json"), self.seed, self.world.size],
+            prompts,
+            validation_prompts,
+        )
         state = self._resumed(checkpoint_folder, fingerprint)
         if state is None:
             state = self._started()
@@ -294,12 +297,3 @@ def check_policy(model: PeftModel, decoding: GenerationConfig) -> None:
         raise UserError(
             "generation.temperature=0 always gives the same response, which teaches PPO nothing; set it above 0."
         )
-
-
-def _fingerprint(
-    config: PpoConfig, decoding: GenerationConfig, seed: int, num_processes: int, *prompt_sets: Sequence[Sequence[int]]
-) -> str:
-    """sha256 of everything that a checkpoint must agree with."""
-    settings = [config.model_dump(mode="json"), decoding.model_dump(mode="json"), seed, num_processes]
-    ids = [[[int(i) for i in prompt] for prompt in prompts] for prompts in prompt_sets]
-    return hashlib.sha256(json.dumps([settings, ids]).encode()).hexdigest()

@@ -46,6 +46,11 @@ class NonToxicity:
     def __str__(self) -> str:
         return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
 
+    def told(self) -> str:
+        """For the log: also which of the classifier's outputs that label is, as its own config says."""
+        labels = ", ".join(f"{i}: {name}" for i, name in sorted(self.classifier.model.config.id2label.items()))
+        return f"{self}; output {self.classifier.label_index} of {{{labels}}}"
+
 
 class WeightedSum:
     """sum_i weight_i * reward_i(text): `WeightedSum({non_toxic: 1.0, brevity: 0.1})`."""

@@ -153,14 +153,9 @@ def join(environ: Mapping[str, str], *, device: str, timeout_seconds: float = TI
     if on_cuda:
         device = f"cuda:{environ.get('LOCAL_RANK', rank)}"
         torch.cuda.set_device(device)
-    store = f"tcp://{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
     dist.init_process_group(
-        "nccl" if on_cuda else "gloo",
-        init_method="env://" if environ.get("TORCHELASTIC_USE_AGENT_STORE") else store,
-        rank=rank,
-        world_size=size,
-        timeout=datetime.timedelta(seconds=timeout_seconds),
-    )
+        "nccl" if on_cuda else "gloo", timeout=datetime.timedelta(seconds=timeout_seconds)
+    )  # reads the same variables
     try:
         yield World(rank=rank, size=size, device=device)
     finally:
