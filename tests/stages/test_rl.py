@@ -185,6 +185,14 @@ def test_same_seed_same_bytes(root, params, project, tmp_path):
         assert one.read_bytes() == two.read_bytes(), name
 
 
+def test_the_value_functions_adapter_is_not_published(root, params):
+    params.raw["ppo"] = PPO | {"value_function": "lora"}
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    folder = Layout(root).adapter("tiny-neox", "rl")
+    assert not any("value" in name for name in load_file(folder / "adapter_model.safetensors"))
+    assert not [p for p in folder.iterdir() if p.is_dir()]
+
+
 def test_init_from_starts_from_that_variants_adapter(root, params):
     params.raw["ppo"] = PPO | {"learning_rate": 1e-12, "validation": PPO["validation"] | {"every": 2}}
     rl.run(root, params, model="tiny-neox", variant="rl")
