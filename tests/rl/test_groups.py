@@ -161,3 +161,14 @@ def test_truncated_decoding_reaches_trl(train):
     train("rloo", num_steps=1, reward=lambda texts: seen.extend(texts) or [0.0] * len(texts), scale=20,
           decoding={"top_k": 1, "min_new_tokens": 3, "max_new_tokens": 4})  # fmt: skip
     assert len(seen) == 8 and len(set(seen[:4])) == len(set(seen[4:])) == 1
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_bfloat16_weights_train_a_float32_adapter(train, make_policy, gradient_checkpointing):
+    policy = make_policy(("query_key_value",)).to(torch.bfloat16)
+    for p in policy.parameters():
+        if p.requires_grad:
+            p.data = p.data.float()
+    _, result = train("rloo", policy=policy, num_steps=2, gradient_checkpointing=gradient_checkpointing)
+    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)
+    assert {p.dtype for p in policy.parameters() if p.requires_grad} == {torch.float32}

@@ -189,7 +189,7 @@ def test_the_value_functions_adapter_is_not_published(root, params):
     params.raw["ppo"] = PPO | {"value_function": "lora"}
     rl.run(root, params, model="tiny-neox", variant="rl")
     folder = Layout(root).adapter("tiny-neox", "rl")
-    assert not any("value" in name for name in load_file(folder / "adapter_model.safetensors"))
+    assert not any("value_function" in name for name in load_file(folder / "adapter_model.safetensors"))
     assert not [p for p in folder.iterdir() if p.is_dir()]
 
 

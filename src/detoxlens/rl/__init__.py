@@ -28,13 +28,9 @@ result = ppo.train(
 )
 model.save_pretrained("adapter")
 
-RLOO and GRPO take the same arguments: GroupTrainer("rloo", model, ...). In several processes, which torchrun or
-accelerate launch has started:
-
-with join(os.environ, device="cuda") as world:
-    PPO(model.to(world.device), ..., world=world).train(prompts)
-    if world.is_main:
-        model.save_pretrained("adapter")
+# RLOO and GRPO take the same arguments: GroupTrainer("rloo", model, tokenizer, brevity, ...).
+# In processes that torchrun or accelerate launch has started:
+# with join(os.environ, device="cuda") as world: PPO(model.to(world.device), ..., world=world).train(...)
 """
 
 from __future__ import annotations

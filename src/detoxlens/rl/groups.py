@@ -137,7 +137,9 @@ class GroupTrainer:
     def _run(self, trainer: Any, newest: Path | None) -> None:
         """Trains, from the checkpoint if there is one, and takes TRL's patches off the model again."""
         try:
-            trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+            with warnings.catch_warnings():  # TRL 1.16 calls transformers 5.23 by its old names
+                warnings.filterwarnings("ignore", message="`gradient_checkpointing_(enable|disable)` is deprecated")
+                trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         finally:
             trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             self.model.get_base_model().__dict__.pop("forward", None)  # TRL's fused head
