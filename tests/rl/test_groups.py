@@ -49,7 +49,8 @@ def same(one, two):
     return all(one[n].equal(two[n]) for n in one)
 
 
-@pytest.mark.parametrize("algorithm", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
 def test_reward_rises_and_the_history_has_ppos_names(train, algorithm):
     policy, result = train(
         algorithm, num_steps=10, rollout_batch_size=32, minibatch_size=16, micro_batch_size=16, kl={"coef": 0.0},
@@ -163,6 +164,7 @@ def test_truncated_decoding_reaches_trl(train):
     assert len(seen) == 8 and len(set(seen[:4])) == len(set(seen[4:])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_bfloat16_weights_train_a_float32_adapter(train, make_policy, gradient_checkpointing):
     policy = make_policy(("query_key_value",)).to(torch.bfloat16)

@@ -14,43 +14,34 @@ over the whole vocabulary); the KL coefficient stays fixed; an exceeded budget e
 from __future__ import annotations
 
 import logging
-import math
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from detoxlens.errors import UserError
 from detoxlens.models.config import GenerationConfig
-from detoxlens.models.generation import evaluating
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.rl.checkpoint import (
     TrainingState,
-    adapter_state,
     fingerprint_of,
     load_adapter_state,
     load_kept,
-    save_kept,
 )
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.controller import KlController
-from detoxlens.rl.likelihoods import measure
-from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
 from detoxlens.rl.ppo import PpoResult, check_policy
-from detoxlens.rl.rewards import Grader, Reward, check_not_all_empty, grade_responses, reward_responses
-from detoxlens.rl.rollout import Response, prompts_of_step
-from detoxlens.rl.validation import validate
-from detoxlens.rl.world import World
+from detoxlens.rl.rewards import Grader, Reward
+from detoxlens.rl.rollout import prompts_of_step
+from detoxlens.rl.watch import Row, Watch
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-Row = dict[str, float | int]
 
 
 class GroupTrainer:
@@ -119,7 +110,22 @@ class GroupTrainer:
         )
         newest = last_complete_checkpoint(checkpoint_folder)
         state = _fresh_state(config) if newest is None else load_kept(_kept(newest), fingerprint)
-        watch = _Watch(self, prompts, validation_prompts, state, fingerprint, on_step or (lambda row: None))
+        watch = Watch(
+            self.algorithm,
+            self.model,
+            self.tokenizer,
+            self.reward,
+            config=config,
+            decoding=self.decoding,
+            seed=self.seed,
+            grader=self.grader,
+            selector=self.selector,
+            prompts=prompts,
+            validation_prompts=validation_prompts,
+            state=state,
+            fingerprint=fingerprint,
+            report=on_step or (lambda row: None),
+        )
         if state.step < config.num_steps and state.stop_reason is None:
             order = [
                 i
@@ -145,7 +151,7 @@ class GroupTrainer:
             self.model.get_base_model().__dict__.pop("forward", None)  # TRL's fused head
             self.model.eval()
 
-    def _trainer(self, watch: _Watch, order: Sequence[int], folder: Path) -> Any:
+    def _trainer(self, watch: Watch, order: Sequence[int], folder: Path) -> Any:
         """TRL's trainer for this algorithm; a prompt of its dataset is the number of one of ours."""
         import torch
         from datasets import Dataset
@@ -213,122 +219,6 @@ class GroupTrainer:
         if "ref" in model.peft_config:  # the reference is the base model, also where training starts from an adapter
             model.delete_adapter("ref")
         return trainer
-
-
-class _Watch(TrainerCallback):
-    """Rewards and measures every batch that TRL samples, and validates the adapter: PPO's guards and history."""
-
-    def __init__(
-        self,
-        owner: GroupTrainer,
-        prompts: Sequence[Sequence[int]],
-        validation_prompts: Sequence[Sequence[int]],
-        state: TrainingState,
-        fingerprint: str,
-        report: Callable[[Row], None],
-    ):
-        self.owner, self.config, self.model = owner, owner.config, owner.model
-        self.prompts, self.validation_prompts = prompts, validation_prompts
-        self.state, self.fingerprint, self.report = state, fingerprint, report
-        self.row: Row = {}
-
-    def reward(
-        self, prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: object
-    ) -> list[float]:
-        """What TRL asks for after sampling; the row of history that it leaves describes the policy before the update.
-
-        Raises:
-            UserError: as `PPO.train`.
-        """
-        owner, config, step, eos = self.owner, self.config, self.state.step + 1, self.owner.tokenizer.eos_token_id
-        responses = [
-            Response(
-                prompt_ids=tuple(self.prompts[int(number)]),
-                token_ids=tuple(ids),
-                finish_reason="eos" if ids[-1] == eos else "length",
-                text=text,
-            )
-            for number, ids, text in zip(prompts, completion_ids, completions, strict=True)
-        ]
-        rewarded = reward_responses(
-            owner.reward,
-            completions,
-            [r.finish_reason for r in responses],
-            step=step,
-            empty_response_reward=config.empty_response_reward,
-            missing_eos_penalty=config.missing_eos_penalty,
-        )
-        check_not_all_empty(rewarded, step=step)
-        with evaluating(self.model):
-            measured = measure(
-                self.model, None, responses, owner.decoding, eos_token_id=eos, micro_batch_size=config.micro_batch_size
-            )
-        check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=step)
-        graded = None if owner.grader is None else grade_responses(owner.grader, completions)
-        self.row = {
-            "step": step,
-            **rollout_metrics(responses, rewarded, measured, graded),
-            "ppo/kl_coef": config.kl.coef,
-        }
-        self.state.stop_reason = reason_to_stop(measured, config, step=step)
-        return [r.reward for r in rewarded]
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        if state.global_step == 0:
-            self._validate(row := {"step": 0})
-            if len(row) > 1:
-                self.state.history.append(row)
-                self.report(row)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: object) -> None:
-        """Ends a step: TRL logs after the last of its updates, just before it writes a checkpoint."""
-        if "loss" not in logs:  # the summary at the end of training
-            return
-        row, config = self.row, self.config
-        row |= {"ppo/learning_rate": logs["learning_rate"]}
-        row |= {f"{self.owner.algorithm}/{name}": logs[name] for name in ("loss", "grad_norm") if name in logs}
-        if not all(math.isfinite(value) for value in row.values()):
-            raise UserError(
-                f"ppo step {row['step']}: the loss or gradient of {self.owner.algorithm} is not a finite number. Lower "
-                f"ppo.learning_rate, or use float32 or bfloat16 weights; the last checkpoint is kept."
-            )
-        self.state.step += 1
-        last = self.state.step == config.num_steps or self.state.stop_reason is not None
-        if last or self.state.step % config.validation.every == 0:
-            self._validate(row)
-        self.state.history.append(row)
-        if self.state.best is None:
-            self.state.best_adapter = adapter_state(self.model)
-        if self.state.stop_reason is not None:
-            control.should_training_stop = control.should_save = True
-        if control.should_save:
-            save_kept(Path(args.output_dir) / f"kept-{state.global_step}", self.state, self.fingerprint)
-        self.report(row)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        for kept in Path(args.output_dir).glob("kept-*"):
-            if kept.name != f"kept-{state.global_step}":
-                shutil.rmtree(kept)
-
-    def _validate(self, row: Row) -> None:
-        """Judges the adapter as it is, adds the verdict to `row`, and keeps a copy of the adapter if it is the best."""
-        owner, config = self.owner, self.config
-        if owner.selector is None or not self.validation_prompts:
-            return
-        with evaluating(self.model):
-            verdict = validate(
-                self.model,
-                owner.tokenizer,
-                self.validation_prompts,
-                owner.selector,
-                owner.decoding,
-                step=self.state.step,
-                seed=owner.seed,
-                batch_size=config.validation.batch_size,
-                world=World(),
-            )
-        row |= verdict.metrics()
-        self.state.keep_if_best(verdict, self.model, kl_budget=config.kl.budget_nats_per_sequence)
 
 
 def check_batches(config: PpoConfig) -> None:
