@@ -7,6 +7,7 @@ import pytest
 
 from detoxlens import cli
 from detoxlens.errors import UserError
+from detoxlens.run_stage import run_stage
 from tests.import_graph import ROOT
 
 
@@ -76,3 +77,9 @@ def test_an_unforeseen_error_keeps_its_traceback_in_a_file(monkeypatch, tmp_path
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     with pytest.raises(ZeroDivisionError):
         main_with(monkeypatch, tmp_path, ZeroDivisionError(), "--debug")
+
+
+def test_only_rl_runs_in_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="prepare runs in one process; only `detoxlens rl` can be launched as several"):
+        run_stage(ROOT, ROOT / "params.yaml", "prepare")

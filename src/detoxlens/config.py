@@ -67,7 +67,8 @@ class VariantConfig(Section):
     """One row of Table 1."""
 
     kind: Literal["base", "sft", "rl"]
-    algorithm: Literal["ppo"] | None = None
+    algorithm: Literal["ppo", "rloo", "grpo"] | None = None
+    """Of kind `rl`: our PPO, or RLOO or GRPO through TRL; all read the sections `ppo`, `lora` and `generation`."""
     init_from: Name | None = None
     """Variant whose adapter the training starts from; None is the base model."""
     seed: int | None = Field(default=None, ge=0)

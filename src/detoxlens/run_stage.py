@@ -97,6 +97,13 @@ def run_stage(
         track: record the execution in MLflow, and after `report` write one comparable run per (model, variant).
     """
     params = _checked_params(params_path, model, variant)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if name != "rl":
+            raise UserError(
+                f"{name} runs in one process; what can be launched as several is `detoxlens rl`, and "
+                "`detoxlens attribute --share auto`."
+            )
+        track = track and os.environ.get("RANK", "0") == "0"
     if not track:
         _run(root, params, name, model, variant)
         return

@@ -30,12 +30,12 @@ def noisy_reward(texts):
 
 @pytest.fixture
 def run(make_policy, tokenizer, make_config, make_decoding, prompts, tmp_path):
-    def run(folder=None, *, on_step=None, **changes):
+    def run(folder=None, *, on_step=None, reward=noisy_reward, **changes):
         policy = make_policy()
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         settings = {"kl": {"control": "adaptive"}, "whiten_rewards": True} | changes
         ppo = PPO(
-            policy, tokenizer, noisy_reward, config=make_config(**settings), decoding=make_decoding(), seed=0,
+            policy, tokenizer, reward, config=make_config(**settings), decoding=make_decoding(), seed=0,
             selector=lambda texts: [len(t) / 10 for t in texts],
         )  # fmt: skip
         result = ppo.train(
@@ -100,6 +100,33 @@ def test_an_error_in_mid_run_keeps_the_last_checkpoint(run, tmp_path):
     with pytest.raises(UserError, match="left the base model"):
         run("c", learning_rate=1.0, num_steps=10, kl={"coef": 0.0, "explosion_nats_per_sequence": 0.5})
     assert list((tmp_path / "c").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda texts: [float("nan")] * len(texts), r"ppo step 3: the reward of the response '.*' is nan"),
+        (lambda texts: [float("-inf")] * len(texts), r"ppo step 3: the reward of the response '.*' is -inf"),
+        (lambda texts: [1.0], r"ppo step 3: the reward function returned 1 rewards for \d texts, the first '"),
+        (lambda texts: 1 / 0, r"ppo step 3: the reward function raised ZeroDivisionError.* for the response '"),
+    ],
+)
+def test_a_reward_that_breaks_in_mid_run_names_step_and_text_and_the_run_goes_on_once_it_is_repaired(
+    run, tmp_path, answer, message
+):
+    whole, expected = run()
+    num_calls = 0
+
+    def breaks(texts):
+        nonlocal num_calls
+        num_calls += 1
+        return answer(texts) if num_calls > 2 else noisy_reward(texts)
+
+    with pytest.raises(UserError, match=message):
+        run("c", reward=breaks)
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["checkpoint-000002"]
+    repaired, result = run("c")
+    assert repaired == whole and result == expected
 
 
 SCRIPT = """

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from detoxlens.errors import UserError
+from detoxlens.rl import ppo as ppo_module
 from detoxlens.rl.checkpoint import adapter_state
-from detoxlens.rl.ppo import PPO, schedule
+from detoxlens.rl.learner import schedule
+from detoxlens.rl.ppo import PPO
+from detoxlens.rl.rollout import sample_responses
 
 METRICS = {
     "reward", "kl_nats_per_token", "kl_nats_per_sequence", "policy_entropy_nats", "clip_fraction", "value_loss",
@@ -29,10 +34,12 @@ def no_toxicity(texts):
 def train(make_policy, tokenizer, make_config, make_decoding, prompts):
     """Trains a fresh policy; returns it and the result."""
 
-    def run(*, decoding=None, grader=None, selector=None, seed=0, with_policy=None, **changes):
+    def run(
+        *, decoding=None, grader=None, selector=None, seed=0, with_policy=None, reward=share_of_low_letters, **changes
+    ):
         policy = with_policy or make_policy()
         ppo = PPO(
-            policy, tokenizer, share_of_low_letters, config=make_config(**changes),
+            policy, tokenizer, reward, config=make_config(**changes),
             decoding=make_decoding(**decoding or {}), seed=seed, grader=grader, selector=selector,
         )  # fmt: skip
         return policy, ppo.train(prompts, validation_prompts=prompts[:4] if selector else ())
@@ -163,3 +170,59 @@ def test_schedules(make_config):
     assert [schedule(s, constant) for s in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
     linear = make_config(num_steps=4, schedule="linear")
     assert [schedule(s, linear) for s in range(4)] == [1, 0.75, 0.5, 0.25]
+
+
+def hundredfold(texts):
+    return [100 * r for r in share_of_low_letters(texts)]
+
+
+def test_whitening_takes_the_rewards_scale_out_of_the_policys_update(train):
+    """By how much a hundredfold reward makes the gradient larger."""
+    one_step = {"num_steps": 1, "num_epochs": 1, "minibatch_size": 8, "value_coef": 0.0, "max_grad_norm": 1e9}
+    one_step |= {"kl": {"coef": 0.0}, "whiten_rewards": False, "whiten_advantages": False}
+
+    def growth(**options):
+        small, large = (
+            train(reward=reward, **one_step | options)[1].history[0]["ppo/grad_norm"]
+            for reward in (share_of_low_letters, hundredfold)
+        )
+        return large / small
+
+    assert growth() == pytest.approx(100, rel=1e-3)
+    assert growth(whiten_rewards=True) < 20  # deviations are scaled, the mean is kept
+    assert growth(whiten_advantages=True) == pytest.approx(1, rel=1e-3)
+
+
+def test_a_fixed_coefficient_stays(train):
+    _, result = train(num_steps=3, kl={"coef": 0.2, "control": "fixed", "horizon": 10})
+    assert [row["ppo/kl_coef"] for row in result.history] == [0.2] * 3
+
+
+def test_a_response_cut_off_by_its_length_pays_the_penalty(train):
+    """Six tokens hardly ever end by themselves, so the mean reward falls by nearly the whole penalty."""
+    free, fined = (train(num_steps=1, missing_eos_penalty=p)[1].history[0] for p in (0.0, 2.0))
+    assert fined["ppo/reward"] == pytest.approx(free["ppo/reward"] - 2.0 * (1 - free["ppo/eos_share"]), abs=1e-5)
+
+
+def test_no_response_ends_before_the_minimum_length(train):
+    _, result = train(num_steps=2, decoding={"min_new_tokens": 6})
+    assert all(row["ppo/response_length_tokens"] == 6 for row in result.history)
+
+
+def test_bfloat16_weights_train_a_float32_adapter(train, make_policy):
+    policy = make_policy().to(torch.bfloat16)
+    for p in policy.parameters():
+        if p.requires_grad:
+            p.data = p.data.float()
+    _, result = train(with_policy=policy, num_steps=3)
+    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)
+    assert result.history[-1]["ppo/kl_nats_per_sequence"] > 0
+
+
+def test_an_empty_batch_is_an_error_with_its_step(train, monkeypatch):
+    def silent(*args, **settings):
+        return [dataclasses.replace(r, text=" ") for r in sample_responses(*args, **settings)]
+
+    monkeypatch.setattr(ppo_module, "sample_responses", silent)
+    with pytest.raises(UserError, match=r"ppo step 1: all 8 responses are empty.*min_new_tokens"):
+        train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detoxlens.errors import UserError
-from detoxlens.rl.rewards import NonToxicity, WeightedSum, reward_responses
+from detoxlens.rl.rewards import NonToxicity, WeightedSum, check_not_all_empty, grade_responses, reward_responses
 
 
 def rewarded(reward, texts, finish=None, *, empty=-1.0, penalty=0.0):
@@ -70,4 +70,9 @@ def test_a_misbehaving_reward_function_is_told_with_step_and_text(reward, messag
 
 def test_all_responses_empty_is_an_error():
     with pytest.raises(UserError, match=r"ppo step 3: all 2 responses are empty.*min_new_tokens"):
-        rewarded(length, ["", "  "])
+        check_not_all_empty(rewarded(length, ["", "  "]), step=3)
+
+
+def test_the_grader_is_not_shown_empty_responses():
+    assert grade_responses(length, ["", "abc", " ", "ab"]) == [None, 3, None, 2]
+    assert grade_responses(lambda texts: 1 / 0, ["", " "]) == [None, None]

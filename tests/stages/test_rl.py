@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from detoxlens.artifacts import Layout, read_history, read_model_ref, write_model_ref, write_rows
-from detoxlens.config import Params, load_params
+from detoxlens.config import Params, VariantConfig, load_params
 from detoxlens.errors import UserError
 from detoxlens.models import tiny
+from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.loading import weights_sha256
 from detoxlens.records import Dialogue, ModelRef, Prompt
+from detoxlens.rl.rewards import NonToxicity
+from detoxlens.rl.world import World
 from detoxlens.stages import rl
-from detoxlens.stages.rl import hater_contexts, validation_prompts, within
+from detoxlens.stages.rl import check_processes, hater_contexts, validation_prompts, within
 
 TURNS = [
     ("Zorgons are fools.", "Zorgons mend the bridge.", "Still fools.", "They are kind neighbours."),
@@ -93,6 +98,84 @@ def test_writes_an_adapter_that_plain_peft_loads_with_its_curves_and_card(root, 
     assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_trls_algorithms_publish_the_same_kind_of_folder_and_the_same_bytes_again(root, params, tmp_path, algorithm):
+    params.raw["variants"]["rl"] |= {"algorithm": algorithm}
+    params.raw["ppo"] = PPO | {"num_generations": 2}
+    other = shutil.copytree(root, tmp_path / "other")
+    for place in (root, other):
+        rl.run(place, params, model="tiny-neox", variant="rl")
+    folder = Layout(root).adapter("tiny-neox", "rl")
+    names = {"adapter_model.safetensors", "adapter_config.json", "history.jsonl", "model_ref.json", "README.md"}
+    assert {p.name for p in folder.iterdir()} == names
+    assert all((folder / n).read_bytes() == (Layout(other).adapter("tiny-neox", "rl") / n).read_bytes() for n in names)
+    history = read_history(folder)
+    assert [row["step"] for row in history] == [0, 1, 2]
+    assert {"ppo/reward", "ppo/independent_toxicity", "ppo/kl_nats_per_sequence", "ppo/val_toxicity"} <= set(
+        history[-1]
+    )
+    assert f"trained by {algorithm.upper()} (TRL) from a fresh adapter" in (folder / "README.md").read_text()
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(root / "models/tiny-neox/base"), folder)
+    assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
+
+
+LAUNCHERS = {
+    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "detoxlens"],
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detoxlens"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_launched_processes_publish_one_adapter(root, params, launcher):
+    params.raw["models"] = {"tiny-neox": params.raw["models"]["tiny-neox"]}
+    (root / "params.yaml").write_text(json.dumps(params.raw))
+    rest = ["--root", str(root), "rl", "--model", "tiny-neox", "--variant", "rl"]
+    done = subprocess.run(
+        [sys.executable, "-m", *LAUNCHERS[launcher], *rest], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("reward = 1 - P(hate)") == 1
+    assert [row["step"] for row in read_history(Layout(root).adapter("tiny-neox", "rl"))] == [0, 1, 2]
+    assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
+
+
+def test_several_processes_are_refused_for_trls_algorithms():
+    grpo = VariantConfig(kind="rl", algorithm="grpo")
+    check_processes(grpo, "g", World())
+    check_processes(VariantConfig(kind="rl", algorithm="ppo"), "rl", World(size=2))
+    with pytest.raises(UserError, match=r"variants\.g\.algorithm='grpo' runs in one process and 2 were launched"):
+        check_processes(grpo, "g", World(size=2))
+
+
+def test_the_log_says_which_output_is_rewarded_and_swapped_labels_change_it(root, params, caplog):
+    """The label's place is read from the config: with the two swapped there, the reward turns with them."""
+    caplog.set_level("INFO", logger="detoxlens")
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    assert "reward = 1 - P(hate), softmax, weights" in caplog.text
+    assert "output 1 of {0: nothate, 1: hate}" in caplog.text
+    texts = ["Zorgons are fools.", "Banjoists sing well."]
+    right = NonToxicity(TextClassifier.load(str(root / "models/reward")))
+    config = root / "models/reward/config.json"
+    swapped = json.loads(config.read_text()) | {
+        "id2label": {0: "hate", 1: "nothate"},
+        "label2id": {"hate": 0, "nothate": 1},
+    }
+    config.write_text(json.dumps(swapped))
+    turned = NonToxicity(TextClassifier.load(str(root / "models/reward")))
+    assert "output 0 of {0: hate, 1: nothate}" in turned.told()
+    assert turned(texts) == pytest.approx([1 - r for r in right(texts)])
+
+
+def test_labels_without_names_are_refused_rather_than_guessed(root, params):
+    config = root / "models/reward/config.json"
+    unnamed = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | unnamed))
+    with pytest.raises(UserError, match="none of which is known to mean toxic"):
+        rl.run(root, params, model="tiny-neox", variant="rl")
+    assert not Layout(root).adapter("tiny-neox", "rl").exists()
+
+
 def test_same_seed_same_bytes(root, params, project, tmp_path):
     other = shutil.copytree(project, tmp_path / "other")
     for place in (root, other):
@@ -100,6 +183,14 @@ def test_same_seed_same_bytes(root, params, project, tmp_path):
     for name in ("adapter_model.safetensors", "adapter_config.json", "history.jsonl", "README.md"):
         one, two = (Layout(place).adapter("tiny-neox", "rl") / name for place in (root, other))
         assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_the_value_functions_adapter_is_not_published(root, params):
+    params.raw["ppo"] = PPO | {"value_function": "lora"}
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    folder = Layout(root).adapter("tiny-neox", "rl")
+    assert not any("value_function" in name for name in load_file(folder / "adapter_model.safetensors"))
+    assert not [p for p in folder.iterdir() if p.is_dir()]
 
 
 def test_init_from_starts_from_that_variants_adapter(root, params):

@@ -43,7 +43,7 @@ def finetune(model: ModelOption, variant: VariantOption) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def rl(model: ModelOption, variant: VariantOption) -> None:
-    """Train a LoRA adapter by PPO against the reward classifier."""
+    """Train a LoRA adapter by PPO, RLOO or GRPO against the reward classifier; torchrun may start several."""
     _stage("rl", model=model, variant=variant)
 
 

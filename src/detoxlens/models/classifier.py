@@ -143,8 +143,8 @@ def toxic_label_index(id2label: Mapping[int, str], label: str | None = None, *, 
     if len(toxic) != 1:
         found = "none of which is" if not toxic else "more than one of which is"
         raise UserError(
-            f"{source} has the labels {names}, {found} known to mean toxic. Name the toxic one: for a scorer as "
-            f"`hf:{source}#<label>`."
+            f"{source} has the labels {names}, {found} known to mean toxic. Name the toxic one: for the "
+            f"reward as reward_model.label, for a scorer as `hf:{source}#<label>`."
         )
     return toxic[0]
 

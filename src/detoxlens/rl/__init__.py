@@ -27,6 +27,10 @@ result = ppo.train(
     on_step=print,
 )
 model.save_pretrained("adapter")
+
+# RLOO and GRPO take the same arguments: GroupTrainer("rloo", model, tokenizer, brevity, ...).
+# In processes that torchrun or accelerate launch has started:
+# with join(os.environ, device="cuda") as world: PPO(model.to(world.device), ..., world=world).train(...)
 """
 
 from __future__ import annotations
@@ -35,8 +39,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
+    from detoxlens.rl.groups import GroupTrainer
     from detoxlens.rl.ppo import PPO, PpoResult
     from detoxlens.rl.rewards import NonToxicity, WeightedSum
+    from detoxlens.rl.world import World, join
 
 _HOME = {
     "PPO": "ppo",
@@ -46,8 +52,14 @@ _HOME = {
     "ValidationConfig": "config",
     "NonToxicity": "rewards",
     "WeightedSum": "rewards",
+    "GroupTrainer": "groups",
+    "World": "world",
+    "join": "world",
 }
-__all__ = ["PPO", "KlConfig", "NonToxicity", "PpoConfig", "PpoResult", "ValidationConfig", "WeightedSum"]
+__all__ = [
+    "PPO", "GroupTrainer", "KlConfig", "NonToxicity", "PpoConfig", "PpoResult", "ValidationConfig", "WeightedSum",
+    "World", "join",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

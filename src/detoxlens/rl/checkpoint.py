@@ -1,6 +1,6 @@
 """Checkpoints of a PPO run: kill it at any moment, start it again, and it ends with the same bytes.
 
-    <folder>/checkpoint-000010/  adapter.safetensors  value_head.safetensors  best_adapter.safetensors  trainer.pt
+    <folder>/checkpoint-000010/  adapter.safetensors  value_function.safetensors  best_adapter.safetensors  trainer.pt
 
 A checkpoint is written beside its final name and renamed once complete. PPO's own draws are functions of (seed, step),
 and the learning rate is one of the step, so neither has a state to save; the global generators are saved for the sake
@@ -10,9 +10,11 @@ of reward functions that draw from them.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detoxlens.errors import UserError
-from detoxlens.models.value_head import ValueHead
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.validation import Validation
+from detoxlens.rl.value_function import ValueFunction
 
 PREFIX = "checkpoint-"
 
@@ -44,6 +46,11 @@ class TrainingState:
     """Weights of the kept adapter, on CPU; empty without validation."""
     stop_reason: str | None
     """Why training ended before its last step."""
+
+    def keep_if_best(self, verdict: Validation, model: PeftModel, *, kl_budget: float) -> None:
+        """Makes the model's adapter, which `verdict` is about, the kept one if it beats the one kept so far."""
+        if self.best is None or verdict.beats(self.best, kl_budget=kl_budget):
+            self.best, self.best_adapter = verdict, adapter_state(model)
 
 
 def adapter_state(model: PeftModel) -> dict[str, Tensor]:
@@ -64,7 +71,7 @@ def save_checkpoint(
     state: TrainingState,
     *,
     model: PeftModel,
-    value_head: ValueHead,
+    value_function: ValueFunction,
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> None:
@@ -74,7 +81,7 @@ def save_checkpoint(
         folder: where checkpoints lie; made if missing.
         state: as it is after `state.step` steps.
         model: its trainable weights are written.
-        value_head: written.
+        value_function: its weights are written.
         optimizer: its state is written.
         fingerprint: of config, seed and data; a checkpoint is only read back into the same.
     """
@@ -84,17 +91,10 @@ def save_checkpoint(
         shutil.rmtree(leftover)
     partial.mkdir(parents=True)
     save_file(adapter_state(model), partial / "adapter.safetensors")
-    save_file({k: v.cpu() for k, v in value_head.state_dict().items()}, partial / "value_head.safetensors")
+    save_file(value_function.state(), partial / "value_function.safetensors")
     save_file(state.best_adapter, partial / "best_adapter.safetensors")
-    plain = {
-        "step": state.step,
-        "controller": dataclasses.asdict(state.controller),
-        "history": state.history,
-        "best": None if state.best is None else dataclasses.asdict(state.best),
-        "stop_reason": state.stop_reason,
-    }
     torch.save(
-        {"state": plain, "optimizer": optimizer.state_dict(), "rng": _rng_state(), "fingerprint": fingerprint},
+        {"state": _plain(state), "optimizer": optimizer.state_dict(), "rng": _rng_state(), "fingerprint": fingerprint},
         partial / "trainer.pt",
     )
     if final.exists():
@@ -109,11 +109,11 @@ def load_checkpoint(
     folder: Path,
     *,
     model: PeftModel,
-    value_head: ValueHead,
+    value_function: ValueFunction,
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> TrainingState | None:
-    """Restores the newest checkpoint into model, value head, optimizer and global generators; None if there is none.
+    """Restores the newest checkpoint into model, value function, optimizer and generators; None if there is none.
 
     Raises:
         UserError: the checkpoint was made with other settings, another seed or other prompts.
@@ -123,22 +123,69 @@ def load_checkpoint(
         return None
     newest = found[-1]
     saved = torch.load(newest / "trainer.pt", weights_only=True, map_location="cpu")
-    if saved["fingerprint"] != fingerprint:
-        raise UserError(
-            f"{newest} belongs to a PPO run with other settings, another seed or other prompts. Continue that run with "
-            f"its own settings, give another checkpoint folder, or delete this one to start afresh."
-        )
+    _check_fingerprint(saved["fingerprint"], fingerprint, newest)
     load_adapter_state(model, load_file(newest / "adapter.safetensors"))
-    value_head.load_state_dict(load_file(newest / "value_head.safetensors"))
+    value_function.load_state(load_file(newest / "value_function.safetensors"))
     optimizer.load_state_dict(saved["optimizer"])
     _set_rng_state(saved["rng"])
-    plain = saved["state"]
+    return _state(saved["state"], load_file(newest / "best_adapter.safetensors"))
+
+
+def save_kept(folder: Path, state: TrainingState, fingerprint: str) -> None:
+    """Writes what another trainer's checkpoint does not hold: `state` with the adapter that is kept so far."""
+    partial = folder.with_name(f"partial-{folder.name}")
+    for old in (partial, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(state.best_adapter, partial / "best_adapter.safetensors")
+    (partial / "state.json").write_text(json.dumps({"state": _plain(state), "fingerprint": fingerprint}))
+    partial.rename(folder)
+
+
+def load_kept(folder: Path, fingerprint: str) -> TrainingState:
+    """The state that `save_kept` wrote.
+
+    Raises:
+        UserError: it was made with other settings, another seed or other prompts.
+    """
+    saved = json.loads((folder / "state.json").read_text())
+    _check_fingerprint(saved["fingerprint"], fingerprint, folder)
+    return _state(saved["state"], load_file(folder / "best_adapter.safetensors"))
+
+
+def fingerprint_of(settings: Sequence[object], *prompt_sets: Sequence[Sequence[int]]) -> str:
+    """sha256 of everything that a checkpoint must agree with; `settings` must be JSON."""
+    ids = [[[int(i) for i in prompt] for prompt in prompts] for prompts in prompt_sets]
+    return hashlib.sha256(json.dumps([settings, ids]).encode()).hexdigest()
+
+
+def _check_fingerprint(saved: str, expected: str, folder: Path) -> None:
+    if saved != expected:
+        raise UserError(
+            f"{folder} belongs to a PPO run with other settings, another seed or other prompts. Continue that run with "
+            f"its own settings, give another checkpoint folder, or delete this one to start afresh."
+        )
+
+
+def _plain(state: TrainingState) -> dict[str, Any]:
+    """The state as JSON has it, without the weights."""
+    return {
+        "step": state.step,
+        "controller": dataclasses.asdict(state.controller),
+        "history": state.history,
+        "best": None if state.best is None else dataclasses.asdict(state.best),
+        "stop_reason": state.stop_reason,
+    }
+
+
+def _state(plain: Mapping[str, Any], best_adapter: dict[str, Tensor]) -> TrainingState:
+    """The inverse of `_plain`."""
     return TrainingState(
         step=plain["step"],
         controller=KlController(**plain["controller"]),
         history=plain["history"],
         best=None if plain["best"] is None else Validation(**plain["best"]),
-        best_adapter=load_file(newest / "best_adapter.safetensors"),
+        best_adapter=best_adapter,
         stop_reason=plain["stop_reason"],
     )
 

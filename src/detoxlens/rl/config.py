@@ -58,20 +58,23 @@ class PpoConfig(Section):
     minibatch_size: int = Field(default=8, ge=1)
     """Responses per optimizer step; divides `rollout_batch_size`."""
     micro_batch_size: int = Field(default=8, ge=1)
-    """Responses per forward and backward pass; changes memory and speed, not what is computed."""
+    """Responses per forward and backward pass of one process; changes memory and speed, not what is computed."""
     num_epochs: int = Field(default=4, ge=1)
     """Passes over each rollout batch."""
+    num_generations: int = Field(default=4, ge=2)
+    """Responses per prompt, of rloo and grpo alone: `rollout_batch_size` holds that many times fewer prompts."""
     learning_rate: float = Field(default=5e-6, gt=0)
     """Of AdamW, for the adapter."""
     value_learning_rate: float = Field(default=1e-3, gt=0)
-    """Of AdamW, for the value head."""
+    """Of AdamW, for the value function."""
     schedule: Literal["constant", "linear"] = "constant"
     """Of both learning rates over the PPO steps, after the warm-up; `linear` decays to zero."""
     warmup_steps: int = Field(default=0, ge=0)
     """PPO steps over which both learning rates rise to their values."""
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """The gradient of adapter and value head together is scaled down to this L2 norm."""
+    """The gradient of adapter and value head together (each by itself with `value_function: lora`) is scaled down to
+    this L2 norm."""
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Discount per token."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -82,8 +85,11 @@ class PpoConfig(Section):
     """Of the change of a value in the value loss, in units of the reward."""
     value_coef: float = Field(default=0.1, ge=0)
     """Weight of the value loss."""
+    value_function: Literal["head", "lora"] = "head"
+    """`head`: a linear layer on the policy's backbone; `lora`: the same on the backbone with a second adapter, shaped
+    like the policy's and trained at `value_learning_rate`, so that the value loss never touches the policy."""
     value_gradient_to_backbone: bool = True
-    """Does the value loss train the adapter too, or the value head alone?"""
+    """With `head`: does the value loss train the policy's adapter too, or the value head alone?"""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per nat."""
     whiten_rewards: bool = False

@@ -181,14 +181,17 @@ def unpack_bits(packed: Int[Tensor, "rows bytes"], num_columns: int) -> Bool[Ten
 @torch.no_grad()
 def measure(
     model: PeftModel,
-    value_head: ValueHead,
+    value_head: ValueHead | None,
     responses: Sequence[Response],
     config: GenerationConfig,
     *,
     eos_token_id: int,
     micro_batch_size: int,
 ) -> Measured:
-    """Log-probabilities, values, KL and entropy of `responses` under the policy as it is now and the reference."""
+    """Log-probabilities, values, KL and entropy of `responses` under the policy as it is now and the reference.
+
+    Without a value head the values are zero.
+    """
     lengths = torch.tensor([len(r.token_ids) for r in responses], device=model.device)
     mask = torch.arange(int(lengths.max()), device=model.device) < lengths[:, None]  # (batch, time)
     names = ("logprobs", "policy_logprobs", "ref_logprobs", "values", "kl", "entropy", "base_nll")
@@ -214,7 +217,7 @@ def measure(
             "logprobs": logprobs,
             "policy_logprobs": policy_logprobs,
             "ref_logprobs": log_ref.gather(1, tokens[:, None]).squeeze(1),
-            "values": values,
+            "values": torch.zeros_like(logprobs) if values is None else values,
             "kl": kl_nats(log_policy, log_ref),
             "entropy": entropy_nats(log_policy),
             "base_nll": -token_logprobs(ref_logits, tokens, temperature=1, support=None),

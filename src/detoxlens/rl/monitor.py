@@ -12,14 +12,24 @@ from detoxlens.errors import UserError
 from detoxlens.evaluation.fluency import distinct_n
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.likelihoods import Measured
-from detoxlens.rl.rewards import Grader, RewardedResponse
+from detoxlens.rl.rewards import RewardedResponse
 from detoxlens.rl.rollout import Response
 
 
 def rollout_metrics(
-    responses: Sequence[Response], rewarded: Sequence[RewardedResponse], measured: Measured, grader: Grader | None
+    responses: Sequence[Response],
+    rewarded: Sequence[RewardedResponse],
+    measured: Measured,
+    graded: Sequence[float | None] | None,
 ) -> dict[str, float]:
-    """group/quantity -> number for one rollout batch: is the reward earned, or hacked?"""
+    """group/quantity -> number for one rollout batch: is the reward earned, or hacked?
+
+    Args:
+        responses: one per prompt.
+        rewarded: what each earned.
+        measured: what policy and reference make of them.
+        graded: independent toxicity of each, None where there is none; None without a grader.
+    """
     num = len(responses)
     row = {
         "ppo/reward": math.fsum(r.reward for r in rewarded) / num,
@@ -34,10 +44,8 @@ def rollout_metrics(
     for n in (1, 2, 3):
         if (distinct := distinct_n([r.token_ids for r in responses], n)) is not None:
             row[f"ppo/distinct_{n}"] = distinct
-    if grader is not None:
-        graded = grader([r.text for r in responses if r.text.strip()])
-        if judged := [toxicity for toxicity in graded if toxicity is not None]:
-            row["ppo/independent_toxicity"] = math.fsum(judged) / len(judged)
+    if judged := [toxicity for toxicity in graded or () if toxicity is not None]:
+        row["ppo/independent_toxicity"] = math.fsum(judged) / len(judged)
     return row
 
 

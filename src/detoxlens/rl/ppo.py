@@ -1,52 +1,42 @@
 """Proximal policy optimisation of a LoRA adapter on a text reward. Schulman et al. 2017 (arXiv 1707.06347).
 
 One copy of the weights serves three roles: policy (adapter on), reference (adapter off), and value function (a small
-head on the policy's backbone). No dropout is active: with it, p / p_old would differ from 1 before any update.
+head on the policy's backbone, or on the backbone with a second adapter). No dropout is active: with it, p / p_old would
+differ from 1 before any update.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
-from torch import Tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from detoxlens.errors import UserError
 from detoxlens.models.config import GenerationConfig
-from detoxlens.models.value_head import ValueHead
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import (
     TrainingState,
-    adapter_state,
+    fingerprint_of,
     load_adapter_state,
     load_checkpoint,
     save_checkpoint,
 )
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.controller import KlController
-from detoxlens.rl.likelihoods import (
-    Measured,
-    length_sorted,
-    measure,
-    response_logits,
-    response_tokens,
-    token_logprobs,
-    unpack_bits,
-)
-from detoxlens.rl.losses import clip_fraction, entropy_nats, explained_variance, policy_loss, value_loss
-from detoxlens.rl.monitor import check_finite, check_kl, reason_to_stop, rollout_metrics
-from detoxlens.rl.rewards import Grader, Reward, reward_responses
-from detoxlens.rl.rollout import Response, prompts_of_step, sample_responses
+from detoxlens.rl.experience import Experience, gathered
+from detoxlens.rl.learner import Learner, schedule
+from detoxlens.rl.likelihoods import measure
+from detoxlens.rl.losses import explained_variance
+from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
+from detoxlens.rl.rewards import Grader, Reward, check_not_all_empty, grade_responses, reward_responses
+from detoxlens.rl.rollout import prompts_of_step, sample_responses
 from detoxlens.rl.validation import validate
-from detoxlens.seeding import numpy_rng
+from detoxlens.rl.value_function import ValueFunction
+from detoxlens.rl.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,6 +66,7 @@ class PPO:
         seed: of prompt order, sampling and minibatches.
         grader: texts -> toxicity, not the reward's classifier: logged at every step so that reward hacking shows.
         selector: texts -> toxicity; judges the validation prompts. Without it the last adapter is kept.
+        world: the processes that share the work (`world.join`); all are given the same arguments.
     """
 
     def __init__(
@@ -89,29 +80,13 @@ class PPO:
         seed: int,
         grader: Grader | None = None,
         selector: Grader | None = None,
+        world: World | None = None,
     ):
-        if not isinstance(model, PeftModel) or not any(p.requires_grad for p in model.parameters()):
-            raise UserError(
-                f"PPO trains a LoRA adapter and got {type(model).__name__} without trainable adapter weights; wrap the "
-                f"model with peft.get_peft_model, or load its adapter with is_trainable=True."
-            )
-        if decoding.temperature == 0:
-            raise UserError(
-                "generation.temperature=0 always gives the same response, which teaches PPO nothing; set it above 0."
-            )
+        check_policy(model, decoding)
         self.model, self.tokenizer, self.reward = model.eval(), tokenizer, reward
         self.config, self.decoding, self.seed = config, decoding, seed
         self.grader, self.selector = grader, selector
-        self.value_head = ValueHead(model.get_output_embeddings().in_features).to(model.device)
-        self.adapter_parameters = [p for p in model.parameters() if p.requires_grad]
-        self.parameters = [*self.adapter_parameters, *self.value_head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": self.adapter_parameters, "peak_lr": config.learning_rate},
-                {"params": list(self.value_head.parameters()), "peak_lr": config.value_learning_rate},
-            ],
-            weight_decay=config.weight_decay,
-        )
+        self.world = world or World(device=str(model.device))
 
     def train(
         self,
@@ -131,7 +106,8 @@ class PPO:
 
         Raises:
             UserError: fewer prompts than one batch; a bad reward; all responses empty; a loss or gradient that is not
-                a number; a KL beyond `kl.explosion_nats_per_sequence`. The last checkpoint stays.
+                a number; a KL beyond `kl.explosion_nats_per_sequence`; another process has ended. The last checkpoint
+                stays.
         """
         config = self.config
         if len(prompts) < config.rollout_batch_size:
@@ -139,9 +115,35 @@ class PPO:
                 f"PPO has {len(prompts)} prompts, fewer than one batch (ppo.rollout_batch_size="
                 f"{config.rollout_batch_size}); lower ppo.rollout_batch_size or provide more prompts."
             )
-        fingerprint = _fingerprint(config, self.decoding, self.seed, prompts, validation_prompts)
+        self.value_function = ValueFunction(self.model, config.value_function)
+        self.learner = Learner(
+            self.model,
+            self.value_function,
+            config=config,
+            decoding=self.decoding,
+            seed=self.seed,
+            world=self.world,
+        )
+        self.world.copy_from_main(self.learner.parameters)
+        try:
+            return self._train(prompts, validation_prompts, checkpoint_folder, on_step or (lambda row: None))
+        finally:
+            self.value_function.remove_adapter()
+
+    def _train(
+        self,
+        prompts: Sequence[Sequence[int]],
+        validation_prompts: Sequence[Sequence[int]],
+        checkpoint_folder: Path | None,
+        report: Callable[[dict[str, float | int]], None],
+    ) -> PpoResult:
+        config = self.config
+        fingerprint = fingerprint_of(
+            [config.model_dump(mode="json"), self.decoding.model_dump(mode="json"), self.seed, self.world.size],
+            prompts,
+            validation_prompts,
+        )
         state = self._resumed(checkpoint_folder, fingerprint)
-        report = on_step or (lambda row: None)
         if state is None:
             state = self._started()
             self._validate(state, validation_prompts, row := {"step": 0})
@@ -170,34 +172,12 @@ class PPO:
     def _step(self, state: TrainingState, prompts: Sequence[Sequence[int]]) -> dict[str, float | int]:
         """One PPO step; returns its row of the history, which describes the policy *before* the update."""
         config, number = self.config, state.step + 1
-        responses = sample_responses(
-            self.model,
-            self.tokenizer,
-            prompts,
-            self.decoding,
-            seed=self.seed,
-            names=("rollout", state.step),
-            batch_size=self._decode_batch_size(),
-        )
-        rewarded = reward_responses(
-            self.reward,
-            [r.text for r in responses],
-            [r.finish_reason for r in responses],
-            step=number,
-            empty_response_reward=config.empty_response_reward,
-            missing_eos_penalty=config.missing_eos_penalty,
-        )
-        measured = measure(
-            self.model,
-            self.value_head,
-            responses,
-            self.decoding,
-            eos_token_id=self.tokenizer.eos_token_id,
-            micro_batch_size=config.micro_batch_size,
-        )
+        batch = gathered(self.world, len(prompts), lambda rows: self._collect(prompts, rows, state.step))
+        responses, measured = batch.responses, batch.measured
+        check_not_all_empty(batch.rewarded, step=number)
         check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=number)
         rewards = token_rewards(
-            torch.tensor([r.reward for r in rewarded], device=self.model.device),
+            torch.tensor([r.reward for r in batch.rewarded], device=self.model.device),
             measured.policy_logprobs,
             measured.ref_logprobs,
             measured.mask,
@@ -210,78 +190,49 @@ class PPO:
         if config.whiten_advantages:
             advantages = masked_whiten(advantages, measured.mask)
         learning_rate_share = schedule(state.step, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_share * group["peak_lr"]
-        row = {"step": number, **rollout_metrics(responses, rewarded, measured, self.grader)}
+        self.learner.set_learning_rate(learning_rate_share)
+        row = {"step": number, **rollout_metrics(responses, batch.rewarded, measured, batch.graded)}
         row["ppo/explained_variance"] = explained_variance(measured.values[measured.mask], returns[measured.mask])
         row["ppo/kl_coef"] = state.controller.coef
         row["ppo/learning_rate"] = learning_rate_share * config.learning_rate
         state.stop_reason = reason_to_stop(measured, config, step=number)
         if state.stop_reason is None:
-            row |= self._update(responses, measured, advantages, returns, number)
+            row |= self.learner.update(responses, measured, advantages, returns, step=number)
             state.controller = state.controller.updated(measured.kl_nats_per_sequence, len(responses))
         return row
 
-    def _update(
-        self, responses: Sequence[Response], measured: Measured, advantages: Tensor, returns: Tensor, number: int
-    ) -> dict[str, float]:
-        """`num_epochs` passes over the rollout in minibatches; means over all of them."""
-        config = self.config
-        sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "grad_norm"), 0.0)
-        num_minibatches = 0
-        with _recomputing_activations(self.model, enabled=config.gradient_checkpointing):
-            for epoch in range(config.num_epochs):
-                order = numpy_rng(self.seed, "minibatches", number, epoch).permutation(len(responses)).tolist()
-                for start in range(0, len(order), config.minibatch_size):
-                    minibatch = order[start : start + config.minibatch_size]
-                    num_tokens = int(measured.mask[minibatch].sum())
-                    for rows in length_sorted(responses, minibatch, config.micro_batch_size):
-                        self._backward(responses, rows, measured, advantages, returns, num_tokens, sums, number)
-                    grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-                    check_finite(grad_norm, "gradient", [responses[i] for i in minibatch], step=number)
-                    self.optimizer.step()
-                    self.optimizer.zero_grad(set_to_none=True)
-                    sums["grad_norm"] += grad_norm.item()
-                    num_minibatches += 1
-        return {f"ppo/{name}": value / num_minibatches for name, value in sums.items()}
-
-    def _backward(
-        self,
-        responses: Sequence[Response],
-        rows: list[int],
-        measured: Measured,
-        advantages: Tensor,
-        returns: Tensor,
-        num_tokens: int,
-        sums: dict[str, float],
-        number: int,
-    ) -> None:
-        """Adds the gradient of one micro batch, as its share of the minibatch's mean over `num_tokens` tokens."""
-        config = self.config
-        batch = [responses[i] for i in rows]
-        mask = measured.mask[rows]
-        logits, values = response_logits(
-            self.model, batch, self.value_head, value_gradient_to_backbone=config.value_gradient_to_backbone
+    def _collect(self, prompts: Sequence[Sequence[int]], rows: list[int], step: int) -> Experience:
+        """Samples, rewards, measures and grades the responses to the prompts `rows` of the batch."""
+        config, size = self.config, self.decoding.batch_size
+        responses = sample_responses(
+            self.model,
+            self.tokenizer,
+            [prompts[i] for i in rows],
+            self.decoding,
+            seed=self.seed,
+            names=("rollout", step),
+            rows=rows,
+            batch_size=config.rollout_batch_size if size == "auto" else size,
         )
-        support = None
-        if measured.supports is not None:
-            support = unpack_bits(torch.cat([measured.supports[i] for i in rows]), logits.shape[1])
-        tokens = response_tokens(batch, logits.device)
-        logprobs = token_logprobs(logits, tokens, temperature=self.decoding.temperature, support=support)
-        old_logprobs = measured.logprobs[rows][mask]
-        policy = policy_loss(logprobs, old_logprobs, advantages[rows][mask], clip_range=config.clip_range)
-        value = value_loss(values, measured.values[rows][mask], returns[rows][mask], clip_range=config.value_clip_range)
-        loss = policy + config.value_coef * value
-        if config.entropy_coef:
-            log_distribution = (logits / self.decoding.temperature).log_softmax(-1)
-            loss = loss - config.entropy_coef * entropy_nats(log_distribution).sum()
-        check_finite(loss, "loss", batch, step=number)
-        (loss / num_tokens).backward()
-        share = len(tokens) / num_tokens
-        clipped = clip_fraction(logprobs.detach(), old_logprobs, clip_range=config.clip_range)
-        sums["policy_loss"] += policy.item() / num_tokens
-        sums["value_loss"] += value.item() / num_tokens
-        sums["clip_fraction"] += clipped.item() * share
+        rewarded = reward_responses(
+            self.reward,
+            [r.text for r in responses],
+            [r.finish_reason for r in responses],
+            step=step + 1,
+            empty_response_reward=config.empty_response_reward,
+            missing_eos_penalty=config.missing_eos_penalty,
+        )
+        measured = measure(
+            self.model,
+            self.value_function.head,
+            responses,
+            self.decoding,
+            eos_token_id=self.tokenizer.eos_token_id,
+            micro_batch_size=config.micro_batch_size,
+        )
+        measured = self.value_function.measured(measured, responses, micro_batch_size=config.micro_batch_size)
+        graded = None if self.grader is None else grade_responses(self.grader, [r.text for r in responses])
+        return Experience(responses=responses, measured=measured, rewarded=rewarded, graded=graded)
 
     def _validate(self, state: TrainingState, prompts: Sequence[Sequence[int]], row: dict[str, float | int]) -> None:
         """Judges the adapter as it is, adds the verdict to `row`, and keeps a copy of the adapter if it is the best."""
@@ -289,7 +240,6 @@ class PPO:
             return
         verdict = validate(
             self.model,
-            self.value_head,
             self.tokenizer,
             prompts,
             self.selector,
@@ -297,11 +247,10 @@ class PPO:
             step=state.step,
             seed=self.seed,
             batch_size=self.config.validation.batch_size,
+            world=self.world,
         )
         row |= verdict.metrics()
-        budget = self.config.kl.budget_nats_per_sequence
-        if state.best is None or verdict.beats(state.best, kl_budget=budget):
-            state.best, state.best_adapter = verdict, adapter_state(self.model)
+        state.keep_if_best(verdict, self.model, kl_budget=self.config.kl.budget_nats_per_sequence)
 
     def _started(self) -> TrainingState:
         kl = self.config.kl
@@ -316,54 +265,35 @@ class PPO:
         if folder is None:
             return None
         return load_checkpoint(
-            folder, model=self.model, value_head=self.value_head, optimizer=self.optimizer, fingerprint=fingerprint
-        )
-
-    def _checkpoint(self, folder: Path, state: TrainingState, fingerprint: str) -> None:
-        save_checkpoint(
             folder,
-            state,
             model=self.model,
-            value_head=self.value_head,
-            optimizer=self.optimizer,
+            value_function=self.value_function,
+            optimizer=self.learner.optimizer,
             fingerprint=fingerprint,
         )
 
-    def _decode_batch_size(self) -> int:
-        size = self.decoding.batch_size
-        return self.config.rollout_batch_size if size == "auto" else size
+    def _checkpoint(self, folder: Path, state: TrainingState, fingerprint: str) -> None:
+        """Written by the main process; the others wait, so that none is a step ahead of what is on disk."""
+        if self.world.is_main:
+            save_checkpoint(
+                folder,
+                state,
+                model=self.model,
+                value_function=self.value_function,
+                optimizer=self.learner.optimizer,
+                fingerprint=fingerprint,
+            )
+        self.world.wait()
 
 
-def schedule(step: int, config: PpoConfig) -> float:
-    """Share of the peak learning rate at PPO step `step` (from 0), in (0, 1]: warm-up, then constant or linear."""
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    if config.schedule == "constant":
-        return 1.0
-    return (config.num_steps - step) / (config.num_steps - config.warmup_steps)
-
-
-@contextmanager
-def _recomputing_activations(model: PeftModel, *, enabled: bool) -> Iterator[None]:
-    """Gradient checkpointing inside, for the layers alone: the dropout modules within them stay in evaluation mode."""
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)] if enabled else []
-    if enabled:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    for layer in layers:
-        layer.training = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = False
-        if enabled:
-            model.activation_checkpointing_disable()
-
-
-def _fingerprint(
-    config: PpoConfig, decoding: GenerationConfig, seed: int, *prompt_sets: Sequence[Sequence[int]]
-) -> str:
-    """sha256 of everything that a checkpoint must agree with."""
-    settings = [config.model_dump(mode="json"), decoding.model_dump(mode="json"), seed]
-    ids = [[[int(i) for i in prompt] for prompt in prompts] for prompts in prompt_sets]
-    return hashlib.sha256(json.dumps([settings, ids]).encode()).hexdigest()
+def check_policy(model: PeftModel, decoding: GenerationConfig) -> None:
+    """Raises UserError unless the model has an adapter to train and decoding leaves something to chance."""
+    if not isinstance(model, PeftModel) or not any(p.requires_grad for p in model.parameters()):
+        raise UserError(
+            f"PPO trains a LoRA adapter and got {type(model).__name__} without trainable adapter weights; wrap the "
+            f"model with peft.get_peft_model, or load its adapter with is_trainable=True."
+        )
+    if decoding.temperature == 0:
+        raise UserError(
+            "generation.temperature=0 always gives the same response, which teaches PPO nothing; set it above 0."
+        )

@@ -46,6 +46,11 @@ class NonToxicity:
     def __str__(self) -> str:
         return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
 
+    def told(self) -> str:
+        """For the log: also which of the classifier's outputs that label is, as its own config says."""
+        labels = ", ".join(f"{i}: {name}" for i, name in sorted(self.classifier.model.config.id2label.items()))
+        return f"{self}; output {self.classifier.label_index} of {{{labels}}}"
+
 
 class WeightedSum:
     """sum_i weight_i * reward_i(text): `WeightedSum({non_toxic: 1.0, brevity: 0.1})`."""
@@ -70,16 +75,11 @@ def reward_responses(
     """The reward of each response; white space alone counts as empty.
 
     Raises:
-        UserError: all responses are empty; the reward function raises, returns the wrong count, or a reward that is
-            not a finite number. The message names the step and the offending text.
+        UserError: the reward function raises, returns the wrong count, or a reward that is not a finite number. The
+            message names the step and the offending text.
     """
     filled = [text for text in texts if text.strip()]
-    if not filled:
-        raise UserError(
-            f"ppo step {step}: all {len(texts)} responses are empty, so there is nothing to reward. Raise "
-            f"generation.min_new_tokens, or lower ppo.learning_rate if earlier steps still had text."
-        )
-    rewards = iter(call_checked(reward, filled, step=step))
+    rewards = iter(call_checked(reward, filled, step=step) if filled else [])
     responses = []
     for text, finish in zip(texts, finish_reasons, strict=True):
         penalty = missing_eos_penalty if finish == "length" else 0.0
@@ -88,6 +88,23 @@ def reward_responses(
         else:
             responses.append(RewardedResponse(reward=empty_response_reward - penalty, status="empty"))
     return responses
+
+
+def check_not_all_empty(rewarded: Sequence[RewardedResponse], *, step: int) -> None:
+    """Raises UserError if no response of the batch has any text."""
+    if all(r.status == "empty" for r in rewarded):
+        raise UserError(
+            f"ppo step {step}: all {len(rewarded)} responses are empty, so there is nothing to reward. Raise "
+            f"generation.min_new_tokens, or lower ppo.learning_rate if earlier steps still had text. The last "
+            f"checkpoint is kept."
+        )
+
+
+def grade_responses(grader: Grader, texts: Sequence[str]) -> list[float | None]:
+    """Each text's toxicity by the grader, which is not shown the empty ones: they have none."""
+    filled = [text for text in texts if text.strip()]
+    graded = iter(grader(filled) if filled else [])
+    return [next(graded) if text.strip() else None for text in texts]
 
 
 def call_checked(reward: Reward, texts: list[str], *, step: int) -> list[float]:

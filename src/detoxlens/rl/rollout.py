@@ -51,13 +51,18 @@ def sample_responses(
     seed: int,
     names: tuple[str | int, ...],
     batch_size: int,
+    rows: Sequence[int] | None = None,
 ) -> list[Response]:
-    """One response per prompt; the i-th draws from (seed, *names, i)."""
+    """One response per prompt, that of row i drawn from (seed, *names, i).
+
+    `rows` says which rows of a batch that is divided among processes the prompts are; None: all of them.
+    """
+    rows = range(len(prompts)) if rows is None else rows
     sampled = sample(
         model,
         prompts,
         config=config,
-        seeds=[derive_seed(seed, *names, i) for i in range(len(prompts))],
+        seeds=[derive_seed(seed, *names, i) for i in rows],
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         batch_size=batch_size,

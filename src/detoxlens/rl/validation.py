@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detoxlens.models.config import GenerationConfig
-from detoxlens.models.value_head import ValueHead
+from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.rewards import Grader
 from detoxlens.rl.rollout import sample_responses
+from detoxlens.rl.world import World
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -59,7 +60,6 @@ def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:
 
 def validate(
     model: PeftModel,
-    value_head: ValueHead,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     selector: Grader,
@@ -68,19 +68,26 @@ def validate(
     step: int,
     seed: int,
     batch_size: int,
+    world: World,
 ) -> Validation:
     """Answers `prompts`, with the same random numbers at every step, and judges the answers."""
-    responses = sample_responses(
-        model, tokenizer, prompts, config, seed=seed, names=("validation",), batch_size=batch_size
-    )
-    measured = measure(
-        model, value_head, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size
-    )
-    texts = [r.text for r in responses]
+
+    def answered(rows: list[int]) -> Experience:
+        responses = sample_responses(
+            model, tokenizer, [prompts[i] for i in rows], config,
+            seed=seed, names=("validation",), rows=rows, batch_size=batch_size,
+        )  # fmt: skip
+        measured = measure(
+            model, None, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size
+        )
+        return Experience(responses=responses, measured=measured, rewarded=[], graded=None)
+
+    answers = gathered(world, len(prompts), answered)
+    texts = [r.text for r in answers.responses]
     return Validation(
         step=step,
-        toxicity=mean_toxicity(selector, texts),
-        kl_nats_per_sequence=measured.kl_nats_per_sequence,
-        base_perplexity=measured.base_perplexity,
+        toxicity=world.told_by_main(lambda: mean_toxicity(selector, texts)),
+        kl_nats_per_sequence=answers.measured.kl_nats_per_sequence,
+        base_perplexity=answers.measured.base_perplexity,
         empty_share=sum(not t.strip() for t in texts) / len(texts),
     )

@@ -26,7 +26,8 @@ class SftConfig(Section):
     max_length: int = Field(ge=8)
     """Longer examples are cut at the end, tokens; how many were is reported."""
     packing: bool
-    """Several examples in one row, separated by their position ids (needs an attention kernel that respects them)."""
+    """Several examples in one row of at most `max_length` tokens, kept apart by their position ids; a model whose
+    attention does not respect those is refused."""
     group_by_length: bool
     gradient_checkpointing: bool
     eval_every: int = Field(ge=1)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from detoxlens.config import TemplateConfig
 from detoxlens.data.templates import encode_dialogue
 from detoxlens.errors import UserError
+from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.records import Dialogue
 from detoxlens.sft.config import SftConfig
+from detoxlens.sft.packing import check_packing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -76,18 +78,19 @@ def fine_tune(
         One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).
 
     Raises:
-        UserError: nothing to train or validate on, or the loss is not finite.
+        UserError: nothing to train or validate on, the loss is not finite, or packed examples would see each other.
     """
     import torch
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
     for name, examples in (("train", train), ("val", validation)):
         if not examples:
             raise UserError(f"sft: the split {name!r} holds no dialogue with a reply; check data.dialoconan.")
+    if config.packing:
+        check_packing(model)
 
     class Report(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
@@ -137,7 +140,8 @@ def fine_tune(
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar replaces it
     checkpoints.mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    newest = last_complete_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     history = _history(trainer.state.log_history)
     if any(not math.isfinite(row.get("sft/val_loss", 0.0)) for row in history):
         raise UserError(f"sft: the validation loss is not a number; lower sft.learning_rate={config.learning_rate}.")

@@ -1,4 +1,4 @@
-"""Stage rl@model-variant: PPO of a LoRA adapter on 1 - P(hate) of the response.
+"""Stage rl@model-variant: a LoRA adapter by PPO, RLOO or GRPO on 1 - P(hate) of the response.
 
 deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/reward, models/<m>/base,
       adapters/<m>/it or adapters/<m>/<init_from>                      outs: adapters/<m>/<v>
@@ -7,11 +7,14 @@ deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/rew
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detoxlens.artifacts import Layout, read_model_ref, read_rows
-from detoxlens.config import Params, VariantConfig
+from detoxlens.config import Params, TemplateConfig, VariantConfig
 from detoxlens.data.templates import encode_prompt
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.models.adapters import save_adapter_folder
@@ -22,17 +25,23 @@ from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import LoraConfig, add_adapter
 from detoxlens.models.reward_config import RewardModelConfig
 from detoxlens.progress import progress
-from detoxlens.records import Dialogue, Prompt
+from detoxlens.records import Dialogue, ModelRef, Prompt
 from detoxlens.rl.config import PpoConfig
+from detoxlens.rl.groups import GroupTrainer
 from detoxlens.rl.ppo import PPO, PpoResult
 from detoxlens.rl.rewards import Grader, NonToxicity
+from detoxlens.rl.world import World, join
 from detoxlens.scorers import make_scorer
 from detoxlens.scorers.base import Scorer
 from detoxlens.scorers.config import ToxicityConfig
-from detoxlens.scratch import open_scratch, publish, scratch_key
+from detoxlens.scratch import Scratch, open_scratch, publish, scratch_key
 from detoxlens.seeding import fix_global_state
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 log = logging.getLogger(__name__)
+Row = dict[str, float | int]
 
 
 def run(root: Path, params: Params, *, model: str, variant: str) -> None:
@@ -44,90 +53,139 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
     rewarding = params.section("reward_model", RewardModelConfig)
     headline = params.section("toxicity", ToxicityConfig).headline
     check_kind(chosen, variant)
-    start = layout.adapter(model, chosen.init_from or "it")
-    settings = {
-        "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
-        "reward": [rewarding.label, rewarding.trust_remote_code],
-        "variant": [chosen.init_from, seed, headline],
-    }
-    inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
-    key = scratch_key(params=settings, inputs=inputs, num_threads=run_config.num_threads)
-    fix_global_state(seed, run_config.num_threads)
-    with open_scratch(layout.state, f"rl@{model}-{variant}", key) as scratch:
-        reward_ref = read_model_ref(layout.reward_model)
-        local = root / reward_ref.base
-        classifier = TextClassifier.load(
-            str(local) if local.is_dir() else reward_ref.base,
-            revision=None if local.is_dir() else reward_ref.revision,
-            label=rewarding.label,
-            device=run_config.device,
-            trust_remote_code=rewarding.trust_remote_code,
-        )
-        scorer = make_scorer(headline, root=root, device=run_config.device)
-        check_independent(classifier, scorer)
-        ref = read_model_ref(start)
-        tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
-        policy = load_model(
-            root,
-            ref,
-            device=run_config.device,
-            dtype=spec.dtype,
-            trainable_adapter=ref.adapter is not None,
-            trust_remote_code=spec.trust_remote_code,
-        )
-        if ref.adapter is None:
-            policy = add_adapter(policy, lora)
-        context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
-        longest = min(config.max_prompt_tokens, context - decoding.max_new_tokens)
-        dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
-        training = within(
-            [
-                encode_prompt(tokenizer, spec.template, turns).ids
-                for turns in hater_contexts(dialogues, config.max_context_turns)
-            ],
-            longest,
-            what="dialogue contexts",
-        )
-        questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
-        validating = within(
-            [
-                encode_prompt(tokenizer, spec.template, [p.text], evaluation=True).ids
-                for p in questions[: config.validation.num_prompts]
-            ],
-            longest,
-            what="validation prompts",
-        )
-        reward, grader = NonToxicity(classifier), grader_of(scorer)
-        ppo = PPO(
-            policy, tokenizer, reward, config=config, decoding=decoding, seed=seed, grader=grader, selector=grader
-        )
-        with progress(f"ppo {model}/{variant}", total=config.num_steps, unit="steps") as bar:
-            result = ppo.train(
-                training,
-                validation_prompts=validating,
-                checkpoint_folder=scratch.path / "checkpoints",
-                on_step=lambda row: bar.advance(1 if row["step"] else 0),
+    start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
+    with join(os.environ, device=run_config.device) as world:
+        check_processes(chosen, variant, world)
+        settings = {
+            "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
+            "reward": [rewarding.label, rewarding.trust_remote_code],
+            "variant": [chosen.algorithm, chosen.init_from, seed, headline],
+            "num_processes": world.size,
+        }
+        inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
+        key = scratch_key(params=settings, inputs=inputs, num_threads=run_config.num_threads)
+        fix_global_state(seed, run_config.num_threads)
+        with shared_scratch(world, layout.state, f"rl@{model}-{variant}", key) as scratch:
+            classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
+            scorer = make_scorer(headline, root=root, device=world.device)
+            check_independent(classifier, scorer)
+            reward, grader = NonToxicity(classifier), grader_of(scorer)
+            ref = read_model_ref(start)
+            tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
+            policy = load_model(
+                root,
+                ref,
+                device=world.device,
+                dtype=spec.dtype,
+                trainable_adapter=ref.adapter is not None,
+                trust_remote_code=spec.trust_remote_code,
             )
-        built = scratch.path / "adapter"
-        save_adapter_folder(
-            policy,
-            built,
-            root=root,
-            base_ref=ref,
-            history=result.history,
-            card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
-            published_as=layout.adapter(model, variant),
-        )
-        publish(built, layout.adapter(model, variant))
-        scratch.finish()
+            if ref.adapter is None:
+                policy = add_adapter(policy, lora)
+            context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
+            training, validating = read_prompts(
+                layout, tokenizer, spec.template, config, longest=context - decoding.max_new_tokens
+            )
+            if chosen.algorithm == "ppo":
+                trainer = PPO(
+                    policy, tokenizer, reward,
+                    config=config, decoding=decoding, seed=seed, grader=grader, selector=grader, world=world,
+                )  # fmt: skip
+            else:
+                trainer = GroupTrainer(
+                    chosen.algorithm, policy, tokenizer, reward,
+                    config=config, decoding=decoding, seed=seed, grader=grader, selector=grader,
+                )  # fmt: skip
+            if world.is_main:
+                log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.told())
+            with shown_by_main(world, f"{chosen.algorithm} {model}/{variant}", config.num_steps) as on_step:
+                result = trainer.train(
+                    training,
+                    validation_prompts=validating,
+                    checkpoint_folder=scratch.path / "checkpoints",
+                    on_step=on_step,
+                )
+            if world.is_main:
+                built = scratch.path / "adapter"
+                save_adapter_folder(
+                    policy,
+                    built,
+                    root=root,
+                    base_ref=ref,
+                    history=result.history,
+                    card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
+                    published_as=final,
+                )
+                publish(built, final)
+                scratch.finish()
+            world.wait()  # a launcher may end the process that still writes when another has left
+
+
+@contextmanager
+def shared_scratch(world: World, state: Path, stage: str, key: str) -> Iterator[Scratch]:
+    """The scratch folder, locked by the main process and known to all."""
+    with ExitStack() as stack:
+        held: list[Scratch] = []
+
+        def hold() -> str:
+            held.append(stack.enter_context(open_scratch(state, stage, key)))
+            return str(held[0].path)
+
+        path = world.told_by_main(hold)
+        yield held[0] if held else Scratch(Path(path))
+
+
+@contextmanager
+def shown_by_main(world: World, title: str, num_steps: int) -> Iterator[Callable[[Row], None]]:
+    """A progress bar in the main process; what to tell every new row of the history."""
+    if not world.is_main:
+        yield lambda row: None
+        return
+    with progress(title, total=num_steps, unit="steps") as bar:
+        yield lambda row: bar.advance(1 if row["step"] else 0)
+
+
+def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, device: str) -> TextClassifier:
+    """The classifier that `models/reward` refers to; its toxic label is read from its own config."""
+    local = root / ref.base
+    return TextClassifier.load(
+        str(local) if local.is_dir() else ref.base,
+        revision=None if local.is_dir() else ref.revision,
+        label=config.label,
+        device=device,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def read_prompts(
+    layout: Layout, tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: PpoConfig, *, longest: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Token ids of the training contexts and of the validation prompts, neither longer than `longest`."""
+    longest = min(config.max_prompt_tokens, longest)
+    dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
+    contexts = hater_contexts(dialogues, config.max_context_turns)
+    questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
+    chosen = questions[: config.validation.num_prompts]
+    training = [encode_prompt(tokenizer, template, turns).ids for turns in contexts]
+    validating = [encode_prompt(tokenizer, template, [p.text], evaluation=True).ids for p in chosen]
+    return within(training, longest, what="dialogue contexts"), within(validating, longest, what="validation prompts")
 
 
 def check_kind(chosen: VariantConfig, variant: str) -> None:
-    """Raises UserError unless the variant is trained by PPO."""
-    if chosen.kind != "rl" or chosen.algorithm != "ppo":
+    """Raises UserError unless the variant is trained by reinforcement learning."""
+    if chosen.kind != "rl" or chosen.algorithm is None:
         raise UserError(
             f"params.yaml: variants.{variant} has kind {chosen.kind!r} and algorithm {chosen.algorithm!r}; stage rl "
-            f"trains variants of kind 'rl' with algorithm 'ppo'."
+            f"trains variants of kind 'rl' with algorithm 'ppo', 'rloo' or 'grpo'."
+        )
+
+
+def check_processes(chosen: VariantConfig, variant: str, world: World) -> None:
+    """Raises UserError if several processes were started for an algorithm that runs in one."""
+    if world.size > 1 and chosen.algorithm != "ppo":
+        raise UserError(
+            f"params.yaml: variants.{variant}.algorithm={chosen.algorithm!r} runs in one process and {world.size} were "
+            f"launched; run `detoxlens rl` without the launcher, or set algorithm: ppo."
         )
 
 
@@ -204,12 +262,17 @@ def model_card(
     start = f"the adapter of `{chosen.init_from}`" if chosen.init_from else "a fresh adapter"
     steps = [row for row in result.history if row["step"] > 0]
     stopped = f" Training stopped early: {result.stop_reason}." if result.stop_reason else ""
+    how = {"ppo": "PPO", "rloo": "RLOO (TRL)", "grpo": "GRPO (TRL)"}[chosen.algorithm]
+    control = config.kl.control if chosen.algorithm == "ppo" else "fixed"
+    groups = "" if chosen.algorithm == "ppo" else f" in groups of {config.num_generations}"
     return (
         f"# {model} / {variant}\n\n"
-        f"LoRA adapter trained by PPO from {start}, on {num_prompts} dialogue contexts that end with a hater turn.\n\n"
+        f"LoRA adapter trained by {how} from {start}, on {num_prompts} dialogue contexts that end with a hater "
+        f"turn.\n\n"
         f"- Reward: {reward}; of the response's text only.\n"
-        f"- KL penalty against the base model: {config.kl.control}, coefficient {config.kl.coef:g}.\n"
-        f"- {len(steps)} PPO steps of {config.rollout_batch_size} responses, learning rate {config.learning_rate:g}."
+        f"- KL penalty against the base model: {control}, coefficient {config.kl.coef:g}.\n"
+        f"- {len(steps)} {how.split()[0]} steps of {config.rollout_batch_size} responses{groups}, learning rate "
+        f"{config.learning_rate:g}."
         f"{stopped}\n"
         f"- Kept: the adapter after step {result.kept_step}, the least toxic on validation prompts by {scorer.name} "
         f"({scorer.version}) within {config.kl.budget_nats_per_sequence:g} nats of KL per sequence.\n\n"

@@ -1,0 +1,156 @@
+"""PPO's rewards, guards, validation and history for TRL's trainers: a reward function and a callback in one."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from detoxlens.errors import UserError
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.generation import evaluating
+from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
+from detoxlens.rl.config import PpoConfig
+from detoxlens.rl.likelihoods import measure
+from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
+from detoxlens.rl.rewards import Grader, Reward, check_not_all_empty, grade_responses, reward_responses
+from detoxlens.rl.rollout import Response
+from detoxlens.rl.validation import validate
+from detoxlens.rl.world import World
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+Row = dict[str, float | int]
+
+
+class Watch(TrainerCallback):
+    """Rewards and measures every batch that TRL samples, and validates the adapter: PPO's guards and history."""
+
+    def __init__(
+        self,
+        algorithm: str,
+        model: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        reward: Reward,
+        *,
+        config: PpoConfig,
+        decoding: GenerationConfig,
+        seed: int,
+        grader: Grader | None,
+        selector: Grader | None,
+        prompts: Sequence[Sequence[int]],
+        validation_prompts: Sequence[Sequence[int]],
+        state: TrainingState,
+        fingerprint: str,
+        report: Callable[[Row], None],
+    ):
+        self.algorithm, self.model, self.tokenizer, self.reward_of = algorithm, model, tokenizer, reward
+        self.config, self.decoding, self.seed = config, decoding, seed
+        self.grader, self.selector = grader, selector
+        self.prompts, self.validation_prompts = prompts, validation_prompts
+        self.state, self.fingerprint, self.report = state, fingerprint, report
+        self.row: Row = {}
+
+    def reward(
+        self, prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: object
+    ) -> list[float]:
+        """What TRL asks for after sampling; the row of history that it leaves describes the policy before the update.
+
+        Raises:
+            UserError: as `PPO.train`.
+        """
+        config, step, eos = self.config, self.state.step + 1, self.tokenizer.eos_token_id
+        responses = [
+            Response(
+                prompt_ids=tuple(self.prompts[int(number)]),
+                token_ids=tuple(ids),
+                finish_reason="eos" if ids[-1] == eos else "length",
+                text=text,
+            )
+            for number, ids, text in zip(prompts, completion_ids, completions, strict=True)
+        ]
+        rewarded = reward_responses(
+            self.reward_of,
+            completions,
+            [r.finish_reason for r in responses],
+            step=step,
+            empty_response_reward=config.empty_response_reward,
+            missing_eos_penalty=config.missing_eos_penalty,
+        )
+        check_not_all_empty(rewarded, step=step)
+        with evaluating(self.model):
+            measured = measure(
+                self.model, None, responses, self.decoding, eos_token_id=eos, micro_batch_size=config.micro_batch_size
+            )
+        check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=step)
+        graded = None if self.grader is None else grade_responses(self.grader, completions)
+        self.row = {
+            "step": step,
+            **rollout_metrics(responses, rewarded, measured, graded),
+            "ppo/kl_coef": config.kl.coef,
+        }
+        self.state.stop_reason = reason_to_stop(measured, config, step=step)
+        return [r.reward for r in rewarded]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        if state.global_step == 0:
+            self._validate(row := {"step": 0})
+            if len(row) > 1:
+                self.state.history.append(row)
+                self.report(row)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: object) -> None:
+        """Ends a step: TRL logs after the last of its updates, just before it writes a checkpoint."""
+        if "loss" not in logs:  # the summary at the end of training
+            return
+        row, config = self.row, self.config
+        row |= {"ppo/learning_rate": logs["learning_rate"]}
+        row |= {f"{self.algorithm}/{name}": logs[name] for name in ("loss", "grad_norm") if name in logs}
+        if not all(math.isfinite(value) for value in row.values()):
+            raise UserError(
+                f"ppo step {row['step']}: the loss or gradient of {self.algorithm} is not a finite number. Lower "
+                f"ppo.learning_rate, or use float32 or bfloat16 weights; the last checkpoint is kept."
+            )
+        self.state.step += 1
+        last = self.state.step == config.num_steps or self.state.stop_reason is not None
+        if last or self.state.step % config.validation.every == 0:
+            self._validate(row)
+        self.state.history.append(row)
+        if self.state.best is None:
+            self.state.best_adapter = adapter_state(self.model)
+        if self.state.stop_reason is not None:
+            control.should_training_stop = control.should_save = True
+        if control.should_save:
+            save_kept(Path(args.output_dir) / f"kept-{state.global_step}", self.state, self.fingerprint)
+        self.report(row)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        for kept in Path(args.output_dir).glob("kept-*"):
+            if kept.name != f"kept-{state.global_step}":
+                shutil.rmtree(kept)
+
+    def _validate(self, row: Row) -> None:
+        """Judges the adapter as it is, adds the verdict to `row`, and keeps a copy of the adapter if it is the best."""
+        config = self.config
+        if self.selector is None or not self.validation_prompts:
+            return
+        with evaluating(self.model):
+            verdict = validate(
+                self.model,
+                self.tokenizer,
+                self.validation_prompts,
+                self.selector,
+                self.decoding,
+                step=self.state.step,
+                seed=self.seed,
+                batch_size=config.validation.batch_size,
+                world=World(),
+            )
+        row |= verdict.metrics()
+        self.state.keep_if_best(verdict, self.model, kl_budget=config.kl.budget_nats_per_sequence)
