@@ -56,6 +56,9 @@ def calibrate(
     against: Annotated[list[Path], typer.Option(help="Recorded scores: .csv, .jsonl or .parquet; repeatable.")],
     text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
     score_column: Annotated[str, typer.Option(help="Column of the recorded scores, 0..1.")] = "toxicity",
+    split_column: Annotated[
+        str | None, typer.Option(help="Measure its values apart; numbers from 0 to 1 are parted at .5.")
+    ] = None,
     bootstrap: BootstrapOption = 500,
     device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
 ) -> None:
@@ -69,6 +72,7 @@ def calibrate(
         against,
         text_column=text_column,
         score_column=score_column,
+        split_column=split_column,
         device=device,
         bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
     )

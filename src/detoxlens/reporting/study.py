@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detoxlens.attribution.entropy import normalized_prompt_entropy, prompt_dependence, prompt_entropy_bits
+from detoxlens.evaluation.calibration import Calibration
 from detoxlens.records import Attribution, Completion, Fluency, Score
 
 MEASURES = {"prompt_entropy_bits": "bits", "prompt_entropy_normalized": "fraction", "prompt_dependence": "fraction"}
@@ -75,6 +76,8 @@ class Study:
     """Names of the test splits, in the order of params `splits`."""
     grader: str
     """The scorer of the tables."""
+    calibration: Calibration | None = None
+    """Says the same in another scorer's terms, where params `toxicity.calibration` names one."""
     notes: Sequence[str] = ()
     """What a reader must know about how this run was set up."""
 
