@@ -13,7 +13,8 @@ BOOTSTRAP = Bootstrap(num_resamples=200, seed=0)
 HALVES = Map((0.0, 1.0), (0.0, 0.5))
 
 
-def calibration(*drawn: Fit, fit: Fit = Fit(0.6, HALVES)) -> Calibration:
+def calibration(*drawn: Fit) -> Calibration:
+    fit = Fit(0.6, HALVES)
     return Calibration(
         scorer="judge", scorer_version="1", against="p.csv: score", fit=fit, drawn=drawn or (fit,), num_fitted=100,
         held_out={}, version="f" * 16,

@@ -3,8 +3,8 @@
 deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
 outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet
 
-What a model has to compute (an `hf:` scorer, the likelihoods) is kept in pieces of `PIECE` completions: a killed run goes
-on behind the last and gives the same bytes. Remote services have their own cache; the others cost nothing.
+What a model has to compute (an `hf:` scorer, the likelihoods) is kept in pieces of `PIECE` completions: a killed run
+goes on behind the last and gives the same bytes. Remote services have their own cache; the others cost nothing.
 """
 
 from __future__ import annotations
