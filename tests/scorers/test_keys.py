@@ -47,10 +47,7 @@ def test_a_tracked_stage_leaves_the_key_nowhere(tmp_path):
         for n in range(30)
     ]  # fmt: skip
     write_rows(layout.completions("tiny-neox", "it"), rows, Completion)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "PERSPECTIVE_API_KEY": KEY,
-        "PYTHONPATH": str(ROOT / "src"),
-    }
+    environment = os.environ | {"PERSPECTIVE_API_KEY": KEY, "PYTHONPATH": str(ROOT / "src")}
 
     def trouble(text, attempt):
         if text == "They hum 3.":

@@ -50,7 +50,7 @@ class Service:
     body: Callable[[Sequence[str]], Any]
     """At most `batch_size` texts -> the query's JSON."""
     read: Callable[[Any], list[float]]
-    """The answer's JSON -> toxicities, 0..1, in the order asked; KeyError, IndexError or TypeError where it has none."""
+    """The answer's JSON -> toxicities, 0..1, in the order asked; KeyError, IndexError, TypeError where it has none."""
     way_out: str
     """What to do when the service is no option: the end of every message that stops the run."""
 
