@@ -1,8 +1,8 @@
 """The `detoxlens` command: one sub-command per stage, plus the tools.
 
 app.py       the program and its global options      stages.py    prepare ... report
-project.py   sample, repro, ui, log, store           research.py  explain, sweep, bench
-scores.py    import-completions, replay, calibrate, export-scores
+project.py   sample, repro, preset, ui, log           research.py  explain, sweep, bench
+scores.py    import-completions, replay, calibrate, annotate, export-scores
 """
 
 from __future__ import annotations

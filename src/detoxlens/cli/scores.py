@@ -80,6 +80,22 @@ def calibrate(
 
 
 @app.command(rich_help_panel=TOOLS)
+def annotate(
+    file: Annotated[Path, typer.Argument(help="Prompts as JSON lines in RealToxicityPrompts' form.")],
+    out: Annotated[Path, typer.Argument(help="The JSON lines with the new field, for data.rtp or a split's source.")],
+    scorer: Annotated[str, typer.Option(help="As in params.yaml's toxicity.scorers.")],
+    field: Annotated[str, typer.Option(help="Name of the new field.")] = "reward_hate_prob",
+    text: Annotated[str, typer.Option(help="What is scored: prompt, or prompt+continuation.")] = "prompt+continuation",
+    device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Add a scorer's toxicity of each prompt as a field that splits can filter on."""
+    from detoxlens.replay.annotate import annotate as add_field
+
+    num = add_field(Context.root, file, out, scorer_name=scorer, field=field, text=text, device=device)
+    typer.echo(f"Wrote {num} prompts with {field} to {out}.")
+
+
+@app.command(rich_help_panel=TOOLS)
 def export_scores(
     file: Annotated[Path, typer.Argument(help="A .jsonl file to write; `recorded:FILE` reads it.")],
     scorer: Annotated[str, typer.Option(help="Only this scorer's, e.g. perspective.")],
