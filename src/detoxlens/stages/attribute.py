@@ -61,8 +61,10 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
             device=run_config.device,
             dtype=spec.dtype,
             trust_remote_code=spec.trust_remote_code,
+            quantization=spec.quantization,
+            device_map=spec.device_map,
         )
-        if hasattr(network, "merge_and_unload"):
+        if hasattr(network, "merge_and_unload") and spec.quantization is None:  # merging would round to few bits anew
             network = network.merge_and_unload()  # one product per layer instead of three
         rows = [(source, row) for source, chosen in texts.items() for row in chosen]
         found = attribute_rows(scratch, network, [row for _, row in rows], config, title=f"attribute {model}/{variant}")

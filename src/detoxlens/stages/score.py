@@ -218,8 +218,9 @@ def _with_likelihood(
     spec = params.model(model)
     ref = read_model_ref(layout.adapter(model, "it"))
     network = load_model(
-        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
-    )
+        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization, device_map=spec.device_map,
+    )  # fmt: skip
     tokenizer = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code)
 
     def measure(part: list[Completion]) -> list[Fluency]:
