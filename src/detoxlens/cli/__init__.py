@@ -14,11 +14,11 @@ from detoxlens.cli.app import Context, app
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, research, scores
+from detoxlens.cli import stages, project, planning, research, scores
 
 # isort: on
 
-__all__ = ["app", "main", "project", "research", "scores", "stages"]
+__all__ = ["app", "main", "planning", "project", "research", "scores", "stages"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""
