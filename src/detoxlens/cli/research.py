@@ -154,6 +154,16 @@ def bench_generate(
     )
 
 
+@bench_app.command("scale")
+def bench_scale(
+    prompts: Annotated[int, typer.Option(min=16, help="Evaluation prompts.")] = 64,
+) -> None:
+    """Run every stage at the full 3 B and 7 B shapes with random weights; needs a GPU."""
+    from detoxlens.bench.scale import bench_scale as run_bench
+
+    run_bench(Context.root, Context.root / Context.params_path, num_prompts=prompts)
+
+
 @sweep_app.callback()
 def sweep(
     context: typer.Context,

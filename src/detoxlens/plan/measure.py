@@ -92,7 +92,7 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
     network = build(config, num_layers, device=device, dtype=dtype)
     layer = sum(p.numel() for p in network.parameters()) - 2 * config.vocab_size * config.hidden_size
     small = layer / num_layers <= SMALL_LAYER
-    batch, seq, rows, steps = (16, 64, 64, 6) if small or device != "cpu" else (1, 16, 2, 1)
+    batch, seq, rows, steps = (16, 64, 64, 6) if small or device != "cpu" else (1, 32, 2, 1)
     ids = torch.randint(2, config.vocab_size, (batch, seq), device=device)
 
     def train() -> Callable[[], Any]:
