@@ -189,5 +189,5 @@ def test_a_killed_run_goes_on_behind_the_last_piece_and_gives_the_same_bytes(lay
     "changes", [{"scorers": ["recorded:r.csv"], "headline": "recorded:r.csv"}, {"calibration": "reports/c.json"}]
 )
 def test_a_file_that_no_stage_depends_on_is_refused(changes):
-    with pytest.raises(UserError, match=r"put the file into data/recorded/ and write data/recorded/[rc]\."):
+    with pytest.raises(UserError, match=r"put the file into data/recorded and write data/recorded/[rc]\."):
         params_of(toxicity=changes).section("toxicity", ToxicityConfig)

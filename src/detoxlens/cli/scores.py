@@ -77,6 +77,7 @@ def calibrate(
         bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
     )
     typer.echo(f"{summary(found)}\nWrote {path}")
+    typer.echo(f"To apply it: copy it into data/recorded, set toxicity.calibration: data/recorded/{path.name}")
 
 
 @app.command(rich_help_panel=TOOLS)

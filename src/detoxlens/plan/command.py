@@ -101,6 +101,9 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
         sized = _shape(config, lora, dtype=spec.dtype, bits=int(spec.quantization[0]) if spec.quantization else None)
         costs[model] = model_costs(params, model, counts, speeds, sized, start)
         notes += [f"{model}: shape from {where}, {sized.num_parameters / 1e6:,.1f} M parameters. {told}"]
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if load > cores:
+        notes.append(f"The machine is busy (load {load:.1f} on {cores} cores): on a quiet one all of it takes less.")
     shared = _shared_costs(params, start)
     costs = {"all models": shared, **costs}
     return Plan(costs=costs, unknown=unknown, notes=notes, warnings=_warnings(costs, root, run.device))

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from detoxlens.config import Section
 
-FOLDER = "data/recorded/"
+RECORDED = "data/recorded"
+"""Folder of the files that the section names; `score` and `report` depend on it."""
 
 
 class ToxicityConfig(Section):
@@ -35,9 +36,9 @@ class ToxicityConfig(Section):
             raise ValueError(f"scorers={self.scorers} names one twice")
         files = {f"scorers: {s}": s.removeprefix("recorded:") for s in self.scorers if s.startswith("recorded:")}
         for where, file in (files | ({"calibration": self.calibration} if self.calibration else {})).items():
-            if not file.startswith(FOLDER) or ".." in file:
+            if not file.startswith(f"{RECORDED}/") or ".." in file:
                 raise ValueError(
-                    f"{where}: {file!r} lies where no stage would notice that it changes; put the file into {FOLDER} "
-                    f"and write {FOLDER}{file.rpartition('/')[2]}"
+                    f"{where}: {file!r} lies where no stage would notice that it changes; put the file into {RECORDED} "
+                    f"and write {RECORDED}/{file.rpartition('/')[2]}"
                 )
         return self
