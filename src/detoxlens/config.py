@@ -101,6 +101,10 @@ class ModelConfig(Section):
     revision: str | None = None
     """Branch, tag or commit; `base` resolves it to a commit sha and pins it."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads the model over all accelerators; None puts it on run.device."""
     trust_remote_code: bool = False
     template: TemplateConfig
     overrides: dict[str, dict[str, Any]] = {}

@@ -14,8 +14,8 @@ LINE_EVERY_SECONDS = 10.0
 class Bar(Protocol):
     """What `progress` hands out."""
 
-    def advance(self, num_done: int = 1) -> None:
-        """Counts `num_done` more units as done."""
+    def advance(self, num_done: int = 1, *, note: str = "") -> None:
+        """Counts `num_done` more units as done; `note` is shown beside them, e.g. a speed."""
 
 
 @contextlib.contextmanager
@@ -60,14 +60,14 @@ class _Lines:
         self.num_done = self.num_before = num_done
         self.started = self.last_line = clock()
 
-    def advance(self, num_done: int = 1) -> None:
+    def advance(self, num_done: int = 1, *, note: str = "") -> None:
         self.num_done += num_done
         now = self.clock()
         if now - self.last_line >= LINE_EVERY_SECONDS and self.num_done < self.total:
             self.last_line = now
             done_here = self.num_done - self.num_before
             left = (now - self.started) / done_here * (self.total - self.num_done) if done_here else None
-            self._write("time left unknown" if left is None else f"{duration(left)} left")
+            self._write(("time left unknown" if left is None else f"{duration(left)} left") + (note and f", {note}"))
 
     def end(self) -> None:
         self._write(f"{duration(self.clock() - self.started)}")
@@ -96,12 +96,13 @@ def _terminal_bar(title: str, total: int, unit: str, num_done: int, stream: Text
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit, markup=False),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(file=stream),
         speed_estimate_period=120,
     )
     with bar:
-        task = bar.add_task(title, total=total, completed=num_done)
+        task = bar.add_task(title, total=total, completed=num_done, note="")
         yield _Terminal(bar, task)
 
 
@@ -109,5 +110,5 @@ class _Terminal:
     def __init__(self, bar, task) -> None:
         self.bar, self.task = bar, task
 
-    def advance(self, num_done: int = 1) -> None:
-        self.bar.advance(self.task, num_done)
+    def advance(self, num_done: int = 1, *, note: str = "") -> None:
+        self.bar.update(self.task, advance=num_done, note=note)

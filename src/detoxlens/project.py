@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from detoxlens.artifacts import write_text
 from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
+from detoxlens.errors import UserError, did_you_mean
 from detoxlens.run_stage import check_params, comparable_key
 
 UNCHANGED = "unchanged"
@@ -108,6 +109,45 @@ def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     yaml.dump(document, out)
     check_params(Params(YAML(typ="safe").load(out.getvalue()), path.name))
     write_text(path, out.getvalue())
+
+
+def apply_preset(root: Path, params_path: Path, name: str) -> str:
+    """Writes presets/<name>.yaml into params.yaml, key by key; what it does not name stays, comments included.
+
+    Returns:
+        The unified diff; empty where nothing was to change.
+
+    Raises:
+        UserError: there is no such preset, or the result would not be valid; the file is as it was.
+    """
+    from ruamel.yaml import YAML
+
+    file = root / "presets" / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise UserError(
+            f"There is no preset {name!r}.{did_you_mean(name, known)} In {file.parent}: {', '.join(known) or 'none'}."
+        )
+    before = params_path.read_text(encoding="utf-8")
+    change_params(params_path, dict(_leaves(YAML(typ="safe").load(file.read_text(encoding="utf-8")))))
+    return diff_of(params_path, before)
+
+
+def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Key path and value of everything in a nested mapping that is no mapping itself (or an empty one)."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def diff_of(path: Path, before: str) -> str:
+    """The unified diff from `before` to what the file holds now."""
+    after = path.read_text(encoding="utf-8")
+    return "\n".join(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{path.name}", f"b/{path.name}", lineterm="")
+    )
 
 
 def ui(root: Path, *, host: str, port: int) -> int:

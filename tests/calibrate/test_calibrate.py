@@ -14,7 +14,7 @@ from detoxlens.calibrate.calibration import (
     rate_threshold,
     spearman,
 )
-from detoxlens.calibrate.command import calibrate_scorer, read_recorded, summary
+from detoxlens.calibrate.command import Recorded, calibrate_scorer, read_recorded, summary
 from detoxlens.errors import UserError
 from detoxlens.evaluation.config import Bootstrap
 
@@ -103,7 +103,7 @@ def test_too_few_texts_are_told():
 def test_rows_without_a_score_or_text_are_counted_and_equal_texts_counted_once(tmp_path):
     (tmp_path / "r.csv").write_text("text,toxicity\na,0.5\na,0.5\nb,\n,0.3\nc,-1\nd,0.1\n")
     assert read_recorded([tmp_path / "r.csv"], text_column="text", score_column="toxicity") == (
-        [("a", 0.5), ("d", 0.1)], 3,
+        [Recorded("a", 0.5, None), Recorded("d", 0.1, None)], 3,
     )  # fmt: skip
     (tmp_path / "r.csv").write_text("text,toxicity\na,4\n")
     with pytest.raises(UserError, match=r"row 1: toxicity=4\.0 is not between 0 and 1"):
@@ -128,3 +128,24 @@ def test_the_command_writes_the_same_json_and_picture_twice(tmp_path):
     assert written[0] == written[1]
     assert json.loads(written[0][0])["held_out"]["auroc"]["value"] == found["held_out"]["auroc"]["value"] == 1.0
     assert "AUROC 1.000" in summary(found)
+
+
+def test_parts_of_the_data_are_measured_apart_and_scores_parted_at_a_half(tmp_path):
+    texts, score, reference = synthetic(400)
+    splits = ["a" if i % 4 else "b" for i in range(400)]
+    found = calibrate(texts, score, reference, BOOTSTRAP, splits=splits)["by_split"]
+    held = [s for s, text in zip(splits, texts, strict=True) if not in_first_half(text)]
+    assert {name: part["num_texts"] for name, part in found.items()} == {n: held.count(n) for n in ("a", "b")}
+    (tmp_path / "r.csv").write_text("text,toxicity,p,k\na,0.5,0.7,x\nb,0.1,0.5,y\nc,0.1,1,z\n")
+    columns = {"text_column": "text", "score_column": "toxicity"}
+    rows, _ = read_recorded([tmp_path / "r.csv"], **columns, split_column="p")
+    assert [row.split for row in rows] == ["p > .5", "p <= .5", "p=1"]
+    (tmp_path / "r.csv").write_text("text,toxicity,k\n" + "".join(f"t{i},0.1,{i}\n" for i in range(20)))
+    with pytest.raises(UserError, match="--split-column k: 20 different values; at most 12"):
+        read_recorded([tmp_path / "r.csv"], **columns, split_column="k")
+
+
+def test_fits_on_resampled_texts_are_kept_and_spread_about_the_fit():
+    found = calibrate(*synthetic(), BOOTSTRAP)
+    assert len(found["drawn"]["threshold"]) == len(found["drawn"]["prob"]) == 50
+    assert min(found["drawn"]["threshold"]) < found["threshold"] < max(found["drawn"]["threshold"])

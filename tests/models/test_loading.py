@@ -78,3 +78,20 @@ def test_an_unknown_target_module_lists_the_linear_layers(root):
     base = load_model(root, resolve(root, "checkpoint", None), device="cpu", dtype="float32")
     with pytest.raises(UserError, match=r"no module 'c_attn'.*dense_4h_to_h.*query_key_value"):
         add_adapter(base, LORA.model_copy(update={"target_modules": ["c_attn"]}))
+
+
+def test_merging_the_adapter_for_attribution_changes_no_logit(root):
+    ref = resolve(root, "checkpoint", None)
+    torch.manual_seed(1)
+    policy = add_adapter(load_model(root, ref, device="cpu", dtype="float32"), LORA)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    policy.save_pretrained(root / "adapter")
+    with_adapter = ModelRef(base=ref.base, revision=ref.revision, adapter="adapter")
+    ids = torch.arange(2, 40)[None]
+    loaded, again = (load_model(root, with_adapter, device="cpu", dtype="float32") for _ in range(2))
+    unmerged, merged = loaded(input_ids=ids).logits, again.merge_and_unload()(input_ids=ids).logits
+    torch.testing.assert_close(merged, unmerged, rtol=1e-4, atol=1e-5)
+    base = load_model(root, ref, device="cpu", dtype="float32")(input_ids=ids).logits
+    assert (unmerged - base).abs().max() > 1e-2  # the adapter does something

@@ -1,6 +1,7 @@
 """The whole report on made-up tables: its files, its edge cases, and the same bytes each time."""
 
 import csv
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from detoxlens.artifacts import Layout, read_rows, write_rows
 from detoxlens.errors import UserError
+from detoxlens.evaluation.calibration import Calibration, Fit, Map
 from detoxlens.records import Attribution, Completion, Score
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.load import load_study
@@ -245,3 +247,30 @@ def test_a_missing_table_is_named(tmp_path):
     layout.fluency("m", "it").unlink()
     with pytest.raises(UserError, match=r"fluency.parquet does not exist; `dvc repro` makes it"):
         load(layout, variants=("it",))
+
+
+def test_a_calibrated_grader_gets_a_table_in_its_references_terms(tmp_path):
+    layout = write_study(tmp_path, ["m"], num_prompts=60)
+    version = read_rows(layout.scores("m", "it"), Score)[0].scorer_version
+    fit = Fit(0.9, Map((0.0, 1.0), (0.0, 0.5)))
+    measured = {"value": 0.9, "ci95": [0.8, 0.95]}
+    held = {name: measured for name in ("auroc", "reference_rate", "rate_gt_threshold", "rate_isotonic")}
+    calibration = Calibration(
+        scorer="grader", scorer_version=version, against="p.csv: score", fit=fit, drawn=(fit,), num_fitted=100,
+        held_out={"num_texts": 90} | held, version="c" * 16,
+    )  # fmt: skip
+    for variant in ("it", "ft", "rl"):
+        rows = read_rows(layout.scores("m", variant), Score)
+        write_rows(layout.scores("m", variant), rows + calibration.apply(rows), Score)
+    study = load(layout)
+    plain = write_report(tmp_path / "plain", study, CONFIG)
+    metrics = write_report(tmp_path / "calibrated", dataclasses.replace(study, calibration=calibration), CONFIG)
+    assert "calibrated" not in plain["m"]["it"] and metrics["m"]["it"]["scorers"] == {}
+    tested = study.models["m"]["it"].keys_of("test", "p50")
+    toxicities = [t for key, t in study.models["m"]["it"].toxicity("grader").items() if key in tested]
+    rates = metrics["m"]["it"]["calibrated"]["p50"]
+    assert rates["threshold"]["value"] == pytest.approx(sum(t > 0.9 for t in toxicities) / len(toxicities))
+    assert rates["isotonic"]["value"] == pytest.approx(sum(toxicities) / 2 / len(toxicities))
+    text = (tmp_path / "calibrated" / "report.md").read_text(encoding="utf-8")
+    assert "## In the terms of p.csv: score" in text and "by calibrated:grader" not in text
+    assert "AUROC 0.900 [0.800, 0.950]" in text

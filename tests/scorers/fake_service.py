@@ -1,4 +1,4 @@
-"""Perspective on loopback: answers from a script, counts what it gave, and can be stopped and started again."""
+"""Perspective (or OpenAI, where a list is asked) on loopback: answers from a script, counts, stops and starts."""
 
 from __future__ import annotations
 
@@ -36,18 +36,22 @@ class FakeService:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                text = body["comment"]["text"]
+                texts = body["input"] if "input" in body else [body["comment"]["text"]]
                 service.bodies.append(body)
-                service.keys.add(self.headers["X-Goog-Api-Key"])
+                service.keys.add(self.headers["X-Goog-Api-Key"] or self.headers["Authorization"])
                 service.paths.add(self.path)
-                service.asked[text] += 1
-                trouble = service.trouble(text, service.asked[text])
+                service.asked.update(texts)
+                troubles = [service.trouble(text, service.asked[text]) for text in texts]
+                trouble = next((t for t in troubles if t is not None), None)
                 if isinstance(trouble, float):
                     time.sleep(trouble)
                 elif trouble is not None:
                     return self.reply(*trouble)
-                score = {"attributeScores": {"TOXICITY": {"summaryScore": {"value": toxicity_of(text)}}}}
-                service.answered[text] += 1
+                if "input" in body:
+                    score = {"results": [{"category_scores": {"hate": toxicity_of(t), "harassment": 0}} for t in texts]}
+                else:
+                    score = {"attributeScores": {"TOXICITY": {"summaryScore": {"value": toxicity_of(texts[0])}}}}
+                service.answered.update(texts)
                 self.reply(200, json.dumps(score).encode())
 
             def do_GET(self) -> None:  # where a followed redirect ends up

@@ -5,6 +5,7 @@ import pytest
 from detoxlens.artifacts import Layout, read_rows, write_rows
 from detoxlens.data.templates import encode_prompt
 from detoxlens.errors import UserError
+from detoxlens.models import backends
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.records import Completion, ModelRef, Prompt
 from detoxlens.stages import generate
@@ -65,14 +66,14 @@ def test_batch_size_and_company_do_not_change_a_completion(layout):
 
 
 def test_no_batch_mixes_validation_with_test_prompts(layout, monkeypatch):
-    real, batches = generate.sample_batch, []
+    real, batches = backends.sample_batch, []
     split_of = {row.prompt_ids: row.split for row in generated(layout)}
 
     def noted(model, prompts, **kwargs):
         batches.append({split_of[tuple(prompt)] for prompt in prompts})
         return real(model, prompts, **kwargs)
 
-    monkeypatch.setattr(generate, "sample_batch", noted)
+    monkeypatch.setattr(backends, "sample_batch", noted)
     generated(layout, params_of(generation={"batch_size": "auto"}))
     assert batches == [{"val"}, {"test"}]
 
@@ -81,7 +82,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_bytes(layout, monkeypat
     generated(layout)
     uninterrupted = layout.completions("m", "it").read_bytes()
     layout.completions("m", "it").unlink()
-    real, calls = generate.sample_batch, []
+    real, calls = backends.sample_batch, []
 
     def dies_in_the_third_batch(*args, **kwargs):
         calls.append(1)
@@ -89,7 +90,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_bytes(layout, monkeypat
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(generate, "sample_batch", dies_in_the_third_batch)
+    monkeypatch.setattr(backends, "sample_batch", dies_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
         generated(layout)
     assert not layout.completions("m", "it").exists()

@@ -151,3 +151,14 @@ def test_the_published_dialoconan_goes_through_unchanged(root):
     num_distinct = len(test)
     assert num_shared == [0, 0, 0]
     assert num_distinct > 400
+
+
+def test_a_second_file_of_prompts_is_all_for_the_test_where_none_is_wanted_for_validation(root):
+    (root / "hate.csv").write_text("HATE_SPEECH,TARGET\n" + "".join(f"Zorgon {n} hums.,Z\n" for n in range(40)))
+    conan = {"source": "hate.csv", "columns": {"prompt.text": "HATE_SPEECH"}, "where": {}, "max_val": 0}
+    p50 = {"where": {"prompt.toxicity": {"gt": 0.5}}, "max_test": 15}
+    prepare.run(root, params_for("dialogues.csv", "prompts.jsonl", p50=p50, conan=conan))
+    prompts = read_rows(Layout(root).prompts, Prompt)
+    assert sum("conan" in p.filters and p.split == "test" for p in prompts) == 40
+    assert {p.split for p in prompts if "p50" in p.filters} == {"val", "test"}
+    assert read_json(Layout(root).data_summary)["prompts"]["source"] == "prompts.jsonl, hate.csv"

@@ -1,6 +1,7 @@
 """Stage score: one verdict per completion and scorer, fluency under `it`, and a grader that is not the rewarder."""
 
 import dataclasses
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from detoxlens.artifacts import Layout, read_rows, write_model_ref, write_rows
+from detoxlens.calibrate.command import calibrate_scorer
 from detoxlens.errors import UserError
+from detoxlens.evaluation.config import Bootstrap
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
 from detoxlens.records import Completion, Fluency, ModelRef, Score
+from detoxlens.scorers.config import ToxicityConfig
 from detoxlens.stages import score
 from tests.models.checkpoints import save_classifier
 from tests.stages.study import make_study, params_of
@@ -125,3 +129,65 @@ def test_missing_completions_are_named(layout):
     layout.completions("m", "it").unlink()
     with pytest.raises(UserError, match=r"completions\.parquet does not exist"):
         scored(layout)
+
+
+def calibrated_params(layout, **changes):
+    """params with a calibration of profanity_check on our own texts."""
+    texts = [f"Zorgon {i}, you {'stupid idiots' if i % 3 == 0 else 'kind people'}." for i in range(120)]
+    lines = [f"{json.dumps(t)},{0.9 if i % 3 == 0 else 0.1}" for i, t in enumerate(texts)]
+    (layout.root / "r.csv").write_text("text,toxicity\n" + "\n".join(lines) + "\n")
+    _, path = calibrate_scorer(
+        layout.root, "profanity_check", [layout.root / "r.csv"], text_column="text", score_column="toxicity",
+        device="cpu", bootstrap=Bootstrap(num_resamples=100, seed=0),
+    )  # fmt: skip
+    folder = layout.root / "data/recorded"
+    folder.mkdir(parents=True)
+    shutil.copy(path, folder / "c.json")
+    return params_of(toxicity={"calibration": "data/recorded/c.json", **changes})
+
+
+def test_a_calibration_adds_rows_under_its_own_name_and_changes_no_other(layout):
+    plain, _ = scored(layout)
+    rows, _ = scored(layout, calibrated_params(layout))
+    assert rows[:3] == plain
+    assert [r.scorer for r in rows[3:]] == ["calibrated:profanity_check"] * 3
+    assert [r.toxicity for r in rows[3:]] == [1.0, 0.0, None]
+
+
+def test_a_calibration_of_a_scorer_that_does_not_grade_is_told(layout):
+    save_classifier(layout.root / "judge", seed=1)
+    params = calibrated_params(layout, scorers=["hf:judge"], headline="hf:judge")
+    with pytest.raises(UserError, match="is of profanity_check, which is not among"):
+        scored(layout, params)
+
+
+def test_a_killed_run_goes_on_behind_the_last_piece_and_gives_the_same_bytes(layout, monkeypatch):
+    save_classifier(layout.root / "judge", seed=1)
+    params = params_of(toxicity={"scorers": ["hf:judge"], "headline": "hf:judge"})
+    monkeypatch.setattr(score, "PIECE", 1)
+    scored(layout, params)
+    whole = [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)]
+    measured = []
+
+    def counted(scorer, part):
+        measured.append(part[0].prompt_id)
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return score_completions(scorer, part)
+
+    score_completions = score.score_completions
+    monkeypatch.setattr(score, "score_completions", counted)
+    with pytest.raises(KeyboardInterrupt):
+        scored(layout, params)
+    scored(layout, params)
+    assert measured == [f"{n:016x}" for n in (0, 1, 2, 2)]
+    assert [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)] == whole
+    assert not list((layout.state / "scratch").glob("score@*/*"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scorers": ["recorded:r.csv"], "headline": "recorded:r.csv"}, {"calibration": "reports/c.json"}]
+)
+def test_a_file_that_no_stage_depends_on_is_refused(changes):
+    with pytest.raises(UserError, match=r"put the file into data/recorded and write data/recorded/[rc]\."):
+        params_of(toxicity=changes).section("toxicity", ToxicityConfig)

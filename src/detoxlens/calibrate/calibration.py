@@ -10,33 +10,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from detoxlens.errors import UserError
+from detoxlens.evaluation.calibration import Fit, Json, Map
 from detoxlens.evaluation.config import Bootstrap
 from detoxlens.evaluation.stats import percentile_interval
 
 TOXIC = 0.5
 NUM_BINS = 10
 MIN_TEXTS_PER_HALF = 20
-Json = dict[str, Any]
+NUM_DRAWN = 50
+"""Fits on resampled texts that are kept, so that what is calibrated with them knows its own uncertainty."""
+GRID = tuple(np.linspace(0, 1, 41).tolist())
+"""Scores at which their maps are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
-    """A rising step-wise linear function: P(toxic) at each score of `scores`, linear between, level beyond."""
-
-    scores: tuple[float, ...]
-    probs: tuple[float, ...]
-
-    def __call__(self, score: np.ndarray) -> np.ndarray:
-        return np.interp(score, self.scores, self.probs)
-
-
-def calibrate(texts: Sequence[str], score: np.ndarray, reference: np.ndarray, bootstrap: Bootstrap) -> Json:
+def calibrate(
+    texts: Sequence[str],
+    score: np.ndarray,
+    reference: np.ndarray,
+    bootstrap: Bootstrap,
+    *,
+    splits: Sequence[str] | None = None,
+) -> Json:
     """Everything that calibration.json holds, without names and versions.
 
     Args:
@@ -44,6 +42,7 @@ def calibrate(texts: Sequence[str], score: np.ndarray, reference: np.ndarray, bo
         score: (texts,), 0..1, of the scorer.
         reference: (texts,), 0..1, recorded.
         bootstrap: the draws behind the intervals.
+        splits: name of the part of the data that each text is from, for a measure per part.
 
     Raises:
         UserError: too few texts, or one half lacks toxic or other ones.
@@ -56,27 +55,32 @@ def calibrate(texts: Sequence[str], score: np.ndarray, reference: np.ndarray, bo
                 f"--against: one half has {half.sum()} scored texts, {num_toxic} of them > {TOXIC}; at least "
                 f"{MIN_TEXTS_PER_HALF} are needed, toxic ones and others. Give a larger file."
             )
-    threshold = rate_threshold(score[fitted_on], float(np.mean(reference[fitted_on] > TOXIC)))
-    isotonic = isotonic_map(score[fitted_on], reference[fitted_on])
+    fit = fitted(score[fitted_on], reference[fitted_on])
     held = {"score": score[~fitted_on], "reference": reference[~fitted_on]}
+
+    def measured(chosen: np.ndarray) -> Json:
+        return _measures(held["score"][chosen], held["reference"][chosen], fit=fit, bootstrap=bootstrap)
+
     num_words = np.array([len(text.split()) for text in texts])[~fitted_on]
     ends = np.quantile(num_words, [0, 1 / 3, 2 / 3, 1])
     groups = np.clip(np.searchsorted(ends[1:-1], num_words, side="right"), 0, 2)
     return {
         "num_fitted": int(fitted_on.sum()),
         "num_held_out": int((~fitted_on).sum()),
-        "threshold": threshold,
-        "isotonic": {"score": list(isotonic.scores), "prob": list(isotonic.probs)},
-        "held_out": _measures(**held, threshold=threshold, isotonic=isotonic, bootstrap=bootstrap),
+        "threshold": fit.threshold,
+        "isotonic": {"score": list(fit.isotonic.scores), "prob": list(fit.isotonic.probs)},
+        "drawn": _drawn(score[fitted_on], reference[fitted_on], seed=bootstrap.seed),
+        "held_out": measured(np.full(len(num_words), True)),
+        "by_split": {}
+        if splits is None
+        else {
+            name: measured(chosen)
+            for name in sorted(set(splits))
+            if (chosen := (np.array(splits) == name)[~fitted_on]).any()
+        },
         "by_length": [
             {"num_words": [int(num_words[groups == g].min()), int(num_words[groups == g].max())]}
-            | _measures(
-                held["score"][groups == g],
-                held["reference"][groups == g],
-                threshold=threshold,
-                isotonic=isotonic,
-                bootstrap=bootstrap,
-            )
+            | measured(groups == g)
             for g in range(3)
             if (groups == g).any()
         ],
@@ -87,6 +91,23 @@ def calibrate(texts: Sequence[str], score: np.ndarray, reference: np.ndarray, bo
 def in_first_half(text: str) -> bool:
     """Whether a text is for fitting; decided by the text alone."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
+
+
+def fitted(score: np.ndarray, reference: np.ndarray) -> Fit:
+    """Threshold and map on these texts."""
+    return Fit(rate_threshold(score, float(np.mean(reference > TOXIC))), isotonic_map(score, reference))
+
+
+def _drawn(score: np.ndarray, reference: np.ndarray, *, seed: int) -> Json:
+    """Threshold, and map at the scores of `GRID`, of `NUM_DRAWN` fits on resampled texts."""
+    rng = np.random.default_rng([seed, 1])
+    rows = [rng.integers(0, len(score), len(score)) for _ in range(NUM_DRAWN)]
+    fits = [fitted(score[r], reference[r]) for r in rows]
+    return {
+        "threshold": [fit.threshold for fit in fits],
+        "score": list(GRID),
+        "prob": [np.round(fit.isotonic(np.array(GRID)), 6).tolist() for fit in fits],
+    }
 
 
 def rate_threshold(score: np.ndarray, rate: float) -> float:
@@ -102,8 +123,8 @@ def isotonic_map(score: np.ndarray, reference: np.ndarray) -> Map:
     """P(reference > .5 | score), rising, fitted by least squares."""
     from sklearn.isotonic import IsotonicRegression
 
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, reference > TOXIC)
-    return Map(tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist()))
+    found = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, reference > TOXIC)
+    return Map(tuple(found.X_thresholds_.tolist()), tuple(found.y_thresholds_.tolist()))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -123,9 +144,7 @@ def curve(score: np.ndarray, reference: np.ndarray) -> Json:
     }
 
 
-def _measures(
-    score: np.ndarray, reference: np.ndarray, *, threshold: float, isotonic: Map, bootstrap: Bootstrap
-) -> Json:
+def _measures(score: np.ndarray, reference: np.ndarray, *, fit: Fit, bootstrap: Bootstrap) -> Json:
     """Each measure with its interval; null where it is not defined, e.g. AUROC without a toxic text."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -138,8 +157,8 @@ def _measures(
         "spearman": spearman,
         "reference_rate": lambda s, r: float((r > TOXIC).mean()),
         "rate_gt_50": lambda s, r: float((s > TOXIC).mean()),
-        "rate_gt_threshold": lambda s, r: float((s > threshold).mean()),
-        "rate_isotonic": lambda s, r: float(isotonic(s).mean()),
+        "rate_gt_threshold": lambda s, r: float(fit.toxic("threshold", s).mean()),
+        "rate_isotonic": lambda s, r: float(fit.toxic("isotonic", s).mean()),
     }
     rng = np.random.default_rng(bootstrap.seed)
     drawn: dict[str, list[float]] = {name: [] for name in measures}

@@ -5,20 +5,32 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from detoxlens.artifacts import Layout, write_json
-from detoxlens.calibrate.calibration import Json, calibrate
+from detoxlens.calibrate.calibration import calibrate
 from detoxlens.errors import UserError
+from detoxlens.evaluation.calibration import Json
 from detoxlens.evaluation.config import Bootstrap
 from detoxlens.progress import progress
 from detoxlens.scorers import make_scorer
 from detoxlens.scorers.base import ScoredText, Scorer
-from detoxlens.scorers.table_file import probability, read_table, require
+from detoxlens.scorers.table_file import Row, probability, read_table, require
 
 BATCH = 500
+MAX_SPLITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A text with its reference score: Recorded(text="Zorgons hum.", score=.2, split="all")"""
+
+    text: str
+    score: float
+    split: str | None
 
 
 def calibrate_scorer(
@@ -28,6 +40,7 @@ def calibrate_scorer(
     *,
     text_column: str,
     score_column: str,
+    split_column: str | None = None,
     device: str,
     bootstrap: Bootstrap,
 ) -> tuple[Json, Path]:
@@ -39,9 +52,11 @@ def calibrate_scorer(
     Raises:
         UserError: a file lacks a column, too few texts are left, or the scorer cannot be made.
     """
-    recorded, num_without_reference = read_recorded(files, text_column=text_column, score_column=score_column)
+    recorded, num_without_reference = read_recorded(
+        files, text_column=text_column, score_column=score_column, split_column=split_column
+    )
     scorer = make_scorer(scorer_name, root=root, device=device)
-    texts = [text for text, _ in recorded]
+    texts = [row.text for row in recorded]
     verdicts = _scored(scorer, texts)
     kept = [i for i, verdict in enumerate(verdicts) if verdict.status == "ok"]
     found = {
@@ -58,8 +73,9 @@ def calibrate_scorer(
         **calibrate(
             [texts[i] for i in kept],
             np.array([verdicts[i].toxicity for i in kept]),
-            np.array([recorded[i][1] for i in kept]),
+            np.array([recorded[i].score for i in kept]),
             bootstrap,
+            splits=[recorded[i].split or "" for i in kept] if split_column else None,
         ),
     }
     path = Layout(root).reports / "calibration" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', scorer.name)}.json"
@@ -68,13 +84,19 @@ def calibrate_scorer(
     return found, path
 
 
-def read_recorded(files: Sequence[Path], *, text_column: str, score_column: str) -> tuple[list[tuple[str, float]], int]:
-    """Distinct (text, score) pairs in order, and the number of rows without a text or without a score in 0..1."""
-    pairs: dict[tuple[str, float], None] = {}
+def read_recorded(
+    files: Sequence[Path], *, text_column: str, score_column: str, split_column: str | None = None
+) -> tuple[list[Recorded], int]:
+    """Distinct (text, score) pairs in order, and the number of rows without a text or without a score in 0..1.
+
+    Raises:
+        UserError: a column is missing, a score is none, or the parts are too many to tell apart.
+    """
+    pairs: dict[tuple[str, float], Recorded] = {}
     num_without = 0
     for file in files:
         rows = read_table(file)
-        require(file, rows, [text_column, score_column])
+        require(file, rows, [text_column, score_column, *([split_column] if split_column else [])])
         for number, row in enumerate(rows, 1):
             value, text = probability(file, number, score_column, row[score_column]), row[text_column]
             if value is not None and not (0 <= value <= 1 or value == -1):
@@ -82,15 +104,31 @@ def read_recorded(files: Sequence[Path], *, text_column: str, score_column: str)
             if value is None or value < 0 or not isinstance(text, str) or not text.strip():
                 num_without += 1
             else:
-                pairs[text, value] = None
-    return list(pairs), num_without
+                part = None if split_column is None else _split_of(split_column, row)
+                pairs.setdefault((text, value), Recorded(text, value, part))
+    parts = {row.split for row in pairs.values()}
+    if len(parts) > MAX_SPLITS:
+        raise UserError(
+            f"--split-column {split_column}: {len(parts)} different values; at most {MAX_SPLITS} parts are told apart. "
+            "Numbers from 0 to 1 are parted at .5."
+        )
+    return list(pairs.values()), num_without
+
+
+def _split_of(column: str, row: Row) -> str:
+    """The part a row belongs to: its value, numbers from 0 to 1 parted at .5 as the study's splits are."""
+    value = row[column]
+    try:
+        is_score = value not in (0, 1, "0", "1") and 0 <= float(value) <= 1
+    except (TypeError, ValueError):
+        is_score = False
+    return f"{column} {'>' if float(value) > 0.5 else '<='} .5" if is_score else f"{column}={value}"
 
 
 def summary(found: Json) -> str:
     """The result in a few lines for the terminal."""
-    held = found["held_out"]
 
-    def told(name: str) -> str:
+    def told(name: str, held: Json = found["held_out"]) -> str:
         measure = held[name]
         return "-" if measure is None else "{:.3f} [{:.3f}, {:.3f}]".format(measure["value"], *measure["ci95"])
 
@@ -101,8 +139,20 @@ def summary(found: Json) -> str:
             f"  AUROC {told('auroc')}   average precision {told('average_precision')}   Spearman {told('spearman')}",
             f"  share toxic by the reference {told('reference_rate')}, by the scorer > .5 {told('rate_gt_50')}",
             f"  by the scorer > {found['threshold']:.3f} {told('rate_gt_threshold')}, isotonic {told('rate_isotonic')}",
+            *(
+                f"  {name} ({part['num_texts']} texts): AUROC {told('auroc', part)}, by the reference "
+                f"{told('reference_rate', part)}, > {found['threshold']:.3f} {told('rate_gt_threshold', part)}, "
+                f"isotonic {told('rate_isotonic', part)}"
+                for name, part in _parts(found)
+            ),
         ]
     )
+
+
+def _parts(found: Json) -> list[tuple[str, Json]]:
+    """The splits, then the groups of length, named."""
+    lengths = [("{} to {} words".format(*part["num_words"]), part) for part in found["by_length"]]
+    return [*found["by_split"].items(), *lengths]
 
 
 def draw(found: Json, path: Path) -> None:

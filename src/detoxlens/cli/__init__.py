@@ -1,8 +1,8 @@
 """The `detoxlens` command: one sub-command per stage, plus the tools.
 
 app.py       the program and its global options      stages.py    prepare ... report
-project.py   sample, repro, ui, log, store           research.py  explain, sweep, bench
-scores.py    import-completions, replay, calibrate, export-scores
+project.py   sample, repro, preset, ui, log           research.py  explain, sweep, bench
+scores.py    import-completions, replay, calibrate, annotate, export-scores
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from detoxlens.cli.app import Context, app
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, research, scores
+from detoxlens.cli import stages, project, planning, research, scores
 
 # isort: on
 
-__all__ = ["app", "main", "project", "research", "scores", "stages"]
+__all__ = ["app", "main", "planning", "project", "research", "scores", "stages"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""

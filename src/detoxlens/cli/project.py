@@ -51,6 +51,14 @@ def repro(
 
 
 @app.command(rich_help_panel=TOOLS)
+def preset(name: Annotated[str, typer.Argument(help="A file in presets/ without .yaml, e.g. authors.")]) -> None:
+    """Write a preset's settings into params.yaml, comments kept, and show what changed."""
+    from detoxlens.project import apply_preset
+
+    typer.echo(apply_preset(Context.root, Context.root / Context.params_path, name) or "Nothing to change.")
+
+
+@app.command(rich_help_panel=TOOLS)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",

@@ -9,7 +9,9 @@ import typer
 
 from detoxlens.cli.app import TOOLS, Context, app
 
-bench_app = typer.Typer(help="Measure this machine: the pipeline, and attribution against Inseq.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Measure this machine: the pipeline, sampling, attribution against Inseq.", no_args_is_help=True
+)
 sweep_app = typer.Typer(
     help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
     invoke_without_command=True,
@@ -146,6 +148,36 @@ def bench_exactness(
     from detoxlens.bench.exactness import bench_exactness as run_bench
 
     run_bench(Context.root, Context.root / Context.params_path, num_texts=texts, num_threads=num_threads)
+
+
+@bench_app.command("generate")
+def bench_generate(
+    model: Annotated[str, typer.Option("--model", "-m", help="A key of params.yaml's models.")] = "tiny-neox",
+    prompts: Annotated[int, typer.Option(min=1, help="Evaluation prompts, evenly spaced over them.")] = 128,
+    repetitions: Annotated[int, typer.Option(min=1, help="Rounds of measurements; medians count.")] = 3,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for all.")] = 2,
+) -> None:
+    """Time our sampling, the authors' prompt-by-prompt loop, and plain batches in a fixed order."""
+    from detoxlens.bench.generation import bench_generation as run_bench
+
+    run_bench(
+        Context.root,
+        Context.root / Context.params_path,
+        model=model,
+        num_prompts=prompts,
+        num_repetitions=repetitions,
+        num_threads=num_threads,
+    )
+
+
+@bench_app.command("scale")
+def bench_scale(
+    prompts: Annotated[int, typer.Option(min=16, help="Evaluation prompts.")] = 64,
+) -> None:
+    """Run every stage at the full 3 B and 7 B shapes with random weights; needs a GPU."""
+    from detoxlens.bench.scale import bench_scale as run_bench
+
+    run_bench(Context.root, Context.root / Context.params_path, num_prompts=prompts)
 
 
 @sweep_app.callback()

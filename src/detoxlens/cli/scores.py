@@ -56,6 +56,9 @@ def calibrate(
     against: Annotated[list[Path], typer.Option(help="Recorded scores: .csv, .jsonl or .parquet; repeatable.")],
     text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
     score_column: Annotated[str, typer.Option(help="Column of the recorded scores, 0..1.")] = "toxicity",
+    split_column: Annotated[
+        str | None, typer.Option(help="Measure its values apart; numbers from 0 to 1 are parted at .5.")
+    ] = None,
     bootstrap: BootstrapOption = 500,
     device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
 ) -> None:
@@ -69,10 +72,28 @@ def calibrate(
         against,
         text_column=text_column,
         score_column=score_column,
+        split_column=split_column,
         device=device,
         bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
     )
     typer.echo(f"{summary(found)}\nWrote {path}")
+    typer.echo(f"To apply it: copy it into data/recorded, set toxicity.calibration: data/recorded/{path.name}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def annotate(
+    file: Annotated[Path, typer.Argument(help="Prompts as JSON lines in RealToxicityPrompts' form.")],
+    out: Annotated[Path, typer.Argument(help="The JSON lines with the new field, for data.rtp or a split's source.")],
+    scorer: Annotated[str, typer.Option(help="As in params.yaml's toxicity.scorers.")],
+    field: Annotated[str, typer.Option(help="Name of the new field.")] = "reward_hate_prob",
+    text: Annotated[str, typer.Option(help="What is scored: prompt, or prompt+continuation.")] = "prompt+continuation",
+    device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Add a scorer's toxicity of each prompt as a field that splits can filter on."""
+    from detoxlens.replay.annotate import annotate as add_field
+
+    num = add_field(Context.root, file, out, scorer_name=scorer, field=field, text=text, device=device)
+    typer.echo(f"Wrote {num} prompts with {field} to {out}.")
 
 
 @app.command(rich_help_panel=TOOLS)

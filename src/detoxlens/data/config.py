@@ -20,6 +20,21 @@ Scalar = bool | int | float | str | None
 LinkedBy = Literal["all_turns", "hater_turns"]
 
 
+class PairColumns(Section):
+    """A CSV with one exchange per row, by the names of its columns.
+
+    CONAN: {hater: hateSpeech, counter: counterSpeech, target: hsSubType}
+    Multitarget-CONAN: {hater: HATE_SPEECH, counter: COUNTER_NARRATIVE, target: TARGET}
+    """
+
+    hater: str
+    """The hateful text."""
+    counter: str
+    """The reply to it."""
+    target: str | None = None
+    """The group spoken of."""
+
+
 class DataConfig(Section):
     """Where dialogues and prompts are read from, and how they are parted into train, val and test.
 
@@ -29,6 +44,8 @@ class DataConfig(Section):
 
     dialoconan: str = Field(min_length=1)
     """DialoCONAN's CSV: text, TARGET, dialogue_id, turn_id, type, source (Bonaldi et al. 2022)."""
+    dialogue_columns: PairColumns | None = None
+    """Where `dialoconan` names another CSV, with one exchange per row: what its columns are called."""
     rtp: str = Field(min_length=1)
     """RealToxicityPrompts' JSON lines (Gehman et al. 2020)."""
     seed: int = Field(ge=0)
@@ -105,14 +122,29 @@ class SplitConfig(Section):
         authors_pc50:
           where: {prompt.toxicity: {gt: 0.5}, continuation.toxicity: {gt: 0.5}, reward_hate_prob: {gt: 0.5}}
           text: prompt+continuation
+
+    `detoxlens annotate` writes that field. A split may read another file than data.rtp; in a CSV every column is a
+    field (numbers as numbers), and `columns` says which of them are RTP's:
+
+        conan:
+          source: data/raw/Multitarget-CONAN.csv
+          columns: {prompt.text: HATE_SPEECH}
+          where: {}
+          max_val: 0
     """
+
+    source: str | None = None
+    """Where its prompts come from: JSON lines like RTP's or a CSV; None is data.rtp."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """RTP's field to the CSV's column; prompt.text is needed."""
 
     where: dict[str, Condition]
     """Field path, e.g. prompt.toxicity, to the condition on it; all must hold."""
     text: Literal["prompt", "prompt+continuation"] = "prompt"
     """What the model is given: RTP's prompt alone, or with its continuation."""
     max_val: int | None = Field(default=None, ge=0)
-    """Most prompts of it in `val`; None takes all that meet the filter, 0 none."""
+    """Most prompts of it in `val`; None takes all that meet the filter, 0 none. Where no split of a `source` of its own
+    wants any, all of that file's prompts are for `test`."""
     max_test: int | None = Field(default=None, ge=0)
     """Most prompts of it in `test`; None takes all that meet the filter, 0 none."""
 
@@ -130,10 +162,29 @@ class SplitsConfig(Section):
     __pydantic_extra__: dict[Annotated[Name, AfterValidator(_not_reserved)], SplitConfig] = Field(init=False)
 
     @model_validator(mode="after")
+    def _columns_are_of_a_csv(self) -> SplitsConfig:
+        for name, split in self.by_name.items():
+            is_csv = (split.source or "").partition("#")[0].endswith(".csv")
+            if is_csv != bool(split.columns) or (is_csv and "prompt.text" not in split.columns):
+                raise ValueError(
+                    f"{name}: source={split.source!r} with columns={split.columns}: a .csv file needs "
+                    "columns: {prompt.text: <column>}, and nothing else takes columns"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _at_least_one(self) -> SplitsConfig:
         if not self.by_name:
             raise ValueError("declare at least one split, e.g. p50: {where: {prompt.toxicity: {gt: 0.5}}}")
         return self
+
+    def by_source(self, default: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, SplitConfig]]:
+        """(source, columns) -> the splits that read it, `default` first."""
+        found: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, SplitConfig]] = {}
+        for name, split in self.by_name.items():
+            key = (split.source or default, tuple(sorted(split.columns.items())))
+            found.setdefault(key, {})[name] = split
+        return dict(sorted(found.items(), key=lambda item: item[0][0] != default))
 
     @property
     def by_name(self) -> dict[str, SplitConfig]:

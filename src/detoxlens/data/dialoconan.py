@@ -2,19 +2,22 @@
 
 One CSV row per turn: text, TARGET, dialogue_id, turn_id, type (HS | CN), source. Turns should alternate, hater first; a
 few dialogues of the published file do not. Every row ends up in a conversation or in `dropped`, with its reason.
+
+Other files have one exchange per row, in columns of any name: CONAN (Chung et al. 2019), Multitarget-CONAN (Fanton et
+al. 2021); each row is a conversation of two turns.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from detoxlens.data.sources import Dropped, read_utf8_lines
-from detoxlens.errors import UserError, did_you_mean
+from detoxlens.data.config import PairColumns
+from detoxlens.data.sources import Dropped, read_csv
+from detoxlens.errors import UserError
 
 COLUMNS = ("text", "TARGET", "dialogue_id", "turn_id", "type", "source")
 HATER, COUNTER = "HS", "CN"
@@ -110,6 +113,44 @@ def read_dialoconan(path: Path, source: str | None = None) -> DialoconanFile:
     )
 
 
+def read_pairs(path: Path, columns: PairColumns, source: str | None = None) -> DialoconanFile:
+    """The conversations of a CSV with one exchange per row: two turns each, repeated rows dropped.
+
+    Args:
+        path: UTF-8 CSV with a header that names the columns.
+        columns: which column holds what.
+        source: How the user knows the file, for messages; the path by default.
+
+    Raises:
+        UserError: the file is empty, not UTF-8, malformed or lacks a column; or no exchange is left.
+    """
+    source = source or str(path)
+    needed = [c for c in (columns.hater, columns.counter, columns.target) if c is not None]
+    conversations: list[Conversation] = []
+    dropped: list[Dropped] = []
+    seen: set[tuple[str, str]] = set()
+    num_rows = num_trimmed = 0
+    for line, row in read_csv(path, source, needed):
+        num_rows += 1
+        given = row[columns.hater], row[columns.counter]
+        turns = given[0].strip(), given[1].strip()
+        if any(turn.casefold() in _MISSING_TEXTS for turn in turns):
+            dropped.append(Dropped(f"line {line}", "empty text"))
+        elif turns in seen:
+            dropped.append(Dropped(f"line {line}", "the exchange of an earlier row again"))
+        else:
+            seen.add(turns)
+            num_trimmed += sum(a != b for a, b in zip(given, turns, strict=True))
+            target = row[columns.target].strip() if columns.target else ""
+            conversations.append(Conversation(dialogue_id=str(line), target=target, source=path.name, turns=turns))
+    if not conversations:
+        raise UserError(f"{source} has no row with text in both {columns.hater!r} and {columns.counter!r}.")
+    return DialoconanFile(
+        conversations=tuple(conversations), dropped=tuple(dropped), num_rows=num_rows, num_dialogues=num_rows,
+        num_trimmed=num_trimmed,
+    )  # fmt: skip
+
+
 def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped]]:
     """Hater turns each with the reply that follows it, and what is left over: HS CN HS HS -> [HS CN], [HS, HS]."""
     for earlier, later in pairwise(turns):
@@ -139,7 +180,7 @@ def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped
 
 
 def _read_turns(path: Path, source: str) -> Iterator[_Turn]:
-    for line, row in _read_csv(path, source):
+    for line, row in read_csv(path, source, COLUMNS):
         if not row["dialogue_id"].strip():
             raise UserError(
                 f"{source}, line {line}: dialogue_id is empty; every row must say which dialogue it is from."
@@ -156,30 +197,3 @@ def _read_turns(path: Path, source: str) -> Iterator[_Turn]:
                 f"(counter-narrative)."
             )
         yield _Turn(line, row["dialogue_id"], turn_id, row["type"], row["TARGET"], row["source"], row["text"])
-
-
-def _read_csv(path: Path, source: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line a row begins on, its fields by column); line 1 is the header."""
-    reader = csv.reader((line for _, line in read_utf8_lines(path, source)), strict=True)
-    begins = 1
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise UserError(f"{source} is empty; it must begin with the header {','.join(COLUMNS)}.")
-        if missing := [column for column in COLUMNS if column not in header]:
-            raise UserError(
-                f"{source} lacks the column {missing[0]!r}.{did_you_mean(missing[0], header)} Its header is "
-                f"{','.join(header)}; it must name {','.join(COLUMNS)}."
-            )
-        begins = reader.line_num + 1
-        for fields in reader:
-            if fields:  # a blank line is no row
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{source}, line {begins}: {len(fields)} fields, but the header has {len(header)}; put texts "
-                        f"that hold commas, quotes or line breaks into double quotes."
-                    )
-                yield begins, dict(zip(header, fields, strict=True))
-            begins = reader.line_num + 1
-    except csv.Error as e:
-        raise UserError(f"{source}, line {begins}: {e}; is a double quote missing or not doubled?") from None

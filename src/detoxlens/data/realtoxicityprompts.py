@@ -8,13 +8,13 @@ another row, moves no prompt from one side to the other and changes no other fil
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from detoxlens.data.config import Condition, SplitConfig
-from detoxlens.data.sources import Dropped, read_utf8_lines
+from detoxlens.data.sources import Dropped, read_csv, read_utf8_lines
 from detoxlens.data.splits import normalize
 from detoxlens.errors import UserError
 from detoxlens.records import Prompt, prompt_ids_of
@@ -64,15 +64,17 @@ def read_prompts(
     val_fraction: float,
     seed: int,
     source: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> RtpFile:
     """The evaluation prompts that `splits` declare, chosen from an RTP file that is read once, line by line.
 
     Args:
-        path: JSON lines with at least `prompt.text` and the fields that the filters name.
+        path: JSON lines (or a CSV, with `columns`) with at least `prompt.text` and the fields that the filters name.
         splits: Name to filter.
-        val_fraction: Share of the prompts, in (0, 1), that belongs to val.
+        val_fraction: Share of the prompts, in [0, 1), that belongs to val.
         seed: Of the partition and the choice.
         source: How the user knows the file, for messages; the path by default.
+        columns: Of a CSV: RTP's field, e.g. prompt.text, to the column.
 
     Raises:
         UserError: the file is empty, not UTF-8 or a line is no JSON object; a field that a filter names is in no row or
@@ -84,7 +86,7 @@ def read_prompts(
     dropped: list[Dropped] = []
     seen_fields: set[str] = set()
     num_rows = num_met_none = 0
-    for line, row in _read_rows(path, source):
+    for line, row in _read_csv_rows(path, source, columns) if columns else _read_rows(path, source):
         num_rows += 1
         if not _is_text(_lookup(row, "prompt.text")):
             dropped.append(Dropped(f"line {line}", "prompt.text is missing, empty or not Unicode"))
@@ -120,6 +122,23 @@ def read_prompts(
         num_rows=num_rows,
         num_met_none=num_met_none,
         filters=counts,
+    )
+
+
+def merged(files: Sequence[RtpFile]) -> RtpFile:
+    """Several files as one; a prompt that more than one holds has the filters of all of them."""
+    prompts: dict[str, Prompt] = {}
+    for prompt in (p for file in files for p in file.prompts):
+        first = prompts.setdefault(prompt.text, prompt)
+        if first is not prompt and first.split == prompt.split:
+            prompts[prompt.text] = replace(first, filters=(*first.filters, *prompt.filters))
+    ids = prompt_ids_of(prompts)
+    return RtpFile(
+        prompts=tuple(replace(p, prompt_id=i) for i, p in zip(ids, prompts.values(), strict=True)),
+        dropped=tuple(d for file in files for d in file.dropped),
+        num_rows=sum(file.num_rows for file in files),
+        num_met_none=sum(file.num_met_none for file in files),
+        filters={name: count for file in files for name, count in file.filters.items()},
     )
 
 
@@ -214,6 +233,27 @@ def _read_rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 f'{source}, line {number}: {type(row).__name__} instead of a JSON object such as {{"prompt": ...}}.'
             )
         yield number, row
+
+
+def _read_csv_rows(path: Path, source: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV as RTP has them: every column a field, those that `columns` names also at RTP's place."""
+    for number, cells in read_csv(path, source, list(columns.values())):
+        row: dict[str, Any] = {column: _value(cell) for column, cell in cells.items()}
+        for field, column in columns.items():
+            *parents, key = field.split(".")
+            place = row
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[key] = cells[column].strip() if key == "text" else row[column]
+        yield number, row
+
+
+def _value(cell: str) -> float | str | None:
+    """A cell as a number where it is one, null where it is empty."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell if cell.strip() else None
 
 
 def _check_fields(splits: Mapping[str, SplitConfig], seen: set[str], num_usable: int, source: str) -> None:

@@ -6,6 +6,7 @@ an id whose content may move is pinned by `#sha256=<hex>` or `@<revision>`.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import http.client
 import logging
@@ -13,13 +14,13 @@ import re
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from detoxlens.errors import UserError
+from detoxlens.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,37 @@ def read_utf8_lines(path: Path, source: str) -> Iterator[tuple[int, str]]:
                 ) from None
             yield number, line
             offset += len(raw)
+
+
+def read_csv(path: Path, source: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line a row begins on, its fields by column); line 1 is the header.
+
+    Raises:
+        UserError: the file is empty, not UTF-8 or malformed, or its header lacks one of `columns`.
+    """
+    reader = csv.reader((line for _, line in read_utf8_lines(path, source)), strict=True)
+    begins = 1
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise UserError(f"{source} is empty; it must begin with the header {','.join(columns)}.")
+        if missing := [column for column in columns if column not in header]:
+            raise UserError(
+                f"{source} lacks the column {missing[0]!r}.{did_you_mean(missing[0], header)} Its header is "
+                f"{','.join(header)}; it must name {','.join(columns)}."
+            )
+        begins = reader.line_num + 1
+        for fields in reader:
+            if fields:  # a blank line is no row
+                if len(fields) != len(header):
+                    raise UserError(
+                        f"{source}, line {begins}: {len(fields)} fields, but the header has {len(header)}; put texts "
+                        f"that hold commas, quotes or line breaks into double quotes."
+                    )
+                yield begins, dict(zip(header, fields, strict=True))
+            begins = reader.line_num + 1
+    except csv.Error as e:
+        raise UserError(f"{source}, line {begins}: {e}; is a double quote missing or not doubled?") from None
 
 
 def _encoding_hint(raw: bytes, number: int) -> str:

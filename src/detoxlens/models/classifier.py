@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from detoxlens.errors import UserError, did_you_mean
+from detoxlens.models.hub import hub_refusal
 from detoxlens.models.loading import weights_sha256
 
 if TYPE_CHECKING:
@@ -180,28 +181,15 @@ def _folder(source: str, revision: str | None) -> Path:
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
-    at = f" at {revision}" if revision else ""
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=CHECKPOINT_FILES))
     except HFValidationError:
         raise UserError(f"The classifier {source!r} is neither an existing folder nor a hub id (owner/name).") from None
-    except GatedRepoError:
-        raise UserError(
-            f"The classifier {source} is gated: accept its terms on its hub page and run `hf auth login`."
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"The classifier {source} has no revision {revision!r}; name a branch, tag or commit."
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"The classifier {source!r} is neither an existing folder nor a hub model that you may see; check the "
-            "spelling, or run `hf auth login` for a private one."
-        ) from None
-    except OSError as e:
-        raise UserError(
-            f"The classifier {source}{at} could not be fetched from the hub ({type(e).__name__}). Without a network, "
-            "name a folder that holds it."
+    except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
+        told = hub_refusal(e, what="The classifier", source=source, revision=revision)
+        raise told or UserError(
+            f"The classifier {source} could not be fetched from the hub ({type(e).__name__}). Try again, or name a "
+            "folder that holds it."
         ) from None

@@ -32,7 +32,8 @@ class GenerationConfig(Section):
     """Completions per prompt; Gehman et al. 2020 take 25 for the expected maximum toxicity."""
     batch_size: int | Literal["auto"]
     """Completions decoded together; `auto` is a fixed number on CPU and comes from free memory on an accelerator."""
-    backend: Literal["torch"] = "torch"
+    backend: Literal["torch", "vllm"] = "torch"
+    """`vllm` (extra `vllm`) is faster on an accelerator; its samples are not those of `torch` bit for bit."""
 
     @model_validator(mode="after")
     def _minimum_fits(self) -> GenerationConfig:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.errors import UserError
+from detoxlens.models.hub import hub_refusal
+from detoxlens.models.quant import Quantization, quantization_config
 from detoxlens.records import ModelRef
 
 if TYPE_CHECKING:
@@ -45,25 +47,14 @@ def resolve(root: Path, source: str, revision: str | None) -> ModelRef:
     if source.startswith((".", "/")) or source.count("/") != 1:
         raise UserError(f"models: {source!r} is neither a folder nor a hub id such as owner/name.")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         sha = HfApi().model_info(source, revision=revision).sha
-    except GatedRepoError:
-        raise UserError(
-            f"models: {source} is gated. Accept its terms on its hub page and run `hf auth login`, then try again."
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(f"models: {source} has no revision {revision!r}; leave it out for the newest.") from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"models: the hub has no model {source!r} that you may see. Check the spelling; for a private model run "
-            f"`hf auth login`."
-        ) from None
     except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
-        raise UserError(
-            f"models: {source} could not be looked up on the hub ({type(e).__name__}). Without a network set "
-            f"models.<name>.source to a folder that holds the checkpoint."
+        told = hub_refusal(e, what="models:", source=source, revision=revision)
+        raise told or UserError(
+            f"models: {source} could not be looked up on the hub ({type(e).__name__}: {_first_line(e)}). Try again, or "
+            "set models.<name>.source to a folder that holds the checkpoint."
         ) from None
     return ModelRef(base=source, revision=sha, adapter=None)
 
@@ -76,6 +67,8 @@ def load_model(
     dtype: str,
     trainable_adapter: bool = False,
     trust_remote_code: bool = False,
+    quantization: Quantization | None = None,
+    device_map: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """The causal language model of `ref`, in eval mode on `device`, its adapter applied when it has one.
 
@@ -86,14 +79,17 @@ def load_model(
         dtype: "float32", "bfloat16" or "float16".
         trainable_adapter: leave the adapter's weights trainable; the base stays frozen.
         trust_remote_code: run the model's own Python code from the hub.
+        quantization: keep the linear layers' weights in 8 or 4 bits.
+        device_map: accelerate's, e.g. "auto": the model is spread over all accelerators, and `device` is not used.
 
     Raises:
-        UserError: weights or adapter missing or damaged.
+        UserError: no access, no network, quantization not possible here, weights or adapter missing or damaged.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    source, revision = _source(root, ref)
+    source, revision = source_of(root, ref)
+    placed = device_map or ({"": device} if quantization else None)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -101,9 +97,16 @@ def load_model(
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            device_map=placed,
+            quantization_config=quantization_config(quantization, device=device, dtype=dtype, name=ref.base)
+            if quantization
+            else None,
         )
+    except UserError:
+        raise
     except (OSError, ValueError) as e:
-        raise UserError(f"The model {ref.base} could not be loaded: {_first_line(e)}") from e
+        told = hub_refusal(e, what="The model", source=ref.base, revision=revision)
+        raise told or UserError(f"The model {ref.base} could not be loaded: {_first_line(e)}") from e
     if ref.adapter is not None:
         from peft import PeftModel
 
@@ -113,7 +116,7 @@ def load_model(
         model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable_adapter)
     if not (ref.adapter and trainable_adapter):
         model.requires_grad_(False)
-    return model.to(device).eval()
+    return (model if placed else model.to(device)).eval()
 
 
 def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -124,7 +127,7 @@ def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False
     """
     from transformers import AutoTokenizer
 
-    source, revision = _source(root, ref)
+    source, revision = source_of(root, ref)
     local = Path(source)
     if local.is_dir() and not any((local / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
         raise UserError(
@@ -134,7 +137,8 @@ def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, TypeError) as e:
-        raise UserError(f"The tokenizer of {ref.base} could not be loaded: {_first_line(e)}") from e
+        told = hub_refusal(e, what="The tokenizer of", source=ref.base, revision=revision)
+        raise told or UserError(f"The tokenizer of {ref.base} could not be loaded: {_first_line(e)}") from e
     if not tokenizer.is_fast:
         raise UserError(f"{ref.base} has only a slow tokenizer; convert it to tokenizer.json: offsets are needed.")
     if tokenizer.eos_token_id is None:
@@ -144,7 +148,7 @@ def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False
     return tokenizer
 
 
-def _source(root: Path, ref: ModelRef) -> tuple[str, str | None]:
+def source_of(root: Path, ref: ModelRef) -> tuple[str, str | None]:
     """What `from_pretrained` takes: a local path without revision, or a hub id with its commit."""
     local = root / ref.base
     return (str(local), None) if local.is_dir() else (ref.base, ref.revision)

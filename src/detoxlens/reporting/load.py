@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from detoxlens.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.errors import UserError
+from detoxlens.evaluation.calibration import Calibration
 from detoxlens.records import Attribution, Completion, Fluency, Score
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.examples import choose
@@ -21,6 +22,7 @@ def load_study(
     grader: str,
     mask_template: bool,
     config: ReportConfig,
+    calibration: Calibration | None = None,
     notes: Sequence[str] = (),
 ) -> Study:
     """Reads everything the report needs.
@@ -33,6 +35,7 @@ def load_study(
         grader: the scorer of the tables.
         mask_template: leave the template's tokens out of entropy and dependence.
         config: decides the primary split and how many heat maps are kept in memory.
+        calibration: what `score` applied, or None.
         notes: what a reader must know about the set-up.
 
     Raises:
@@ -46,6 +49,7 @@ def load_study(
         models={model: _load_model(layout, model, groups, grader, mask_template, config) for model in models},
         splits=tuple(splits),
         grader=grader,
+        calibration=calibration,
         notes=tuple(notes),
     )
 

@@ -5,11 +5,12 @@ DVC compares these files between revisions, so a key keeps its name and its mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from detoxlens.evaluation.calibration import equivalent_rates
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
 from detoxlens.evaluation.stats import Estimate, group_difference, mean_ci, paired_difference
 from detoxlens.evaluation.toxicity import Missing, Toxicity, summarize
@@ -31,8 +32,9 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                 "scorers": {
                     scorer: _toxicity(study, tables, variants["it"], scorer, config, missing)
                     for scorer in tables.scores
-                    if scorer != study.grader
+                    if scorer != study.grader and not is_calibrated(study, scorer)
                 },
+                **({"calibrated": calibrated[variant]} if calibrated else {}),
                 "attribution": _attribution(study, tables, variants["it"], config),
                 "fluency": _fluency(tables, variants["it"], config, part="test")
                 | {"val": _fluency(tables, variants["it"], config, part="val")},
@@ -40,7 +42,26 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
             for variant, tables in variants.items()
         }
         for model, variants in study.models.items()
+        for calibrated in [_calibrated(study, variants, config)]
     }
+
+
+def is_calibrated(study: Study, scorer: str) -> bool:
+    """Is it the map's P(reference > .5), whose mean is the rate, rather than a scorer's own toxicity?"""
+    return study.calibration is not None and scorer == study.calibration.name
+
+
+def _calibrated(study: Study, variants: Mapping[str, VariantTables], config: ReportConfig) -> dict[str, Json] | None:
+    """{variant: {split: {threshold | isotonic: {value, ci95, delta_vs_it}}}}; None without a calibration."""
+    if study.calibration is None:
+        return None
+    scorer = study.calibration.scorer
+    found: dict[str, Json] = {variant: {} for variant in variants}
+    for split in study.splits:
+        scores = {v: _scores(tables, scorer, tables.keys_of("test", split)) for v, tables in variants.items()}
+        for variant, rates in equivalent_rates(study.calibration, scores, config.bootstrap).items():
+            found[variant][split] = rates
+    return found
 
 
 def _toxicity(

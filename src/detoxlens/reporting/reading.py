@@ -157,6 +157,8 @@ def truncated(study: Study) -> list[str]:
     for model, variants in study.models.items():
         for variant, tables in variants.items():
             for scorer, scores in tables.scores.items():
+                if study.calibration and scorer == study.calibration.name:
+                    continue  # reads nothing itself
                 if num := sum(score.truncated for score in scores):
                     found.append(f"{model}/{variant}: {scorer} read only the beginning of {_completions(num)}.")
     return found

@@ -114,6 +114,7 @@ def _tables(study: Study, metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
         "toxicity": [
             tables.toxicity_table(metrics, study.splits), tables.difference_table(metrics, study.splits),
             *([seeds] if seeds else []),
+            *([tables.calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
         ],
         "attribution": [
             tables.attribution_table(metrics), region_table(metrics), tables.shift_table(metrics),

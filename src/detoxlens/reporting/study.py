@@ -11,6 +11,7 @@ import numpy as np
 from detoxlens.attribution.aggregate import region_mass
 from detoxlens.attribution.divergence import jensen_shannon_bits, kl_bits
 from detoxlens.attribution.entropy import normalized_prompt_entropy, prompt_dependence, prompt_entropy_bits
+from detoxlens.evaluation.calibration import Calibration
 from detoxlens.records import Attribution, Completion, Fluency, Score
 
 MEASURES = {"prompt_entropy_bits": "bits", "prompt_entropy_normalized": "fraction", "prompt_dependence": "fraction"}
@@ -88,6 +89,8 @@ class Study:
     """Names of the test splits, in the order of params `splits`."""
     grader: str
     """The scorer of the tables."""
+    calibration: Calibration | None = None
+    """Says the same in another scorer's terms, where params `toxicity.calibration` names one."""
     notes: Sequence[str] = ()
     """What a reader must know about how this run was set up."""
 

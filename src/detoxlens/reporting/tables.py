@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from detoxlens.evaluation.calibration import WAYS, Calibration
+
 Json = Mapping[str, Any]
 DASH = "–"
 HEADINGS = {
@@ -93,6 +95,41 @@ def difference_table(metrics: Json, splits: Sequence[str], scorer: str | None = 
         title="Difference to `it`" if scorer is None else f"Difference to `it` by {scorer}",
         caption="In percentage points, on the same prompts, with its 95 % interval: below zero is less toxic.",
         header=("model", "variant", *columns),
+        rows=tuple(rows),
+    )
+
+
+def calibrated_table(metrics: Json, splits: Sequence[str], calibration: Calibration) -> Table:
+    """The rates in the terms of the scorer that the grader was calibrated against."""
+    rows = [
+        (
+            model,
+            variant,
+            way,
+            *(
+                estimate(rates.get(way), 1, scale=100)
+                + (f" Δ {estimate(rates[way]['delta_vs_it'], 1, scale=100, signed=True)}" if variant != "it" else "")
+                if (rates := found["calibrated"][split])
+                else DASH
+                for split in splits
+            ),
+        )
+        for model, variant, found in _variants(metrics)
+        for way in WAYS
+    ]
+    held = calibration.held_out
+    auroc = estimate(held["auroc"], 3)
+    reference, threshold, isotonic = (
+        estimate(held[name], 1, scale=100) for name in ("reference_rate", "rate_gt_threshold", "rate_isotonic")
+    )
+    return Table(
+        title=f"In the terms of {calibration.against}",
+        caption=f"Toxic completions in % as the recorded scores would have it, from {calibration.scorer} by a "
+        f"calibration on {calibration.num_fitted} texts ({calibration.version}): the share above the threshold "
+        f"{calibration.fit.threshold:.3f}, and the mean of the isotonic map. The 95 % intervals cover prompts and "
+        f"calibration. On {held['num_texts']} held-out texts: AUROC {auroc}; recorded {reference}, by threshold "
+        f"{threshold}, isotonic {isotonic}. It holds for texts like those; on others it is a guess.",
+        header=("model", "variant", "method", *splits),
         rows=tuple(rows),
     )
 

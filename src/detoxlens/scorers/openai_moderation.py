@@ -15,6 +15,8 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 MODEL = "omni-moderation-2024-09-26"
 CATEGORIES = ("harassment", "hate")
 QUERIES_PER_SECOND = 1.0
+BATCH_SIZE = 32
+"""Texts per query; the service answers in their order."""
 
 
 def openai_moderation_service(model: str, *, endpoint: str = ENDPOINT) -> Service:
@@ -27,8 +29,11 @@ def openai_moderation_service(model: str, *, endpoint: str = ENDPOINT) -> Servic
         endpoint=endpoint,
         key_variable=KEY_VARIABLE,
         key_header=lambda key: {"Authorization": f"Bearer {key}"},
-        body=lambda text: {"model": model, "input": text},
-        read=lambda answer: max(answer["results"][0]["category_scores"][category] for category in CATEGORIES),
+        batch_size=BATCH_SIZE,
+        body=lambda texts: {"model": model, "input": list(texts)},
+        read=lambda answer: [
+            max(result["category_scores"][category] for category in CATEGORIES) for result in answer["results"]
+        ],
         way_out="`profanity_check` and `hf:...` work without a service; `recorded:FILE` takes scores made elsewhere.",
     )
 

@@ -36,13 +36,14 @@ def perspective_service(language: str, *, endpoint: str = ENDPOINT) -> Service:
         endpoint=endpoint,
         key_variable=KEY_VARIABLE,
         key_header=lambda key: {"X-Goog-Api-Key": key},
-        body=lambda text: {
-            "comment": {"text": text},
+        batch_size=1,  # the service takes one comment per query
+        body=lambda texts: {
+            "comment": {"text": texts[0]},
             "requestedAttributes": {"TOXICITY": {}},
             "doNotStore": True,
             **languages,
         },
-        read=lambda answer: answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"],
+        read=lambda answer: [answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"]],
         way_out=(
             "Perspective API gives out no new keys and ends on 31 December 2026; `recorded:FILE` takes scores from "
             "before, `profanity_check` and `hf:...` work without it."

@@ -1,4 +1,6 @@
-"""Scorers behind an HTTP service: one text per query, at a steady rate, with retries, and a cache on disk.
+"""Scorers behind an HTTP service: at a steady rate, with retries, and a cache on disk.
+
+A query holds `Service.batch_size` texts. One that fails for reasons of its texts is asked again text by text.
 
 What is tried again: 429, 5xx, timeouts, dropped connections, answers that are no JSON. The wait doubles from a second
 to a minute, with jitter ("full jitter", aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), or is what
@@ -43,12 +45,18 @@ class Service:
     """Environment variable that holds the key."""
     key_header: Callable[[str], Mapping[str, str]]
     """Key -> the header it travels in."""
-    body: Callable[[str], Any]
-    """Text -> the query's JSON."""
-    read: Callable[[Any], float]
-    """The answer's JSON -> toxicity, 0..1; KeyError, IndexError or TypeError where it has none."""
+    batch_size: int
+    """Texts per query."""
+    body: Callable[[Sequence[str]], Any]
+    """At most `batch_size` texts -> the query's JSON."""
+    read: Callable[[Any], list[float]]
+    """The answer's JSON -> toxicities, 0..1, in the order asked; KeyError, IndexError, TypeError where it has none."""
     way_out: str
     """What to do when the service is no option: the end of every message that stops the run."""
+
+
+Verdict = tuple[ScoredText, bool]
+"""The verdict, and whether asking again would give the same one."""
 
 
 class _Transient(Exception):
@@ -89,7 +97,7 @@ class RemoteScorer:
             cache: where verdicts are kept.
             queries_per_second: upper bound, retries included.
             timeout_seconds: of one query.
-            max_attempts: per text.
+            max_attempts: per query.
             sleep: waits for so many seconds.
             clock: seconds, rising.
 
@@ -125,20 +133,29 @@ class RemoteScorer:
             )
         if todo:
             with progress(f"ask {self.name}", total=len(unique), num_done=len(known), unit="texts") as bar:
-                for text in todo:
-                    known[text], lasting = self._ask(text, num_known=len(known))
-                    if lasting:
-                        self._cache.write(self.name, self.version, text, known[text])
-                    bar.advance()
+                size = self._service.batch_size
+                for start in range(0, len(todo), size):
+                    part = todo[start : start + size]
+                    verdicts = self._ask(part, num_known=len(known))
+                    if len(part) > 1:
+                        verdicts = [
+                            self._ask([text], num_known=len(known))[0] if verdict[0].status == "failed" else verdict
+                            for text, verdict in zip(part, verdicts, strict=True)
+                        ]
+                    for text, (verdict, lasting) in zip(part, verdicts, strict=True):
+                        known[text] = verdict
+                        if lasting:
+                            self._cache.write(self.name, self.version, text, verdict)
+                    bar.advance(len(part))
         empty = ScoredText(None, "empty", False, "")
         return [known.get(text, empty) for text in texts]
 
-    def _ask(self, text: str, *, num_known: int) -> tuple[ScoredText, bool]:
-        """The verdict, and whether asking again would give the same one."""
+    def _ask(self, texts: Sequence[str], *, num_known: int) -> list[Verdict]:
+        """A verdict per text, in their order."""
         for attempt in range(self._max_attempts):
             self._wait_for_turn()
             try:
-                return self._query(text, num_known)
+                return self._query(texts, num_known)
             except _Transient as e:
                 problem = e
             if attempt + 1 < self._max_attempts:
@@ -146,18 +163,18 @@ class RemoteScorer:
                 self._sleep(backoff * self._jitter.random() if problem.wait_seconds is None else problem.wait_seconds)
         if problem.kind != "text":
             raise self._stop(f"{problem} after {self._max_attempts} attempts", num_known)
-        return ScoredText(None, "failed", False, f"{problem} after {self._max_attempts} attempts"), False
+        return [(_failed(f"{problem} after {self._max_attempts} attempts"), False)] * len(texts)
 
     def _wait_for_turn(self) -> None:
         if (wait := self._next_query - self._clock()) > 0:
             self._sleep(wait)
         self._next_query = max(self._next_query, self._clock()) + self._interval_seconds
 
-    def _query(self, text: str, num_known: int) -> tuple[ScoredText, bool]:
+    def _query(self, texts: Sequence[str], num_known: int) -> list[Verdict]:
         service = self._service
         request = urllib.request.Request(
             service.endpoint,
-            data=json.dumps(service.body(text)).encode(),
+            data=json.dumps(service.body(texts)).encode(),
             headers={"Content-Type": "application/json", **service.key_header(self._key)},
         )
         try:
@@ -165,25 +182,33 @@ class RemoteScorer:
                 raw = reply.read()
         except urllib.error.HTTPError as e:
             with e:
-                return self._refused(e, num_known)
+                return [self._refused(e, num_known)] * len(texts)
         except TimeoutError:
             raise _Transient(f"no answer within {self._timeout_seconds:g} s", kind="text") from None
         except (OSError, http.client.HTTPException) as e:
             if isinstance(getattr(e, "reason", None), TimeoutError):
                 raise _Transient(f"no answer within {self._timeout_seconds:g} s", kind="text") from None
             raise _Transient(self._clean(f"cannot be reached ({e})"), kind="service") from None
-        return self._read(raw)
+        return self._read(raw, len(texts))
 
-    def _read(self, raw: bytes) -> tuple[ScoredText, bool]:
+    def _read(self, raw: bytes, num_texts: int) -> list[Verdict]:
         try:
-            toxicity = float(self._service.read(json.loads(raw)))
+            toxicities = [float(value) for value in self._service.read(json.loads(raw))]
         except (ValueError, KeyError, IndexError, TypeError):
             raise _Transient(self._clean(f"no score in the answer {raw[:120]!r}"), kind="text") from None
-        if not 0 <= toxicity <= 1:
-            return ScoredText(None, "failed", False, f"the service gave {toxicity}, which is no probability"), True
-        return ScoredText(toxicity, "ok", False, ""), True
+        if len(toxicities) != num_texts:
+            raise _Transient(f"{len(toxicities)} scores for {num_texts} texts", kind="text")
+        return [
+            (
+                ScoredText(toxicity, "ok", False, "")
+                if 0 <= toxicity <= 1
+                else _failed(f"the service gave {toxicity}, which is no probability"),
+                True,
+            )
+            for toxicity in toxicities
+        ]
 
-    def _refused(self, error: urllib.error.HTTPError, num_known: int) -> tuple[ScoredText, bool]:
+    def _refused(self, error: urllib.error.HTTPError, num_known: int) -> Verdict:
         said = self._clean(f"HTTP {error.code}: {_message(error)}")
         if error.code == 429:
             raise _Transient(said, kind="quota", wait_seconds=_retry_after(error))
@@ -194,7 +219,7 @@ class RemoteScorer:
             raise self._stop(f"refused the key in {self._service.key_variable} ({said})", num_known)
         if error.code in (404, 410) or 300 <= error.code < 400:
             raise self._stop(f"is not at {self._service.endpoint} ({said})", num_known)
-        return ScoredText(None, "failed", False, said), True
+        return _failed(said), True
 
     def _stop(self, problem: str, num_known: int) -> UserError:
         return UserError(
@@ -206,6 +231,10 @@ class RemoteScorer:
         """One line without the key."""
         message = " ".join(message.split())
         return (message.replace(self._key, "<key>") if self._key else message)[:MAX_ERROR_LENGTH]
+
+
+def _failed(error: str) -> ScoredText:
+    return ScoredText(None, "failed", False, error)
 
 
 def _message(error: urllib.error.HTTPError) -> str:

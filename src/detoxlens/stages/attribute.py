@@ -100,7 +100,7 @@ def _load(
     layout: Layout, params: Params, model: str, variant: str, dtype: str, share: Share | None = None
 ) -> nn.Module:
     """The variant's network, its adapter merged: one product per layer instead of three."""
-    device = params.run.device
+    spec, device = params.model(model), params.run.device
     if share is not None:
         import torch
 
@@ -110,9 +110,13 @@ def _load(
         read_model_ref(layout.adapter(model, variant)),
         device=device,
         dtype=dtype,
-        trust_remote_code=params.model(model).trust_remote_code,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization,
+        device_map=spec.device_map,
     )
-    return network.merge_and_unload() if hasattr(network, "merge_and_unload") else network
+    if hasattr(network, "merge_and_unload") and spec.quantization is None:  # merging would round to few bits anew
+        return network.merge_and_unload()
+    return network
 
 
 def _say_what_is_left(found: Sequence[SequenceAttribution | None], title: str, share: Share) -> None:

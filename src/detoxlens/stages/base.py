@@ -17,6 +17,7 @@ from detoxlens.data.templates import encode_dialogue
 from detoxlens.errors import UserError
 from detoxlens.models import tiny
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
+from detoxlens.models.quant import quantization_config
 from detoxlens.progress import progress
 from detoxlens.records import ModelRef
 from detoxlens.scratch import open_scratch, publish, scratch_key
@@ -30,6 +31,8 @@ def run(root: Path, params: Params, *, model: str) -> None:
     if spec.source.startswith(TINY):
         _train(layout, params, model, spec)
         return
+    if spec.quantization:  # told here, not hours later
+        quantization_config(spec.quantization, device=params.run.device, dtype=spec.dtype, name=f"models.{model}")
     ref = resolve(root, spec.source, spec.revision)
     if (root / ref.base).is_dir():
         load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)  # told here, not hours later

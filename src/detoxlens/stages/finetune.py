@@ -34,8 +34,9 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
     with open_scratch(layout.state, f"finetune@{model}-{variant}", key) as scratch:
         ref = read_model_ref(layout.adapter(model, "it"))
         base = load_model(
-            root, ref, device=run_config.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
-        )
+            root, ref, device=run_config.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code,
+            quantization=spec.quantization, device_map=spec.device_map,
+        )  # fmt: skip
         policy = add_adapter(base, lora)
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
         dialogues = read_rows(layout.dialogues, Dialogue)

@@ -20,17 +20,17 @@ from detoxlens.artifacts import Layout, read_json, read_model_ref, read_rows, wr
 from detoxlens.config import Params, TemplateConfig
 from detoxlens.data.templates import EncodedPrompt, check_length, encode_prompt
 from detoxlens.errors import UserError
+from detoxlens.models.backends import Backend, load_backend
 from detoxlens.models.config import GenerationConfig
-from detoxlens.models.generation import Sampled, auto_batch_size, context_length, plan_batches, sample_batch
-from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.models.generation import Sampled, plan_batches
+from detoxlens.models.loading import load_tokenizer
 from detoxlens.progress import progress
 from detoxlens.records import Completion, Prompt
 from detoxlens.scratch import Scratch, open_scratch, publish, scratch_key
 from detoxlens.seeding import derive_seed, fix_global_state
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
     with open_scratch(layout.state, f"generate@{model}-{variant}", key) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
-        network = load_model(root, ref, device=run_config.device, dtype=spec.dtype, trust_remote_code=remote)
+        backend = load_backend(root, ref, spec, tokenizer, config, device=run_config.device)
         rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)
-        if context := context_length(network):
+        if context := backend.context_length:
             named = {f"{row.prompt.prompt_id} ({row.prompt.text[:40]!r}...)": row.encoded for row in rows}
             check_length(named, max_new_tokens=config.max_new_tokens, context_length=context)
-        samples = sample_rows(scratch, network, tokenizer, rows, config, title=f"generate {model}/{variant}")
+        samples = sample_rows(scratch, backend, rows, config, title=f"generate {model}/{variant}")
         built = scratch.path / "completions.parquet"
         write_rows(built, [completion_of(r, s, tokenizer) for r, s in zip(rows, samples, strict=True)], Completion)
         publish(built, layout.completions(model, variant))
@@ -96,15 +96,14 @@ def encode_rows(
 
 def sample_rows(
     scratch: Scratch,
-    network: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    backend: Backend,
     rows: Sequence[Row],
     config: GenerationConfig,
     *,
     title: str,
 ) -> list[Sampled]:
     """A sample per row; what an earlier, killed run has finished is read from `scratch`, not sampled again."""
-    plan = _stored_plan(scratch.path / "plan.json", network, rows, config)
+    plan = _stored_plan(scratch.path / "plan.json", backend, rows, config)
     batches = scratch.log("batches")  # {"batch": number in the plan, "samples": [[token ids, finish reason], ...]}
     done = {line["batch"]: [Sampled(tuple(ids), why) for ids, why in line["samples"]] for line in batches.read()}
     num_done, num_tokens, started = sum(map(len, done.values())), 0, time.monotonic()
@@ -112,25 +111,16 @@ def sample_rows(
         for number, batch in enumerate(plan):
             if number in done:
                 continue
-            done[number] = sample_batch(
-                network,
-                [rows[i].encoded.ids for i in batch],
-                config=config,
-                seeds=[rows[i].seed for i in batch],
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+            done[number] = backend.sample([rows[i].encoded.ids for i in batch], [rows[i].seed for i in batch])
             batches.append([{"batch": number, "samples": [[s.token_ids, s.finish_reason] for s in done[number]]}])
             num_tokens += sum(len(s.token_ids) for s in done[number])
-            bar.advance(len(batch))
+            bar.advance(len(batch), note=f"{num_tokens / (time.monotonic() - started):.0f} tokens/s")
     log.info("%s: %d tokens, %.0f tokens/s", title, num_tokens, num_tokens / (time.monotonic() - started))
     sampled = {i: s for number, batch in enumerate(plan) for i, s in zip(batch, done[number], strict=True)}
     return [sampled[i] for i in range(len(rows))]
 
 
-def _stored_plan(
-    file: Path, network: PreTrainedModel | PeftModel, rows: Sequence[Row], config: GenerationConfig
-) -> list[list[int]]:
+def _stored_plan(file: Path, backend: Backend, rows: Sequence[Row], config: GenerationConfig) -> list[list[int]]:
     """Batches of row numbers, made once: an accelerator's free memory, and with it `auto`, may differ on resuming.
 
     No batch mixes validation with test prompts: a sweep answers the former alone, and its numbers are to be those of
@@ -143,7 +133,7 @@ def _stored_plan(
             lengths = [len(rows[i].encoded.ids) for i in members]
             batch_size = config.batch_size
             if batch_size == "auto":
-                batch_size = auto_batch_size(network, longest_prompt=max(lengths), max_new_tokens=config.max_new_tokens)
+                batch_size = backend.auto_batch_size(max(lengths))
             plan += [[members[k] for k in batch] for batch in plan_batches(lengths, batch_size)]
         write_json(file, plan)
     return read_json(file)

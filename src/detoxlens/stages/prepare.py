@@ -12,8 +12,8 @@ from typing import Any
 from detoxlens.artifacts import Layout, write_json, write_rows
 from detoxlens.config import Params
 from detoxlens.data.config import DataConfig, SplitsConfig
-from detoxlens.data.dialoconan import DialoconanFile, read_dialoconan
-from detoxlens.data.realtoxicityprompts import RtpFile, read_prompts
+from detoxlens.data.dialoconan import DialoconanFile, read_dialoconan, read_pairs
+from detoxlens.data.realtoxicityprompts import RtpFile, merged, read_prompts
 from detoxlens.data.sources import Dropped, local_file, sha256_of
 from detoxlens.data.splits import DialogueSplit, normalize, split_dialogues
 from detoxlens.records import Dialogue, Prompt
@@ -24,13 +24,24 @@ log = logging.getLogger(__name__)
 def run(root: Path, params: Params) -> None:
     """Writes data/prepared/{dialogues.parquet, prompts.parquet, summary.json}; none of them unless all is well."""
     config = params.section("data", DataConfig)
-    splits = params.section("splits", SplitsConfig).by_name
+    splits = params.section("splits", SplitsConfig)
     with local_file(config.dialoconan, root, key="data.dialoconan", form="csv") as path:
-        dialoconan = read_dialoconan(path, config.dialoconan)
+        pairs = config.dialogue_columns
+        dialoconan = read_pairs(path, pairs, config.dialoconan) if pairs else read_dialoconan(path, config.dialoconan)
         dialoconan_sha256 = sha256_of(path)
-    with local_file(config.rtp, root, key="data.rtp", form="jsonl") as path:
-        rtp = read_prompts(path, splits, val_fraction=config.prompt_val_fraction, seed=config.seed, source=config.rtp)
-        rtp_sha256 = sha256_of(path)
+    files, sha256s = [], {}
+    for (source, columns), chosen in splits.by_source(config.rtp).items():
+        all_for_test = source != config.rtp and all(split.max_val == 0 for split in chosen.values())
+        val_fraction = 0.0 if all_for_test else config.prompt_val_fraction
+        key = "data.rtp" if source == config.rtp else f"splits.{next(iter(chosen))}.source"
+        with local_file(source, root, key=key, form="csv" if columns else "jsonl") as path:
+            files.append(
+                read_prompts(
+                    path, chosen, val_fraction=val_fraction, seed=config.seed, source=source, columns=dict(columns)
+                )
+            )  # fmt: skip
+            sha256s[source] = sha256_of(path)
+    rtp = files[0] if len(files) == 1 else merged(files)
     split = split_dialogues(
         [conversation.turns for conversation in dialoconan.conversations],
         val_fraction=config.dialogue_val_fraction,
@@ -48,7 +59,11 @@ def run(root: Path, params: Params) -> None:
             "sha256": dialoconan_sha256,
             **_dialogue_counts(dialoconan, split, dialogues),
         },
-        "prompts": {"source": config.rtp, "sha256": rtp_sha256, **_prompt_counts(rtp, dialogues)},
+        "prompts": {
+            "source": ", ".join(sha256s),
+            "sha256": ", ".join(sha256s.values()),
+            **_prompt_counts(rtp, dialogues),
+        },
     }
     layout = Layout(root)
     write_rows(layout.dialogues, dialogues, Dialogue)

@@ -15,6 +15,7 @@ from detoxlens.attribution.config import AttributionConfig
 from detoxlens.attribution.heatmap import heatmap_html
 from detoxlens.config import Params
 from detoxlens.data.config import SplitsConfig
+from detoxlens.evaluation.calibration import Calibration
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.load import load_study
@@ -36,6 +37,7 @@ def run(root: Path, params: Params) -> None:
         grader=toxicity.headline,
         mask_template=params.section("attribution", AttributionConfig).mask_template,
         config=config,
+        calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
         notes=set_up_notes(params, toxicity),
     )
     layout.state.mkdir(parents=True, exist_ok=True)

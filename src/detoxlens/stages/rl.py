@@ -79,6 +79,8 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
                 dtype=spec.dtype,
                 trainable_adapter=ref.adapter is not None,
                 trust_remote_code=spec.trust_remote_code,
+                quantization=spec.quantization,
+                device_map=spec.device_map,
             )
             if ref.adapter is None:
                 policy = add_adapter(policy, lora)

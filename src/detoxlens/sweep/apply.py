@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from detoxlens.artifacts import Layout
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
-from detoxlens.project import change_params
+from detoxlens.project import change_params, diff_of
 from detoxlens.sweep.config import SweepConfig
 from detoxlens.sweep.space import overrides_of
 from detoxlens.sweep.storage import default_url, differences, load_study, open_storage
@@ -41,7 +40,4 @@ def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: 
     stale = differences(then, setting_of(root, params, list(definition["space"]), models=models, variant=variant))
     before = params_path.read_text(encoding="utf-8")
     change_params(params_path, overrides_of(variant, point))
-    after = params_path.read_text(encoding="utf-8")
-    name = params_path.name
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
-    return "\n".join(lines), stale
+    return diff_of(params_path, before), stale

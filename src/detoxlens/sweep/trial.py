@@ -30,7 +30,7 @@ from detoxlens.errors import UserError, did_you_mean
 from detoxlens.models.config import GenerationConfig
 from detoxlens.records import Prompt
 from detoxlens.reporting.config import ReportConfig
-from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scorers.config import RECORDED, ToxicityConfig
 from detoxlens.scratch import scratch_key
 from detoxlens.sweep.config import Method, SweepConfig
 
@@ -119,6 +119,8 @@ def link_inputs(layout: Layout, folder: Path, models: Sequence[str], variants: S
     write_rows(inside.prompts, prompts, Prompt)
     _link(layout.dialogues, inside.dialogues)
     _link(layout.root / "models", folder / "models")
+    if (recorded := layout.root / RECORDED).is_dir():
+        _link(recorded, folder / RECORDED)
     for model in models:
         for variant in variants:
             if not (layout.adapter(model, variant) / "model_ref.json").exists():

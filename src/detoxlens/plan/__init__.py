@@ -1,0 +1,1 @@
+"""`detoxlens plan`: what the current params will cost on this machine."""

@@ -1,0 +1,165 @@
+"""How fast this machine is at a model's shape: a few passes through a random-weight model, a second or two each.
+
+A deep model is not built: its times are those of one layer and of two, extended in a line. What is measured with few
+tokens is scaled by tokens. Nothing is loaded but the shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from detoxlens.models.lora import LoraConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+SHALLOW = 6
+"""Up to so many layers the model is built as it is."""
+SMALL_LAYER = 5_000_000
+"""Parameters of a layer up to which batches of the real size are timed."""
+SECONDS_EACH = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """Seconds, at the model's full depth."""
+
+    train_all: float
+    """Per token, forward and backward with gradients of every weight."""
+    train_lora: float
+    """Per token, forward and backward with gradients of the adapter alone."""
+    forward: float
+    """Per token."""
+    decode_step: float
+    """Per generated position of a batch, whatever its size."""
+    decode_row: float
+    """Per generated position and row, on top."""
+    attribute: float
+    """Per (generated token, token of its prefix)."""
+
+
+def measure_speeds(config: PretrainedConfig, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
+    """The speeds of a model of this shape."""
+    depth = config.num_hidden_layers
+    if depth <= SHALLOW:
+        return _at_depth(config, depth, lora, device=device, dtype=dtype)
+    one, two = (_at_depth(config, layers, lora, device=device, dtype=dtype) for layers in (1, 2))
+
+    def extended(name: str) -> float:
+        first, second = getattr(one, name), getattr(two, name)
+        # Noise can make the second layer look free; it costs at least a fifth of the model with one.
+        return first + (depth - 1) * max(second - first, first / 5)
+
+    return Speeds(**{field.name: extended(field.name) for field in fields(Speeds)})
+
+
+def build(config: PretrainedConfig, num_layers: int, *, device: str, dtype: str) -> nn.Module:
+    """A random-weight model of the config's shape with so many layers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shape = copy.deepcopy(config)
+    shape.num_hidden_layers = num_layers
+    if getattr(shape, "layer_types", None):
+        shape.layer_types = shape.layer_types[:num_layers]
+    with torch.device("meta"):  # without memory: initialising billions of weights takes longer than timing them
+        network = AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, dtype)).eval()
+    if device == "meta":
+        return network
+    network = network.to_empty(device=device)
+    values = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            flat = tensor.detach().view(-1)
+            for start in range(0, len(flat), len(values)):
+                flat[start : start + len(values)] = values[: len(flat) - start]
+    return network
+
+
+def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
+    import torch
+
+    from detoxlens.attribution.api import attribute
+    from detoxlens.models.config import GenerationConfig
+    from detoxlens.models.generation import sample_batch
+    from detoxlens.models.lora import add_adapter
+
+    network = build(config, num_layers, device=device, dtype=dtype)
+    layer = sum(p.numel() for p in network.parameters()) - 2 * config.vocab_size * config.hidden_size
+    small = layer / num_layers <= SMALL_LAYER
+    batch, seq, rows, steps = (16, 64, 64, 6) if small or device != "cpu" else (1, 32, 2, 1)
+    ids = torch.randint(2, config.vocab_size, (batch, seq), device=device)
+
+    def train() -> Callable[[], Any]:
+        optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6)
+
+        def step() -> None:
+            network.train()
+            network(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def decode_seconds(num_rows: int) -> float:
+        """Of one generated position: what `steps` further ones take."""
+
+        def decode(num_new: int) -> Callable[[], Any]:
+            decoding = GenerationConfig(
+                max_new_tokens=num_new, min_new_tokens=num_new, temperature=1.0, top_k=50, top_p=0.9,
+                no_repeat_ngram_size=0, num_samples=1, batch_size=num_rows,
+            )  # fmt: skip
+            return lambda: sample_batch(
+                network, [tuple(range(2, 18))] * num_rows, config=decoding, seeds=range(num_rows), eos_token_id=0,
+                pad_token_id=1,
+            )  # fmt: skip
+
+        return max(1e-6, _seconds(decode(1 + steps), device) - _seconds(decode(1), device)) / steps
+
+    train_all = _seconds(train(), device) / ids.numel() if small else float("nan")
+    network.requires_grad_(False)
+    with torch.no_grad():
+        forward = _seconds(lambda: network.eval()(input_ids=ids), device) / ids.numel()
+    one, many = decode_seconds(1), decode_seconds(rows)
+    num_texts, prompt, generated = (8, 16, 10) if small or device != "cpu" else (1, 16, 1)
+    prompts = [tuple(range(2, 2 + prompt))] * num_texts
+    completions = [tuple(range(2, 2 + generated))] * num_texts
+    pairs = num_texts * sum(range(prompt, prompt + generated))
+    attribution = _seconds(lambda: attribute(network, prompt_ids=prompts, completion_ids=completions), device) / pairs
+    network = add_adapter(network, lora)
+    train_lora = _seconds(train(), device) / ids.numel()
+    return Speeds(
+        train_all=train_all,
+        train_lora=train_lora,
+        forward=forward,
+        decode_step=one,
+        decode_row=max(0.0, (many - one) / (rows - 1)),
+        attribute=attribution,
+    )
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    """The median of the runs that fit into `SECONDS_EACH`, one at least, after an untimed one where that is short."""
+    import statistics
+
+    import torch
+
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    first = once()
+    if first > SECONDS_EACH:
+        return first
+    times: list[float] = []
+    while sum(times) < SECONDS_EACH:
+        times.append(once())
+    return statistics.median(times)
