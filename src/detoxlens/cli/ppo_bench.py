@@ -21,3 +21,23 @@ def bench_ppo(
     from detoxlens.bench.ppo.command import bench_ppo as run_bench
 
     run_bench(Context.root, num_repetitions=repetitions, num_seeds=seeds, num_steps=steps, num_threads=num_threads)
+
+
+@bench_app.command("seeds")
+def bench_seeds(
+    variant: Annotated[str, typer.Option(help="The rl variant whose settings are kept.")] = "rl",
+    models: Annotated[
+        str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
+    ] = "unchanged",
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds, from 0.")] = 5,
+) -> None:
+    """Train rl with several seeds: is it half as toxic as it, within the KL budget, every time? Resumes."""
+    from detoxlens.bench.seeds import bench_seeds as run_bench
+
+    run_bench(
+        Context.root,
+        Context.root / Context.params_path,
+        variant=variant,
+        models=[] if models == "unchanged" else [name.strip() for name in models.split(",") if name.strip()],
+        num_seeds=seeds,
+    )
