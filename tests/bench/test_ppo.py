@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from detoxlens.bench.cases import neox
+from detoxlens.bench.cases import falcon, neox
 from detoxlens.bench.ppo import command, environment, formulas, ours, resident, scale
 from detoxlens.bench.ppo.case import (
     BOT,
@@ -153,9 +153,13 @@ def test_a_wrong_formula_shows_in_the_difference():
         assert formulas.max_abs_differences(found, wrong, mask)[name] == pytest.approx(0.5)
 
 
-def test_the_gpu_measurement_at_a_toy_shape():
+@pytest.mark.parametrize(
+    "build",
+    [lambda: neox(16, 1, 2, 32, 32, dtype=torch.bfloat16), lambda: falcon(16, 1, 2, 32, dtype=torch.bfloat16)],
+)
+def test_the_gpu_measurement_at_a_toy_shape(build):
     shape = scale.Shape(
-        name="toy", build=lambda: neox(16, 1, 2, 32, 32), vocab=32, targets=("query_key_value",), minibatch_size=4,
+        name="toy", build=build, vocab=32, targets=("query_key_value",), minibatch_size=4,
         top_k=10, top_p=0.8, temperature=0.7, num_responses=8, num_prompt_tokens=5, num_new_tokens=6, lora_r=2,
     )  # fmt: skip
     found = scale.measure_shape(shape, device="cpu", num_steps=2)

@@ -14,7 +14,7 @@ from detoxlens.cli.research import bench_app
 def bench_ppo(
     repetitions: Annotated[int, typer.Option(min=1, help="Pairs of runs per seed.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of either side.")] = 5,
-    steps: Annotated[int, typer.Option(min=6, help="PPO steps of a run, of 32 responses each.")] = 30,
+    steps: Annotated[int, typer.Option(min=6, help="PPO steps of a run, of 32 responses each.")] = 20,
     num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for both.")] = 2,
 ) -> None:
     """Train the same model with our PPO and TRL 1.12.0's: speed, memory, reward, formulas."""

@@ -19,7 +19,11 @@ from detoxlens.rl.config import KlConfig
 
 
 def configs(settings: Settings) -> tuple[PpoConfig, GenerationConfig]:
-    """The case's settings as ours; what TRL has no setting for is as in TRL: no truncation, no warm-up."""
+    """The case's settings as ours; what TRL has no setting for is as in TRL: no truncation, no warm-up.
+
+    Two differences stay, as each side's users meet them: ours clips the gradient to norm 1, where TRL's loop does not,
+    and its value function is a head on the policy's backbone, where TRL trains a second model.
+    """
     config = PpoConfig(
         num_steps=settings.num_steps,
         rollout_batch_size=settings.rollout_batch_size,
