@@ -30,8 +30,8 @@ from detoxlens.errors import UserError
 
 def run(side, seed, speed, memory, reached):
     return command.Run(
-        side=side, seed=seed, episodes_per_second=speed, memory_above_model_mib=memory, rewards=[0.1, reached],
-        reward_reached=reached,
+        side=side, seed=seed, episodes_per_second=speed, cpu_seconds_per_step=1.0, memory_above_model_mib=memory,
+        rewards=[0.1, reached], reward_reached=reached,
     )  # fmt: skip
 
 
@@ -47,11 +47,13 @@ def test_a_run_by_hand():
     mib = 2**20
     result = {
         "step_ended": [1.0, 3.0, 5.0],
+        "cpu_seconds": [2.0, 5.0, 8.0],
         "rewards": [0.0] * 5 + [1.0] * 5,
         "peak": 300 * mib,
         "resident_before": 100 * mib,
     }
     found = command.run_of("ours", 7, result, 50 * mib, 32)
+    assert found.cpu_seconds_per_step == 3.0
     assert (found.episodes_per_second, found.memory_above_model_mib, found.reward_reached) == (16.0, 150.0, 1.0)
 
 

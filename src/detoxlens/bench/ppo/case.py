@@ -17,7 +17,6 @@ from detoxlens.seeding import numpy_rng
 
 EOS, PAD, BOT = 0, 1, 2
 """End of sequence, padding, and the last token of every prompt; the other tokens are words."""
-TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,8 @@ class Settings:
     value_coef: float = 0.1
     lora_r: int = 16
     lora_alpha: float = 32
-    lora_targets: tuple[str, ...] = TARGETS
+    lora_targets: tuple[str, ...] = ("query_key_value",)
+    """The authors' for a GPT-NeoX."""
 
 
 TOY = Settings(hidden=16, num_layers=1, num_heads=2, intermediate=32, vocab=32, num_prompts=8, shortest_prompt=2,

@@ -47,6 +47,8 @@ class Run:
     seed: int
     episodes_per_second: float
     """Without the first step, which also builds the optimizer's state."""
+    cpu_seconds_per_step: float
+    """Of all threads, likewise; unlike the wall time little moved by what else the machine does."""
     memory_above_model_mib: float
     rewards: list[float]
     """Mean reward of each PPO step's responses."""
@@ -173,11 +175,12 @@ def child(side: Side, folder: Path, seed: int, num_threads: int, trl_environment
 
 def run_of(side: Side, seed: int, result: Mapping, weights: int, batch_size: int) -> Run:
     """The record of a run: 3 steps that ended at 1, 3 and 5 s, of 32 episodes -> 2 * 32 / 4 = 16 episodes/s."""
-    ended, rewards = result["step_ended"], result["rewards"]
+    ended, cpu, rewards = result["step_ended"], result["cpu_seconds"], result["rewards"]
     return Run(
         side=side,
         seed=seed,
         episodes_per_second=batch_size * (len(ended) - 1) / (ended[-1] - ended[0]),
+        cpu_seconds_per_step=(cpu[-1] - cpu[0]) / (len(cpu) - 1),
         memory_above_model_mib=(result["peak"] - result["resident_before"] - weights) / 2**20,
         rewards=rewards,
         reward_reached=statistics.fmean(rewards[-NUM_LAST_STEPS:]),

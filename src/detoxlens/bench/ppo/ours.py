@@ -47,7 +47,7 @@ def configs(settings: Settings) -> tuple[PpoConfig, GenerationConfig]:
 
 
 def train(folder: Path, seed: int) -> dict[str, list[float]]:
-    """Trains on the case in `folder`; when each PPO step ended (seconds on a clock) and its mean reward."""
+    """Trains on the case in `folder`; when each PPO step ended (on two clocks, seconds) and its mean reward."""
     settings, prompts = read_case(folder)
     config, decoding = configs(settings)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
@@ -58,13 +58,14 @@ def train(folder: Path, seed: int) -> dict[str, list[float]]:
         task_type="CAUSAL_LM",
     )  # fmt: skip
     policy = get_peft_model(model, lora)
-    found: dict[str, list[float]] = {"step_ended": [], "rewards": []}
+    found: dict[str, list[float]] = {"step_ended": [], "cpu_seconds": [], "rewards": []}
 
     def reward(texts: list[str]) -> list[float]:
         return [reward_of_text(text, settings.reward_every) for text in texts]
 
     def on_step(row: dict[str, float | int]) -> None:
         found["step_ended"].append(time.perf_counter())
+        found["cpu_seconds"].append(time.process_time())
         found["rewards"].append(row["ppo/reward"])
 
     PPO(policy, tokenizer, reward, config=config, decoding=decoding, seed=seed).train(prompts, on_step=on_step)
