@@ -9,7 +9,7 @@ import typer
 
 from detoxlens.cli.app import TOOLS, Context, app
 
-bench_app = typer.Typer(help="Measure: the pipeline, attribution beside Inseq, PPO beside TRL.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine: the pipeline, and attribution against Inseq.", no_args_is_help=True)
 sweep_app = typer.Typer(
     help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
     invoke_without_command=True,
