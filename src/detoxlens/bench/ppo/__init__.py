@@ -1,0 +1,10 @@
+"""`detoxlens bench ppo`: ours beside TRL 1.12.0's PPOTrainer, its last, and the same formulas on the same tensors.
+
+command.py   the command: pairs of runs, table, reports/bench/ppo.json
+case.py      what both train: model, prompts, settings, written into a folder
+ours.py      one run of ours, in a process of its own
+trl_child.py one run of TRL's, or its formulas, in the throwaway environment that environment.py makes
+resident.py  memory of a process, read alike by both
+formulas.py  our formulas and TRL's on the same tensors
+scale.py     on a GPU: seconds per PPO step at the shapes of the paper's models
+"""
