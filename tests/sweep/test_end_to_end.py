@@ -1,6 +1,7 @@
 """A real sweep on a very small study: `sweep`, `sweep apply`, and the stages that find the trial's numbers again."""
 
 import contextlib
+import csv
 import importlib
 import json
 import os
@@ -66,7 +67,7 @@ def run_sweep(root, trials, **changes):
 
 def study_of(root, name="ppo-tiny-neox"):
     url = default_url(Layout(root).state)
-    return load_study(open_storage(url, Layout(root).state, heartbeat_seconds=5), url, name)[0]
+    return load_study(open_storage(url, Layout(root).state), url, name)[0]
 
 
 @pytest.fixture(scope="module")
@@ -147,18 +148,68 @@ def test_a_second_apply_changes_nothing_and_a_wrong_one_names_the_trials(swept, 
         apply_trial(root, path, study="ppo-tiny-neox", number=7, url=None)
 
 
-def test_the_other_method_sweeps_the_other_kind(root):
-    raw = (root / "params.yaml").read_text("utf-8")
+@contextlib.contextmanager
+def params_changed(root, *pairs):
+    """The project with texts of its params.yaml replaced."""
+    path = root / "params.yaml"
+    before = after = path.read_text("utf-8")
+    for old, new in pairs:
+        assert after.count(old) == 1, old
+        after = after.replace(old, new)
+    write_text(path, after)
     try:
-        lists = raw.replace("sft_variants: []", "sft_variants: [ft]").replace(
-            "  - it\n  - rl\n", "  - it\n  - ft\n  - rl\n"
-        )
-        write_text(root / "params.yaml", lists)
-        run_sweep(root, 1, method="finetune")
+        yield
     finally:
-        write_text(root / "params.yaml", raw)
+        write_text(path, before)
+
+
+GATE = "  gate:\n    after_fraction: 0.5\n    num_prompts: 60\n    max_share_of_it: 1.0\n"
+FT = [("sft_variants: []", "sft_variants: [ft]"), ("  - it\n  - rl\n", "  - it\n  - ft\n  - rl\n")]
+
+
+def outcome(root, study, model=MODEL):
+    """What a study's trials found, and the bytes of what they made."""
+    folder = Layout(root).state / "sweeps" / study
+    files = sorted(f for f in folder.glob("trial-*/*/*/[fr]*/*") if f.is_file())
+    assert len(files) > 5
+    trials = study_of(root, study).trials
+    found = [(t.params, t.values, t.user_attrs["metrics"]) for t in trials]
+    return found, {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
+
+
+def test_a_trial_that_passes_the_gate_is_as_if_there_were_none(swept):
+    root, _ = swept
+    assert all("early_toxicity" in t.user_attrs for t in study_of(root).trials)
+    with params_changed(root, (GATE, "  gate:\n")):
+        run_sweep(root, 2, study="no-gate")
+    assert all("early_toxicity" not in t.user_attrs for t in study_of(root, "no-gate").trials)
+    assert outcome(root, "no-gate") == outcome(root, "ppo-tiny-neox")
+
+
+@pytest.mark.slow
+def test_fine_tuning_with_dropout_passes_the_gate_unaltered(root):
+    dropout = ("  dropout: 0.0\n", "  dropout: 0.3\n")
+    with params_changed(root, *FT, dropout):
+        run_sweep(root, 1, method="finetune")
+    with params_changed(root, *FT, dropout, (GATE, "  gate:\n")):
+        run_sweep(root, 1, method="finetune", study="no-gate-ft")
     (trial,) = study_of(root, "finetune-tiny-neox").trials
     assert trial.state.name == "COMPLETE" and list(trial.params) == ["sft.learning_rate"]
+    assert "early_toxicity" in trial.user_attrs
+    assert outcome(root, "no-gate-ft") == outcome(root, "finetune-tiny-neox")
+
+
+def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch):
+    monkeypatch.setattr("detoxlens.sweep.probe.Probe.toxicity_of_it", lambda *_: 0.4)
+    monkeypatch.setattr("detoxlens.sweep.probe.share_toxic", lambda scores: 0.75 if len(list(scores)) == 4 else None)
+    folder = run_sweep(root, 2, study="hopeless")
+    trials = study_of(root, "hopeless").trials
+    assert [t.state.name for t in trials] == ["PRUNED"] * 2
+    assert not list((Layout(root).state / "sweeps/hopeless").glob("trial-*/"))
+    rows = list(csv.DictReader((folder / "trials.csv").read_text("utf-8").splitlines()))
+    assert [(r["state"], r["feasible"], r["early_toxicity"]) for r in rows] == [("pruned", "False", "0.75")] * 2
+    assert rows[0]["reason"].startswith("gate: 0.75 of the answers of tiny-neox were toxic after 50 % of its training")
+    assert "0 trials of `rl` were completed and 2 ended early." in (folder / "reading.md").read_text("utf-8")
 
 
 def main(monkeypatch, root, *args):

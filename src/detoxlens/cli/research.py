@@ -146,7 +146,10 @@ def sweep(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="sqlite:///FILE, journal:FILE, postgresql://...; default: .detoxlens/optuna.db."),
+        typer.Option(
+            help="sqlite:///FILE, journal:FILE, postgresql://...; default: .detoxlens/optuna.db.",
+            envvar="DETOXLENS_STORAGE",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     join: Annotated[bool, typer.Option("--join", help="Only work on the study; another process reports.")] = False,
@@ -184,7 +187,9 @@ def sweep(
 def sweep_apply(
     study: Annotated[str, typer.Option(help="The study.")],
     trial: Annotated[int, typer.Option(min=0, help="Number of a complete trial.")],
-    storage: Annotated[str | None, typer.Option(help="Where the study is; default: .detoxlens/optuna.db.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Where the study is; default: .detoxlens/optuna.db.", envvar="DETOXLENS_STORAGE")
+    ] = None,
 ) -> None:
     """Write a trial's point into params.yaml; then `dvc repro` finds its validation metrics again."""
     from detoxlens.sweep.apply import apply_trial

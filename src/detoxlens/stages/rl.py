@@ -21,7 +21,7 @@ from detoxlens.models.generation import context_length
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import LoraConfig, add_adapter
 from detoxlens.models.reward_config import RewardModelConfig
-from detoxlens.progress import progress
+from detoxlens.progress import Moment, Watcher, progress
 from detoxlens.records import Dialogue, Prompt
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.ppo import PPO, PpoResult
@@ -35,7 +35,7 @@ from detoxlens.seeding import fix_global_state
 log = logging.getLogger(__name__)
 
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
     chosen, seed = params.variant(variant), params.training_seed(variant)
     config = params.section("ppo", PpoConfig, model=model, variant=variant)
@@ -102,11 +102,17 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
             policy, tokenizer, reward, config=config, decoding=decoding, seed=seed, grader=grader, selector=grader
         )
         with progress(f"ppo {model}/{variant}", total=config.num_steps, unit="steps") as bar:
+
+            def on_step(row: dict[str, float | int]) -> None:
+                bar.advance(1 if row["step"] else 0)
+                if watch is not None:
+                    watch(Moment(fraction=row["step"] / config.num_steps, row=row, model=policy, tokenizer=tokenizer))
+
             result = ppo.train(
                 training,
                 validation_prompts=validating,
                 checkpoint_folder=scratch.path / "checkpoints",
-                on_step=lambda row: bar.advance(1 if row["step"] else 0),
+                on_step=on_step,
             )
         built = scratch.path / "adapter"
         save_adapter_folder(

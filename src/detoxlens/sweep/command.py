@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detoxlens.artifacts import Layout, read_history
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.run_stage import check_params
 from detoxlens.sweep.config import Method
+from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.study import Sweep, plan, point_of, run_workers, sigterm_interrupts, work
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
             metrics=t.user_attrs.get("metrics", {}),
             history=_history(ready, t.number) if t.state.name == "COMPLETE" else [],
             tags=_tags(t),
-            failed=t.state.name != "COMPLETE",
+            status={"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(t.state.name, "FAILED"),
             start_ms=int(t.datetime_start.timestamp() * 1000),
             end_ms=int(t.datetime_complete.timestamp() * 1000),
             adapters=_adapters(ready, t.number) if t.state.name == "COMPLETE" else {},
@@ -116,9 +117,9 @@ def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
 
 
 def _tags(trial: FrozenTrial) -> dict[str, str]:
-    tags: dict[str, Any] = {"feasible": str(all(v <= 0 for v in trial.constraints.values())).lower()}
-    tags |= {key: trial.user_attrs[key] for key in ("reason",) if key in trial.user_attrs}
-    return tags
+    feasible = trial.state.name == "COMPLETE" and all(v <= 0 for v in trial.constraints.values())
+    reason = {"reason": trial.user_attrs[REASON]} if REASON in trial.user_attrs else {}
+    return {"feasible": str(feasible).lower(), "state": trial.state.name.lower(), **reason}
 
 
 def _adapters(ready: Sweep, number: int) -> dict[str, Path]:
