@@ -1,4 +1,4 @@
-"""What a sweep found: reports/sweep/<study>/ with trials.csv, pareto.json, best_params.yaml, reading.md and figures."""
+"""What a sweep found, in reports/sweep/<study>/: trials.csv, pareto.json, best_params.yaml, reading.md, figures."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _importances(study: Study, number: int) -> dict[str, float]:
 
 def write_results(folder: Path, found: Findings) -> None:
     """Writes every file of the sweep's report; the same study gives the same bytes."""
-    from detoxlens.sweep import plots
+    from detoxlens.sweep import interactive, plots
 
     best = found.best
     write_text(folder / "trials.csv", trials_csv(found))
@@ -146,10 +146,12 @@ def write_results(folder: Path, found: Findings) -> None:
     for name, images in plots.draw(found).items():
         for kind, data in images.items():
             (folder / f"{name}.{kind}").write_bytes(data)
+    write_text(folder / "interactive.html", interactive.page(found, reading(found)))
     write_text(
         folder / "reading.md",
         f"# Sweep {found.name}\n\n{reading(found)}\n"
         + "".join(f"\n![{title}]({name}.svg)\n" for name, title in plots.TITLES.items())
+        + "\nTo point at and to filter: [interactive.html](interactive.html).\n"
         + (
             f"\n`detoxlens sweep apply --study {found.name} --trial {best.number}`, then `dvc repro`.\n" if best else ""
         ),

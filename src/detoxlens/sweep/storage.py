@@ -82,6 +82,15 @@ def open_storage(url: str, state: Path) -> BaseStorage:
         return RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
 
 
+def close(storage: BaseStorage) -> None:
+    """Gives its connections back."""
+    from optuna.storages import RDBStorage
+
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+
+
 def open_study(
     storage: BaseStorage, url: str, name: str, state: Path, *, definition: Mapping[str, Any], sampler: BaseSampler,
     pruner: BasePruner,

@@ -30,7 +30,7 @@ from detoxlens.sweep.early import Looks, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
 from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
-from detoxlens.sweep.storage import default_url, open_storage, open_study, told
+from detoxlens.sweep.storage import close, default_url, open_storage, open_study, told
 from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, file_sha256, make_reference, run_trial, val_metrics
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def plan(
     definition = definition_of(root, params, config, space, method=method, models=models, variant=variant)
     state, url = Layout(root).state, url or default_url(Layout(root).state)
     check_pruner(config, params.path)
-    open_storage(url, state).remove_session()  # unreachable: said before the work
+    close(open_storage(url, state))  # unreachable: said before the work
     reference = make_reference(root, state / "sweeps" / name, params, models)
     by_model = [val_metrics(reference, params, model, AS_IF_TRAINED, stand_in=True) for model in models]
     check_metrics(config, by_model[0], params.path)
