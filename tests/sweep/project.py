@@ -74,6 +74,16 @@ def trials_of(root, name="ppo-tiny-neox", url=None):
         close(storage)
 
 
+def outcome(root, study):
+    """What a study's trials found, and the bytes of what they made."""
+    folder = Layout(root).state / "sweeps" / study
+    files = sorted(f for f in folder.glob("trial-*/*/*/[fr]*/*") if f.is_file())
+    assert len(files) > 5
+    trials = trials_of(root, study)
+    found = [(t.params, t.values, t.user_attrs["metrics"]) for t in trials]
+    return found, {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
+
+
 def main(monkeypatch, root, *args):
     """The exit code of `detoxlens sweep`, in this process."""
     monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(root), "--no-track", "sweep", *args])

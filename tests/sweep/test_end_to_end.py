@@ -17,7 +17,7 @@ from detoxlens.records import Completion, Prompt
 from detoxlens.sweep.apply import apply_trial
 from detoxlens.tracking import flat_metrics, resolve_store
 from detoxlens.tracking.store import open_client
-from tests.sweep.project import MODEL, begin, main, run_sweep, stage, trials_of
+from tests.sweep.project import MODEL, begin, main, outcome, run_sweep, stage, trials_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party noise is another test's business
 
@@ -117,16 +117,6 @@ def params_changed(root, *pairs):
 
 GATE = "  gate:\n    after_fraction: 0.5\n    num_prompts: 60\n    max_share_of_it: 0.95\n"
 FT = [("sft_variants: []", "sft_variants: [ft]"), ("  - it\n  - rl\n", "  - it\n  - ft\n  - rl\n")]
-
-
-def outcome(root, study, model=MODEL):
-    """What a study's trials found, and the bytes of what they made."""
-    folder = Layout(root).state / "sweeps" / study
-    files = sorted(f for f in folder.glob("trial-*/*/*/[fr]*/*") if f.is_file())
-    assert len(files) > 5
-    trials = trials_of(root, study)
-    found = [(t.params, t.values, t.user_attrs["metrics"]) for t in trials]
-    return found, {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
 
 
 def test_a_trial_that_passes_the_gate_is_as_if_there_were_none(swept):
