@@ -1,0 +1,107 @@
+"""The demo of a sweep at its real size: 24 trials, two workers, one killed in the middle, then the chosen point through
+`dvc repro`. Needs what `dvc repro` has made here (data, base model, reward model), as last committed.
+
+    python -m pytest -m slow tests/sweep/test_demo.py -s
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from detoxlens.artifacts import Layout, read_json
+from detoxlens.sweep.storage import close, default_url, load_study, open_storage
+from detoxlens.tracking import flat_metrics
+from tests.import_graph import ROOT
+
+MODEL, STUDY = "tiny-neox", "demo"
+NUM_TRIALS = int(os.environ.get("DEMO_TRIALS", "24"))
+MINUTES = 10
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A checkout of the last commit, with a copy of the results that DVC keeps."""
+    if not (ROOT / "models" / MODEL / "base").exists():
+        pytest.skip("run `dvc repro` first")
+    root = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
+    asked = subprocess.run([*dvc(), "cache", "dir"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shutil.copytree(ROOT / asked.stdout.strip(), root / ".dvc/cache", dirs_exist_ok=True)
+    subprocess.run([*dvc(), "checkout", "--quiet"], cwd=root, check=True)
+    return root
+
+
+def dvc():
+    return [sys.executable, "-m", "dvc"]
+
+
+def environment(root):
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    return os.environ | {"PATH": os.pathsep.join(paths), "PYTHONPATH": str(root / "src"), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def trials_of(root):
+    state = Layout(root).state
+    if not (state / "optuna.db").exists():
+        return []
+    storage = open_storage(default_url(state), state)
+    try:
+        return load_study(storage, default_url(state), STUDY)[0].trials
+    except ValueError:  # the study is not made yet
+        return []
+    finally:
+        close(storage)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_demo_sweep_survives_a_kill_and_its_choice_is_reproduced(clone):
+    program = [sys.executable, "-m", "detoxlens", "--root", str(clone)]
+    begun = time.monotonic()
+    sweep = subprocess.Popen(
+        [*program, "sweep", "--models", MODEL, "--trials", str(NUM_TRIALS), "--workers", "2", "--study", STUDY],
+        cwd=clone,
+        env=environment(clone),
+    )
+    while not ready_for_a_kill(trials_of(clone)):
+        assert sweep.poll() is None
+        time.sleep(1)
+    workers = subprocess.run(["pgrep", "-P", str(sweep.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    assert sweep.wait() == 0
+    minutes = (time.monotonic() - begun) / 60
+
+    trials = trials_of(clone)
+    states = [t.state.name for t in trials]
+    failed = [t for t in trials if t.state.name == "FAIL" and "reason" not in t.user_attrs]
+    assert len(states) - len(failed) == NUM_TRIALS and not {"RUNNING", "WAITING"} & {*states}
+    assert len(failed) <= 1  # none if the worker was killed between two trials
+    for t in failed:
+        assert [r.params for r in trials if r.system_attrs.get("failed_trial") == t.number] == [t.params]
+    front = read_json(clone / "reports/sweep" / STUDY / "pareto.json")
+    print(f"\n{NUM_TRIALS} trials in {minutes:.1f} min: {states}; front: {[p['objectives'] for p in front]}")
+
+    chosen = front[len(front) // 2]["trial"]
+    subprocess.run([*program, "sweep", "apply", "--study", STUDY, "--trial", str(chosen)], cwd=clone, check=True)
+    set_models = [*program, "repro", "--models", MODEL]
+    subprocess.run(set_models, cwd=clone, env=environment(clone), check=True)
+    found = flat_metrics(read_json(clone / "reports/metrics.json")[MODEL]["rl"])
+    val = {name: value for name, value in found.items() if "/val/" in name}
+    assert len(val) > 40
+    assert val == {n: v for n, v in trials[chosen].user_attrs["metrics"].items() if "/val/" in n}
+    if NUM_TRIALS >= 24:
+        assert len(front) >= 3
+        assert minutes < MINUTES
+    shutil.rmtree(clone)
+
+
+def ready_for_a_kill(trials):
+    """In the middle: a third of the trials are done, and two are under way."""
+    states = [t.state.name for t in trials]
+    return len(states) - states.count("RUNNING") >= NUM_TRIALS // 3 and states.count("RUNNING") == 2
