@@ -144,7 +144,7 @@ def test_fine_tuning_with_dropout_passes_the_gate_unaltered(root):
 def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch):
     monkeypatch.setattr("detoxlens.sweep.probe.Probe.toxicity_of_it", lambda *_: 0.4)
     monkeypatch.setattr("detoxlens.sweep.probe.share_toxic", lambda scores: 0.75 if len(list(scores)) == 4 else None)
-    folder = run_sweep(root, 2, study="hopeless")
+    folder = run_sweep(root, 2, study="hopeless", track=True)
     trials = trials_of(root, "hopeless")
     assert [t.state.name for t in trials] == ["PRUNED"] * 2
     assert not list((Layout(root).state / "sweeps/hopeless").glob("trial-*/"))
@@ -152,6 +152,10 @@ def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch)
     assert [(r["state"], r["feasible"], r["early_toxicity"]) for r in rows] == [("pruned", "False", "0.75")] * 2
     assert rows[0]["reason"].startswith("gate: 0.75 of the answers of tiny-neox were toxic after 50 % of its training")
     assert "0 trials of `rl` were completed and 2 ended early." in (folder / "reading.md").read_text("utf-8")
+    client, experiment = open_client(resolve_store(root, {}))
+    runs = client.search_runs([experiment], "tags.`detoxlens.sweep` = 'hopeless' and tags.`detoxlens.kind` = 'trial'")
+    told = [(r.info.status, r.data.tags["detoxlens.state"], r.data.tags["detoxlens.reason"][:5]) for r in runs]
+    assert told == [("KILLED", "pruned", "gate:")] * 2
 
 
 def test_an_unknown_metric_method_and_model_are_named(swept, monkeypatch, capsys):
