@@ -1,14 +1,35 @@
-"""How far a long piece of work is, on standard error: a bar on a terminal, else a plain line now and then."""
+"""How far a long piece of work is: a bar, a plain line now and then, or a call to code that watches it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
 
 LINE_EVERY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A training between two of its steps: `Moment(fraction=.5, row={"ppo/reward": .8}, model=..., tokenizer=...)`."""
+
+    fraction: float
+    """Share of the planned steps that are done, 0..1."""
+    row: Mapping[str, float | int]
+    """The newest values of its curves, as far as they are known by then."""
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+Watcher = Callable[[Moment], None]
+"""Called after every step. What it raises ends the training; it draws no global random number and changes no weight."""
 
 
 class Bar(Protocol):

@@ -82,7 +82,7 @@ def _run(tokenizer, folder, config=CONFIG, *, val_reply="They mend the {}", kill
     )
     policy, done = policy or _policy(), 0
 
-    def on_step(num_steps):
+    def on_step(num_steps, num_done, row):
         nonlocal done
         done += num_steps
         if done == kill_after:
@@ -202,5 +202,5 @@ def test_an_empty_split_is_named(tokenizer, tmp_path):
     with pytest.raises(UserError, match="the split 'val' holds no dialogue"):
         fine_tune(
             _policy(), tokenizer, train=[{"input_ids": [5], "labels": [5]}], validation=[], config=CONFIG, seed=0,
-            checkpoints=tmp_path, on_step=lambda _: None,
+            checkpoints=tmp_path, on_step=lambda *_: None,
         )  # fmt: skip

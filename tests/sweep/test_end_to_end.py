@@ -1,72 +1,25 @@
 """A real sweep on a very small study: `sweep`, `sweep apply`, and the stages that find the trial's numbers again."""
 
 import contextlib
-import importlib
+import csv
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from ruamel.yaml import YAML
 
-from detoxlens import cli
 from detoxlens.artifacts import Layout, read_json, read_rows, write_text
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.records import Completion, Prompt
 from detoxlens.sweep.apply import apply_trial
-from detoxlens.sweep.command import sweep
-from detoxlens.sweep.storage import default_url, load_study, open_storage
 from detoxlens.tracking import flat_metrics, resolve_store
 from detoxlens.tracking.store import open_client
-from tests.import_graph import ROOT
-from tests.test_pipeline import new_root, shrink
+from tests.sweep.project import MODEL, begin, main, outcome, run_sweep, stage, trials_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party noise is another test's business
-MODEL = "tiny-neox"
-SPACE = {
-    "finetune": {"sft.learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
-    "ppo": {
-        "lora.r": {"type": "categorical", "choices": [2, 4]},
-        "ppo.learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True},
-    },
-}
-
-
-def stage(root, name, **arguments):
-    importlib.import_module(f"detoxlens.stages.{name}").run(root, load_params(root / "params.yaml"), **arguments)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A project whose data, reward model and base model are made, with comments in its params.yaml."""
-    root = new_root(tmp_path_factory.mktemp("sweep"))
-    raw = shrink(load_params(ROOT / "params.yaml").raw, [MODEL])
-    raw["run"] |= {"variants": ["it", "rl"], "sft_variants": []}
-    raw["sweep"] |= {"constraints": {"fluency/val/perplexity": {"max": 1e9}}, "space": SPACE}
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        file.write("# a comment that stays\n")
-        YAML().dump(raw, file)
-    for name in ("prepare", "reward_model"):
-        stage(root, name)
-    stage(root, "base", model=MODEL)
-    return root
-
-
-def run_sweep(root, trials, **changes):
-    arguments = {
-        "method": "ppo", "models": [], "variant": None, "num_trials": trials, "study": None, "storage": None,
-        "num_workers": 1, "join": False, "track": False,
-    }  # fmt: skip
-    return sweep(root, root / "params.yaml", **(arguments | changes))
-
-
-def study_of(root, name="ppo-tiny-neox"):
-    url = default_url(Layout(root).state)
-    return load_study(open_storage(url, Layout(root).state, heartbeat_seconds=5), url, name)[0]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +31,7 @@ def swept(root):
 def test_a_sweep_is_resumed_not_begun_again_and_reported(swept):
     root, folder = swept
     run_sweep(root, 2)
-    assert [t.state.name for t in study_of(root).trials] == ["COMPLETE"] * 2
+    assert [t.state.name for t in trials_of(root)] == ["COMPLETE"] * 2
     assert folder == root / "reports/sweep/ppo-tiny-neox"
     assert (folder / "reading.md").read_text("utf-8").startswith("# Sweep ppo-tiny-neox\n\n2 trials of `rl`")
 
@@ -103,7 +56,7 @@ def test_trials_are_children_of_the_sweeps_run(swept):
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parent.info.run_id}
     assert sorted(r.data.tags["detoxlens.trial"] for r in trials) == ["0", "1"]
     for run in trials:
-        found = study_of(root).trials[int(run.data.tags["detoxlens.trial"])]
+        found = trials_of(root)[int(run.data.tags["detoxlens.trial"])]
         assert run.data.params["ppo.learning_rate"] == json.dumps(found.params["ppo.learning_rate"])
         assert run.data.metrics["toxicity/val/rate_gt_50"] == found.values[0]
         assert len(client.get_metric_history(run.info.run_id, "ppo/reward")) == 2
@@ -113,7 +66,7 @@ def test_trials_are_children_of_the_sweeps_run(swept):
 
 def test_an_applied_trial_is_found_again_to_the_last_digit(swept):
     root, _ = swept
-    trial = study_of(root).trials[1]
+    trial = trials_of(root)[1]
     before = (root / "params.yaml").read_text("utf-8")
     diff, stale = apply_trial(root, root / "params.yaml", study="ppo-tiny-neox", number=1, url=None)
     try:
@@ -147,25 +100,62 @@ def test_a_second_apply_changes_nothing_and_a_wrong_one_names_the_trials(swept, 
         apply_trial(root, path, study="ppo-tiny-neox", number=7, url=None)
 
 
-def test_the_other_method_sweeps_the_other_kind(root):
-    raw = (root / "params.yaml").read_text("utf-8")
+@contextlib.contextmanager
+def params_changed(root, *pairs):
+    """The project with texts of its params.yaml replaced."""
+    path = root / "params.yaml"
+    before = after = path.read_text("utf-8")
+    for old, new in pairs:
+        assert after.count(old) == 1, old
+        after = after.replace(old, new)
+    write_text(path, after)
     try:
-        lists = raw.replace("sft_variants: []", "sft_variants: [ft]").replace(
-            "  - it\n  - rl\n", "  - it\n  - ft\n  - rl\n"
-        )
-        write_text(root / "params.yaml", lists)
-        run_sweep(root, 1, method="finetune")
+        yield
     finally:
-        write_text(root / "params.yaml", raw)
-    (trial,) = study_of(root, "finetune-tiny-neox").trials
+        write_text(path, before)
+
+
+GATE = "  gate:\n    after_fraction: 0.5\n    num_prompts: 60\n    max_share_of_it: 0.95\n"
+FT = [("sft_variants: []", "sft_variants: [ft]"), ("  - it\n  - rl\n", "  - it\n  - ft\n  - rl\n")]
+
+
+def test_a_trial_that_passes_the_gate_is_as_if_there_were_none(swept):
+    root, _ = swept
+    assert all("early_toxicity" in t.user_attrs for t in trials_of(root))
+    with params_changed(root, (GATE, "  gate:\n")):
+        run_sweep(root, 2, study="no-gate")
+    assert all("early_toxicity" not in t.user_attrs for t in trials_of(root, "no-gate"))
+    assert outcome(root, "no-gate") == outcome(root, "ppo-tiny-neox")
+
+
+@pytest.mark.slow
+def test_fine_tuning_with_dropout_passes_the_gate_unaltered(root):
+    dropout = ("  dropout: 0.0\n", "  dropout: 0.3\n")
+    with params_changed(root, *FT, dropout):
+        run_sweep(root, 1, method="finetune")
+    with params_changed(root, *FT, dropout, (GATE, "  gate:\n")):
+        run_sweep(root, 1, method="finetune", study="no-gate-ft")
+    (trial,) = trials_of(root, "finetune-tiny-neox")
     assert trial.state.name == "COMPLETE" and list(trial.params) == ["sft.learning_rate"]
+    assert "early_toxicity" in trial.user_attrs
+    assert outcome(root, "no-gate-ft") == outcome(root, "finetune-tiny-neox")
 
 
-def main(monkeypatch, root, *args):
-    monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(root), "--no-track", "sweep", *args])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return stop.value.code
+def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch):
+    monkeypatch.setattr("detoxlens.sweep.probe.Probe.toxicity_of_it", lambda *_: 0.4)
+    monkeypatch.setattr("detoxlens.sweep.probe.share_toxic", lambda scores: 0.75 if len(list(scores)) == 4 else None)
+    folder = run_sweep(root, 2, study="hopeless", track=True)
+    trials = trials_of(root, "hopeless")
+    assert [t.state.name for t in trials] == ["PRUNED"] * 2
+    assert not list((Layout(root).state / "sweeps/hopeless").glob("trial-*/"))
+    rows = list(csv.DictReader((folder / "trials.csv").read_text("utf-8").splitlines()))
+    assert [(r["state"], r["feasible"], r["early_toxicity"]) for r in rows] == [("pruned", "False", "0.75")] * 2
+    assert rows[0]["reason"].startswith("gate: 0.75 of the answers of tiny-neox were toxic after 50 % of its training")
+    assert "0 trials of `rl` were completed and 2 ended early." in (folder / "reading.md").read_text("utf-8")
+    client, experiment = open_client(resolve_store(root, {}))
+    runs = client.search_runs([experiment], "tags.`detoxlens.sweep` = 'hopeless' and tags.`detoxlens.kind` = 'trial'")
+    told = [(r.info.status, r.data.tags["detoxlens.state"], r.data.tags["detoxlens.reason"][:5]) for r in runs]
+    assert told == [("KILLED", "pruned", "gate:")] * 2
 
 
 def test_an_unknown_metric_method_and_model_are_named(swept, monkeypatch, capsys):
@@ -187,15 +177,6 @@ def test_an_unknown_metric_method_and_model_are_named(swept, monkeypatch, capsys
         write_text(root / "params.yaml", raw)
 
 
-def begin(root, name, trials):
-    """`detoxlens sweep` with two workers, in processes of its own."""
-    command = [
-        sys.executable, "-m", "detoxlens", "--root", str(root), "--no-track", "sweep", "--trials", str(trials),
-        "--study", name, "--workers", "2",
-    ]  # fmt: skip
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
 def wait_for(root, name, num_complete):
     """Until the study has so many complete trials and one is running."""
     deadline = time.monotonic() + 300
@@ -203,7 +184,7 @@ def wait_for(root, name, num_complete):
         time.sleep(0.3)
         if (Layout(root).state / "optuna.db").exists():
             with contextlib.suppress(UserError):  # not made yet
-                states = [t.state.name for t in study_of(root, name).trials]
+                states = [t.state.name for t in trials_of(root, name)]
                 if states.count("COMPLETE") >= num_complete and "RUNNING" in states:
                     return
     raise AssertionError(f"{name} did not get {num_complete} trials")
@@ -211,30 +192,30 @@ def wait_for(root, name, num_complete):
 
 @pytest.mark.slow
 def test_a_stopped_sweep_leaves_nothing_running_and_goes_on(root):
-    running = begin(root, "stopped", 6)
+    running = begin(root, "stopped", 6, "--workers", "2")
     wait_for(root, "stopped", 2)
     running.terminate()
     assert running.wait(timeout=120) == 130
-    before = study_of(root, "stopped").trials
+    before = trials_of(root, "stopped")
     states = [t.state.name for t in before]
     assert "RUNNING" not in states and states.count("WAITING") == states.count("FAIL") >= 1
-    assert begin(root, "stopped", 6).wait(timeout=300) == 0
-    after = [t.state.name for t in study_of(root, "stopped").trials]
+    assert begin(root, "stopped", 6, "--workers", "2").wait(timeout=300) == 0
+    after = [t.state.name for t in trials_of(root, "stopped")]
     assert after.count("COMPLETE") == 6 and {*after} == {"COMPLETE", "FAIL"}
 
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_no_trial(root):
     """24 trials, 2 workers, one of them killed hard in the middle."""
-    running = begin(root, "demo", 24)
+    running = begin(root, "demo", 24, "--workers", "2")
     wait_for(root, "demo", 5)
     children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
     assert running.wait(timeout=600) == 0
-    study = study_of(root, "demo")
-    states = [t.state.name for t in study.trials]
+    trials = trials_of(root, "demo")
+    states = [t.state.name for t in trials]
     assert states.count("COMPLETE") == 24 and "RUNNING" not in states and "WAITING" not in states
-    failed = [t for t in study.trials if t.state.name == "FAIL"]
+    failed = [t for t in trials if t.state.name == "FAIL"]
     assert len(failed) <= 1  # none if it was killed between two trials
     for t in failed:
-        assert [r.params for r in study.trials if r.system_attrs.get("failed_trial") == t.number] == [t.params]
+        assert [r.params for r in trials if r.system_attrs.get("failed_trial") == t.number] == [t.params]

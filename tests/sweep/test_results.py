@@ -2,13 +2,17 @@
 
 import csv
 import io
+import math
 
 import optuna
 import pytest
+from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
 from detoxlens.artifacts import read_json
+from detoxlens.sweep.interactive import page
 from detoxlens.sweep.results import find, pareto, reading, trials_csv, write_results
+from detoxlens.sweep.scale import scale_of, short
 
 TOXICITY, SHIFT = "toxicity/val/rate_gt_50", "attribution/val/entropy_shift_bits/absolute/value"
 DEFINITION = {
@@ -91,8 +95,11 @@ def test_files_are_complete_and_the_same_bytes_again(found, tmp_path):
     for name in ("a", "b"):
         write_results(tmp_path / name, found)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    figures = [f"{name}.{kind}" for name in ("importances", "pareto", "slices") for kind in ("png", "svg")]
-    assert names == sorted(["best_params.yaml", "pareto.json", "reading.md", "trials.csv", *figures])
+    kinds = ("importances", "parallel", "pareto", "slices")
+    figures = [f"{name}.{kind}" for name in kinds for kind in ("png", "svg")]
+    assert names == sorted(
+        ["best_params.yaml", "interactive.html", "pareto.json", "reading.md", "trials.csv", *figures]
+    )
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     best = YAML(typ="safe").load((tmp_path / "a/best_params.yaml").read_text("utf-8"))
     assert best == {"variants": {"rl": {"overrides": {"lora": {"r": 3, "target_modules": ["dense"]}}}}}
@@ -118,3 +125,38 @@ def test_nothing_feasible_is_said_and_drawn(tmp_path):
         write_results(tmp_path, found)
         assert "No feasible trial" in (tmp_path / "reading.md").read_text("utf-8")
         assert found.best is None and read_json(tmp_path / "pareto.json") == []
+
+
+def test_the_page_holds_every_trial_and_loads_nothing(found):
+    text = page(found, reading(found))
+    plotly = get_plotlyjs()
+    ours = text.replace(plotly, "")
+    assert plotly in text and "src=" not in ours and "<link" not in ours and "http" not in ours
+    assert ours.count("sendChartToCloud") == 4  # the button that would upload a figure, removed from each
+    for number in range(5):
+        assert f"trial {number}" in ours
+    for div in ("pareto", "importances", "slices", "parallel"):
+        assert f'id="{div}"' in ours
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks", "shares"),
+    [
+        ([32, 4, 8], [(math.log10(4), "4"), (math.log10(8), "8"), (math.log10(32), "32")], [1, 0, 1 / 3]),
+        ([1e-4, 1e-2, *(i / 1e3 for i in range(1, 7))], [(-4, "0.0001"), (-3, "0.001"), (-2, "0.01")], [0, 1]),
+        ([0.1, 0.3], [(0.1, "0.1"), (0.3, "0.3")], [0, 1]),
+        ([["b"], ["a", "c"]], [(0, "a, c"), (1, "b")], [1, 0]),
+        ([True, None], [(0, "None"), (1, "True")], [1, 0]),
+        ([2.0, 2.0], [(2.0, "2")], [0.5]),
+    ],
+)
+def test_axes_by_hand(values, ticks, shares):
+    scale = scale_of(values)
+    assert [t for _, t in scale.ticks] == [t for _, t in ticks]
+    assert [p for p, _ in scale.ticks] == pytest.approx([p for p, _ in ticks])
+    low, high = scale.ends
+    assert [(scale.at(v) - low) / (high - low) for v in values[: len(shares)]] == pytest.approx(shares)
+
+
+def test_a_long_text_is_cut_in_its_middle():
+    assert short("query_key_value, dense", 11) == "query…dense" and short("dense", 5) == "dense"

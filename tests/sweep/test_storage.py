@@ -10,8 +10,8 @@ DEFINITION = {"objectives": {"a": "minimize"}, "space": {"x": {"low": 1}}}
 
 def opened(state, url=None, definition=DEFINITION, name="s"):
     url = url or default_url(state)
-    storage = open_storage(url, state, heartbeat_seconds=5)
-    return open_study(storage, url, name, state, definition=definition, sampler=None)
+    storage = open_storage(url, state)
+    return open_study(storage, url, name, state, definition=definition, sampler=None, pruner=None)
 
 
 @pytest.mark.parametrize("url", [None, "journal:{state}/sweep.journal"])
@@ -21,7 +21,7 @@ def test_a_study_is_found_again(tmp_path, url):
     again = opened(tmp_path, url)
     assert again.user_attrs["mine"] == 1
     url = url or default_url(tmp_path)
-    study, definition = load_study(open_storage(url, tmp_path, heartbeat_seconds=5), url, "s")
+    study, definition = load_study(open_storage(url, tmp_path), url, "s")
     assert definition == DEFINITION
     assert study.metric_names == ["a"]
 
@@ -70,7 +70,7 @@ def test_an_unknown_or_foreign_study_is_named(tmp_path):
 
     opened(tmp_path, name="ppo-tiny-neox")
     url = default_url(tmp_path)
-    storage = open_storage(url, tmp_path, heartbeat_seconds=5)
+    storage = open_storage(url, tmp_path)
     with pytest.raises(UserError, match=r"no sweep called 'ppo-tiny-nex'. Did you mean 'ppo-tiny-neox'"):
         load_study(storage, url, "ppo-tiny-nex")
     foreign = optuna.create_study(study_name="foreign", storage=storage)

@@ -3,18 +3,20 @@
 import copy
 import signal
 import threading
+import time
 
 import pytest
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
 
 from detoxlens.artifacts import Layout
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
 from detoxlens.sweep import study as module
 from detoxlens.sweep.config import SweepConfig
-from detoxlens.sweep.study import Sweep, lock_path, num_counted, work
+from detoxlens.sweep.liveness import BEAT, HOME, Watchdog, home_of, lock_path, retry
+from detoxlens.sweep.study import Sweep, num_counted, work
 from tests.import_graph import ROOT
-
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed:UserWarning")  # of `ask` in tests
 
 
 @pytest.fixture
@@ -107,9 +109,9 @@ def test_a_dead_workers_trial_is_failed_and_tried_once_more(sweep, trials, tmp_p
     for _ in range(2):  # begun by a process that is gone: its lock is free
         trial = study.ask()
         trial.suggest_float("ppo.clip_range", 0.1, 0.2)
-        lock_path(sweep.folder, trial.number).touch()
+        trial.set_user_attr("home", home_of(Layout(sweep.root).state))
         if trial.number == 0:
-            module.retry_abandoned(study, sweep.folder)
+            module.watchdog(sweep).fail_abandoned(study)
     retried = sweep.open().trials[1]
     assert retried.system_attrs["failed_trial"] == 0 and retried.params == study.trials[0].params
     found, _ = run(sweep, 2)
@@ -121,7 +123,8 @@ def test_a_living_workers_trial_is_left_alone_and_waited_for(sweep, trials):
     study = sweep.open()
     trial = study.ask()
     trial.suggest_float("ppo.clip_range", 0.1, 0.2)
-    lock = module.FileLock(lock_path(sweep.folder, trial.number), thread_local=False)
+    trial.set_user_attr("home", home_of(Layout(sweep.root).state))
+    lock = FileLock(lock_path(sweep.folder, trial.number), thread_local=False)
     lock.acquire()
 
     def ends():
@@ -151,23 +154,92 @@ def test_workers_are_told_what_to_join(sweep):
     assert command[1:3] == ["-m", "detoxlens"] and "--no-track" in command
     assert command[command.index("sweep") :] == [
         "sweep", "--method", "ppo", "--models", "tiny-neox", "--variant", "rl", "--trials", "24", "--study", "s",
-        "--storage", sweep.url, "--join",
+        "--join",
     ]  # fmt: skip
     assert Layout(sweep.root).state / "sweeps/s" == sweep.folder
 
 
 def test_a_trials_lock_is_held_until_its_outcome_is_stored(sweep, trials, monkeypatch):
     """Else another worker would fail and repeat a trial in the instant between its end and its entry."""
-    from optuna.study import _optimize
+    from optuna import Study
 
-    real, seen = _optimize._tell_with_warning, []
+    real, seen = Study.tell, []
 
-    def tell(study, trial, **arguments):
-        with pytest.raises(module.Timeout):
-            module.FileLock(lock_path(sweep.folder, trial.number), timeout=0).acquire()
+    def tell(study, trial, *arguments, **named):
+        with pytest.raises(Timeout):
+            FileLock(lock_path(sweep.folder, trial.number), timeout=0).acquire()
         seen.append(trial.number)
-        return real(study=study, trial=trial, **arguments)
+        return real(study, trial, *arguments, **named)
 
-    monkeypatch.setattr(_optimize, "_tell_with_warning", tell)
+    monkeypatch.setattr(Study, "tell", tell)
     run(sweep, 1)
     assert seen == [0]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/o.db", "journal:{}/o.journal"])
+def test_a_worker_elsewhere_lives_while_its_counter_rises(sweep, trials, tmp_path, url):
+    """By the observer's clock: alive at first sight, alive when the counter moved, dead after some silence."""
+    object.__setattr__(sweep, "url", url.format(tmp_path))
+    study, dog = sweep.open(), Watchdog(sweep.folder, "here", patience_seconds=0.2)
+    trial = study.ask()
+    trial.suggest_float("ppo.clip_range", 0.1, 0.2)
+    trial.set_user_attr(HOME, "elsewhere")
+    lock_path(sweep.folder, trial.number).touch()  # of another study's trial of that number, long ago
+    for beat in range(3):
+        dog.fail_abandoned(study)
+        assert states(study.trials) == ["RUNNING"]
+        time.sleep(0.15)
+        trial.set_user_attr(BEAT, beat)
+    dog.fail_abandoned(study)
+    time.sleep(0.3)
+    dog.fail_abandoned(study)
+    assert states(study.trials) == ["FAIL", "WAITING"]
+    dog.fail_abandoned(study)
+    assert states(study.trials) == ["FAIL", "WAITING"]  # once
+
+
+def test_a_running_trial_shows_its_home_and_beats(sweep, trials, monkeypatch):
+    object.__setattr__(sweep.config, "heartbeat_seconds", 0.02)
+    real = module.run_trial
+    monkeypatch.setattr(module, "run_trial", lambda *a, **b: time.sleep(0.3) or real(*a, **b))
+    (found,) = run(sweep, 1)[0]
+    assert found.user_attrs[HOME] == home_of(Layout(sweep.root).state) and found.user_attrs[BEAT] >= 3
+
+
+def test_a_worker_wrongly_taken_for_dead_counts_once(sweep, trials, monkeypatch, caplog):
+    """Its trial is failed and queued by another while it works: its own result is dropped, the point tried again."""
+    real = module.run_trial
+
+    def run_trial(root, folder, *arguments, **named):
+        if folder.name == "trial-00000":
+            study = sweep.open()
+            study.tell(0, state=TrialState.FAIL)
+            retry(study, study.trials[0], max_retry=1)
+        return real(root, folder, *arguments, **named)
+
+    monkeypatch.setattr(module, "run_trial", run_trial)
+    found, _ = run(sweep, 2)
+    assert states(found) == ["FAIL", "COMPLETE", "COMPLETE"] and found[1].params == found[0].params
+    assert "trial 0: this worker was taken for dead" in caplog.text
+
+
+def test_an_outcome_that_is_known_is_not_tried_again(sweep, trials):
+    """A worker that dies between giving its reason and ending the trial."""
+    study = sweep.open()
+    trial = study.ask()
+    trial.suggest_float("ppo.clip_range", 0.1, 0.2)
+    trial.set_user_attr(HOME, home_of(Layout(sweep.root).state))
+    trial.set_user_attr("reason", "the KL exploded")
+    found, _ = run(sweep, 2)
+    assert states(found) == ["FAIL", "COMPLETE"] and num_counted(sweep.open()) == 2
+
+
+def test_a_storage_that_goes_away_ends_the_worker_with_one_paragraph(sweep, trials, monkeypatch):
+    import optuna
+
+    def gone(*_, **__):
+        raise optuna.exceptions.StorageInternalError("server closed the connection")
+
+    monkeypatch.setattr(module, "run_trial", gone)
+    with pytest.raises(UserError, match=r"--storage sqlite:.* cannot be used: server closed the connection"):
+        run(sweep, 1)

@@ -60,7 +60,7 @@ def fine_tune(
     config: SftConfig,
     seed: int,
     checkpoints: Path,
-    on_step: Callable[[int], None],
+    on_step: Callable[[int, int, dict[str, float | int]], None],
 ) -> History:
     """Trains the adapter of `model` in place and leaves the one with the lowest validation loss in it.
 
@@ -72,7 +72,7 @@ def fine_tune(
         config: hyperparameters.
         seed: order of the data and dropout.
         checkpoints: scratch folder; a run that finds checkpoints there continues from the newest.
-        on_step: called with the number of optimizer steps newly done.
+        on_step: told the optimizer steps newly done, those done in all, and the newest row of the history.
 
     Returns:
         One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).
@@ -94,10 +94,10 @@ def fine_tune(
 
     class Report(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
-            on_step(state.global_step)  # what an interrupted run has left done
+            on_step(state.global_step, state.global_step, {})  # what an interrupted run has left done
 
         def on_step_end(self, args, state, control, **_):
-            on_step(1)
+            on_step(1, state.global_step, (_history(state.log_history) or [{}])[-1])
 
     trainer = SFTTrainer(
         model=model,

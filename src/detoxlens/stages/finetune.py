@@ -12,7 +12,7 @@ from detoxlens.config import Params
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import LoraConfig, add_adapter
-from detoxlens.progress import progress
+from detoxlens.progress import Moment, Watcher, progress
 from detoxlens.records import Dialogue
 from detoxlens.scratch import open_scratch, publish, scratch_key
 from detoxlens.seeding import fix_global_state
@@ -20,7 +20,7 @@ from detoxlens.sft.config import SftConfig
 from detoxlens.sft.train import encode_examples, fine_tune, num_steps
 
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("sft", SftConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
@@ -44,10 +44,17 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
             encode_examples([d for d in dialogues if d.split == split], tokenizer, spec.template, config)
             for split in ("train", "val")
         )
-        with progress(f"fine-tune {model}/{variant}", total=num_steps(len(train), config), unit="steps") as bar:
+        total = num_steps(len(train), config)
+        with progress(f"fine-tune {model}/{variant}", total=total, unit="steps") as bar:
+
+            def on_step(num_new: int, num_done: int, row: dict[str, float | int]) -> None:
+                bar.advance(num_new)
+                if watch is not None:
+                    watch(Moment(fraction=min(1.0, num_done / total), row=row, model=policy, tokenizer=tokenizer))
+
             history = fine_tune(
                 policy, tokenizer, train=train, validation=validation, config=config, seed=seed,
-                checkpoints=scratch.path / "checkpoints", on_step=bar.advance,
+                checkpoints=scratch.path / "checkpoints", on_step=on_step,
             )  # fmt: skip
         built = scratch.path / "adapter"
         final = layout.adapter(model, variant)

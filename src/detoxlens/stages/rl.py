@@ -24,7 +24,7 @@ from detoxlens.models.generation import context_length
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import LoraConfig, add_adapter
 from detoxlens.models.reward_config import RewardModelConfig
-from detoxlens.progress import progress
+from detoxlens.progress import Moment, Watcher, progress
 from detoxlens.records import Dialogue, ModelRef, Prompt
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.groups import GroupTrainer
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 Row = dict[str, float | int]
 
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
     chosen, seed = params.variant(variant), params.training_seed(variant)
     config = params.section("ppo", PpoConfig, model=model, variant=variant)
@@ -100,7 +100,14 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
                 )  # fmt: skip
             if world.is_main:
                 log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.told())
-            with shown_by_main(world, f"{chosen.algorithm} {model}/{variant}", config.num_steps) as on_step:
+            with shown_by_main(world, f"{chosen.algorithm} {model}/{variant}", config.num_steps) as show:
+
+                def on_step(row: Row) -> None:
+                    show(row)
+                    if watch is not None:
+                        done = row["step"] / config.num_steps
+                        watch(Moment(fraction=done, row=row, model=policy, tokenizer=tokenizer))
+
                 result = trainer.train(
                     training,
                     validation_prompts=validating,

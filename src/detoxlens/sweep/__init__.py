@@ -5,7 +5,9 @@ space.py    the search space against the params that exist; a point as overrides
 storage.py  where studies are kept, and what makes two sweeps the same study
 sampler.py  TPE or NSGA-II, seeded per trial
 trial.py    one point: the pipeline's own stages in a folder of the trial's own, on validation prompts only
-study.py    workers that join a study by name, until it has its trials
-results.py  reports/sweep/<study>: tables, figures, reading
+early.py    the gate and the pruner, which may end a trial under training; probe.py: how toxic it is by then
+study.py    workers that join a study by name, until it has its trials; liveness.py: whose trials are alive
+ray_engine.py   the same trials as tasks of a Ray cluster
+results.py  reports/sweep/<study>: tables and reading; plots.py, interactive.py, scale.py: figures
 apply.py    a trial's point into params.yaml
 """

@@ -8,7 +8,6 @@ from detoxlens.artifacts import Layout
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.project import change_params, diff_of
-from detoxlens.sweep.config import SweepConfig
 from detoxlens.sweep.space import overrides_of
 from detoxlens.sweep.storage import default_url, differences, load_study, open_storage
 from detoxlens.sweep.study import point_of, setting_of
@@ -26,8 +25,7 @@ def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: 
     params = load_params(params_path)
     state = Layout(root).state
     url = url or default_url(state)
-    config = params.section("sweep", SweepConfig)
-    found, definition = load_study(open_storage(url, state, heartbeat_seconds=config.heartbeat_seconds), url, study)
+    found, definition = load_study(open_storage(url, state), url, study)
     complete = [t.number for t in found.trials if t.state.name == "COMPLETE"]
     if number not in complete:
         there_are = ", ".join(map(str, complete)) or "none yet"

@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detoxlens.artifacts import Layout, read_history
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.run_stage import check_params
 from detoxlens.sweep.config import Method
+from detoxlens.sweep.liveness import REASON
+from detoxlens.sweep.ray_engine import Resources, run_on_ray
 from detoxlens.sweep.study import Sweep, plan, point_of, run_workers, sigterm_interrupts, work
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def sweep(
     root: Path, params_path: Path, *, method: Method, models: Sequence[str], variant: str | None, num_trials: int,
-    study: str | None, storage: str | None, num_workers: int, join: bool, track: bool,
+    study: str | None, storage: str | None, num_workers: int, join: bool, track: bool, ray: Resources | None = None,
 ) -> Path | None:  # fmt: skip
     """Runs a sweep to `num_trials` trials; the same call again goes on where it was.
 
@@ -37,9 +39,10 @@ def sweep(
         num_trials: trials the study is to have in the end, earlier ones counted.
         study: its name; None makes one from method and models.
         storage: URL; None is the project's own SQLite file.
-        num_workers: processes on this machine.
+        num_workers: processes on this machine, or trials at once on Ray.
         join: work on a study whose results another process writes.
         track: log to MLflow.
+        ray: what each trial gets of a Ray cluster; None is this machine, without Ray.
 
     Returns:
         The folder of the results, or None for one that joined.
@@ -57,10 +60,13 @@ def sweep(
             num_workers=num_workers,
             join=join,
             track=track,
+            ray=ray,
         )
 
 
-def _sweep(ready: Sweep, *, num_trials: int, num_workers: int, join: bool, track: bool) -> Path | None:
+def _sweep(
+    ready: Sweep, *, num_trials: int, num_workers: int, join: bool, track: bool, ray: Resources | None
+) -> Path | None:
     """`sweep` once everything is checked."""
 
     def on_trial(study: Study, number: int) -> None:
@@ -72,7 +78,10 @@ def _sweep(ready: Sweep, *, num_trials: int, num_workers: int, join: bool, track
         return None
     if track:
         _log_trials(ready, [])  # the parent run, before several workers look for it
-    run_workers(ready, num_trials=num_trials, num_workers=num_workers, track=track, on_trial=on_trial)
+    if ray is not None:
+        run_on_ray(ready, num_trials=num_trials, num_at_once=num_workers, resources=ray, on_trial=on_trial)
+    else:
+        run_workers(ready, num_trials=num_trials, num_workers=num_workers, track=track, on_trial=on_trial)
     return finish(ready, track=track)
 
 
@@ -101,7 +110,7 @@ def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
             metrics=t.user_attrs.get("metrics", {}),
             history=_history(ready, t.number) if t.state.name == "COMPLETE" else [],
             tags=_tags(t),
-            failed=t.state.name != "COMPLETE",
+            status={"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(t.state.name, "FAILED"),
             start_ms=int(t.datetime_start.timestamp() * 1000),
             end_ms=int(t.datetime_complete.timestamp() * 1000),
             adapters=_adapters(ready, t.number) if t.state.name == "COMPLETE" else {},
@@ -116,9 +125,9 @@ def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
 
 
 def _tags(trial: FrozenTrial) -> dict[str, str]:
-    tags: dict[str, Any] = {"feasible": str(all(v <= 0 for v in trial.constraints.values())).lower()}
-    tags |= {key: trial.user_attrs[key] for key in ("reason",) if key in trial.user_attrs}
-    return tags
+    feasible = trial.state.name == "COMPLETE" and all(v <= 0 for v in trial.constraints.values())
+    reason = {"reason": trial.user_attrs[REASON]} if REASON in trial.user_attrs else {}
+    return {"feasible": str(feasible).lower(), "state": trial.state.name.lower(), **reason}
 
 
 def _adapters(ready: Sweep, number: int) -> dict[str, Path]:

@@ -70,6 +70,31 @@ class Bounds(Section):
         return self
 
 
+class GateConfig(Section):
+    """Ends a trial that is hopeless: still too toxic when a share of its training is done. Never alters one."""
+
+    after_fraction: float = Field(gt=0, lt=1)
+    """Share of the training's steps after which the trial is looked at."""
+    num_prompts: int = Field(ge=1)
+    """The first so many validation prompts of `report.primary_split` are answered, as `generate` would."""
+    max_share_of_it: float = Field(gt=0)
+    """A trial goes on if its share of toxic answers is at most so many times that of `it` on the same prompts.
+
+    Also where none of the answers of `it` is toxic.
+    """
+
+
+class PrunerConfig(Section):
+    """Ends trials that do worse than others at the same point of training. For studies with one objective."""
+
+    name: Literal["median", "hyperband"]
+    """Optuna's MedianPruner (after `num_startup_trials` trials), or HyperbandPruner (arXiv 1603.06560)."""
+    num_looks: int = Field(ge=2)
+    """In so many equal parts the training is cut; a trial is looked at between them."""
+    num_prompts: int = Field(ge=1)
+    """As of the gate; answered at each look, unless the objective is a training curve."""
+
+
 class SweepConfig(Section):
     """Metrics are named as in MLflow and as their path in metrics.json, `val` part: toxicity/val/rate_gt_50.
 
@@ -86,6 +111,10 @@ class SweepConfig(Section):
     """Metric -> minimize | maximize; several models are averaged."""
     constraints: dict[str, Bounds]
     """Metric -> {min, max}: a trial outside is infeasible, never on the Pareto front, and the sampler avoids it."""
+    gate: GateConfig | None
+    """None: every trial is trained to its end."""
+    pruner: PrunerConfig | None
+    """Of studies with one objective, known while training: toxicity/val/rate_gt_50 or training/<curve>."""
     heartbeat_seconds: int = Field(ge=1)
     """A worker elsewhere that is silent for three times as long is taken for dead; its trial is tried once more."""
     space: dict[Method, dict[str, Distribution]]

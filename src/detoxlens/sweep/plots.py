@@ -1,4 +1,4 @@
-"""Figures of a sweep: the Pareto front, what mattered, and each objective along each param."""
+"""Figures of a sweep: the Pareto front, what mattered, each objective along each param, all of them at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from detoxlens.reporting.style import FAINT, GREY, PALETTE, house_style, note, render
-from detoxlens.sweep.space import encode
+from detoxlens.sweep.scale import Scale, scale_of, short
 
 if TYPE_CHECKING:
     from detoxlens.sweep.results import Findings
 
-TITLES = {"pareto": "Pareto front", "importances": "Importances", "slices": "Slices"}
+TITLES = {
+    "pareto": "Pareto front",
+    "importances": "Importances",
+    "slices": "Slices",
+    "parallel": "Parallel coordinates",
+}
 FEASIBLE, INFEASIBLE = PALETTE[0], FAINT
 
 
 def draw(found: Findings) -> dict[str, Mapping[str, bytes]]:
     """Name -> {"svg": ..., "png": ...}."""
     with house_style():
-        figures = {"pareto": _pareto(found), "importances": _importances(found), "slices": _slices(found)}
+        figures = {
+            "pareto": _pareto(found),
+            "importances": _importances(found),
+            "slices": _slices(found),
+            "parallel": _parallel(found),
+        }
     return {name: render(figure) for name, figure in figures.items()}
 
 
@@ -64,11 +74,11 @@ def _pareto(found: Findings) -> Figure:
     return figure
 
 
-def _broken(name: str) -> str:
+def _broken(name: str, width: int = 36) -> str:
     """A metric's long name on lines of its own parts: `attribution/val/entropy_shift_bits/` `absolute/value`."""
     lines = [""]
     for part in name.replace("/", "/ ").split():
-        lines = [*lines[:-1], lines[-1] + part] if len(lines[-1] + part) <= 36 else [*lines, part]
+        lines = [*lines[:-1], lines[-1] + part] if len(lines[-1] + part) <= width else [*lines, part]
     return "\n".join(filter(None, lines))
 
 
@@ -108,17 +118,63 @@ def _slices(found: Findings) -> Figure:
 
 
 def _slice(axes: Axes, xs: list[Any], ys: list[float], feasible: list[bool]) -> None:
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in xs)
-    if not numbers:
-        kinds = sorted({str(encode(x)) for x in xs})
-        places = [kinds.index(str(encode(x))) for x in xs]
-        axes.set_xticks(
-            range(len(kinds)), [kind if len(kind) < 14 else f"{kind[:12]}..." for kind in kinds], fontsize=6
-        )
-        axes.set_xlim(-0.5, len(kinds) - 0.5)
-    else:
-        places = xs
-        if min(xs) > 0 and max(xs) / min(xs) > 8:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+    scale = scale_of(xs)
+    if scale.kinds:
+        axes.set_xticks(range(len(scale.kinds)), [short(kind, 15) for kind in scale.kinds], fontsize=6)
+        axes.set_xlim(-0.5, len(scale.kinds) - 0.5)
+        axes.tick_params("x", labelrotation=30 if len(scale.kinds) > 1 else 0)
+    elif scale.log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if scale.few and not scale.kinds:
+        axes.set_xticks(scale.numbers, [text for _, text in scale.ticks])
+        axes.set_xticks([], minor=True)
+    places = [scale.at(x) for x in xs] if scale.kinds else xs
     axes.scatter(places, ys, s=12, alpha=0.7, c=[FEASIBLE if ok else INFEASIBLE for ok in feasible])
+
+
+def _parallel(found: Findings) -> Figure:
+    """A line per complete trial through its params to its objectives; the front's stand out."""
+    complete = [t for t in found.trials if t.values is not None]
+    params = list(dict.fromkeys(name for t in complete for name in t.point))
+    columns = [*params, *found.objectives]
+    figure = Figure(figsize=(1.5 + 1.15 * len(columns), 4.2))
+    axes = figure.subplots()
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+    if not complete:
+        axes.set_xticks([])
+        note(axes, "no complete trial yet")
+        return figure
+    rows = [[*(t.point[p] for p in params), *t.values] for t in complete]
+    scales = [scale_of(column) for column in zip(*rows, strict=True)]
+    front = {t.number for t in found.front}
+    for trial, row in sorted(zip(complete, rows, strict=True), key=lambda pair: pair[0].number in front):
+        places = [_share(scale, value) for scale, value in zip(scales, row, strict=True)]
+        colour, width = (PALETTE[1], 1.8) if trial.number in front else (FEASIBLE, 0.9)
+        axes.plot(
+            range(len(columns)), places, color=colour if trial.feasible else INFEASIBLE, linewidth=width,
+            alpha=0.95 if trial.number in front else 0.4,
+        )  # fmt: skip
+    for i, scale in enumerate(scales):
+        axes.axvline(i, color="#404040", linewidth=0.8, zorder=3)
+        for place, text in scale.ticks:
+            low, high = scale.ends
+            axes.annotate(
+                short(text, 13), (i, (place - low) / (high - low)), xytext=(3, 0), textcoords="offset points",
+                fontsize=6.5, va="center", zorder=4, bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.6, "lw": 0},
+            )  # fmt: skip
+    axes.set_xticks(range(len(columns)), [_broken(name, 18) for name in columns], fontsize=7)
+    axes.set_xlim(-0.2, len(columns) - 0.5)
+    for colour, label in ((PALETTE[1], "front"), (FEASIBLE, "feasible"), (INFEASIBLE, "infeasible")):
+        if label != "infeasible" or any(not t.feasible for t in complete):
+            axes.plot([], [], color=colour, label=label)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3)
+    return figure
+
+
+def _share(scale: Scale, value: Any) -> float:
+    low, high = scale.ends
+    return (scale.at(value) - low) / (high - low)

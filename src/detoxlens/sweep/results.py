@@ -1,4 +1,4 @@
-"""What a sweep found: reports/sweep/<study>/ with trials.csv, pareto.json, best_params.yaml, reading.md and figures."""
+"""What a sweep found, in reports/sweep/<study>/: trials.csv, pareto.json, best_params.yaml, reading.md, figures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.artifacts import write_json, write_text
+from detoxlens.sweep.early import EARLY_TOXICITY
+from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.space import encode
 from detoxlens.sweep.study import point_of
 
@@ -29,15 +31,17 @@ class TrialRow:
 
     number: int
     state: str
-    """complete | failed | running | waiting"""
+    """complete | pruned | failed | running | waiting"""
     point: Mapping[str, Any]
     values: tuple[float, ...] | None
     """In the order of the objectives; None unless complete."""
     feasible: bool
     """Complete, and within all constraints."""
     metrics: Mapping[str, float]
+    early_toxicity: float | None
+    """At the gate, averaged over models; None without a gate."""
     reason: str
-    """Why the point cannot be trained, if so."""
+    """Why the trial was ended early, or could not be trained."""
     retry_of: int | None
 
 
@@ -105,6 +109,7 @@ def find(study: Study, definition: Mapping[str, Any], baseline: Mapping[str, flo
 def _row(trial: FrozenTrial, definition: Mapping[str, Any]) -> TrialRow:
     complete = trial.state.name == "COMPLETE"
     state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+    early = list(trial.user_attrs.get(EARLY_TOXICITY, {}).values())
     return TrialRow(
         number=trial.number,
         state=state,
@@ -112,7 +117,8 @@ def _row(trial: FrozenTrial, definition: Mapping[str, Any]) -> TrialRow:
         values=tuple(trial.values) if complete else None,
         feasible=complete and all(v <= 0 for v in trial.constraints.values()),
         metrics=trial.user_attrs.get("metrics", {}),
-        reason=trial.user_attrs.get("reason", ""),
+        early_toxicity=sum(early) / len(early) if early else None,
+        reason=trial.user_attrs.get(REASON, ""),
         retry_of=trial.system_attrs.get("failed_trial"),
     )
 
@@ -131,7 +137,7 @@ def _importances(study: Study, number: int) -> dict[str, float]:
 
 def write_results(folder: Path, found: Findings) -> None:
     """Writes every file of the sweep's report; the same study gives the same bytes."""
-    from detoxlens.sweep import plots
+    from detoxlens.sweep import interactive, plots
 
     best = found.best
     write_text(folder / "trials.csv", trials_csv(found))
@@ -140,10 +146,12 @@ def write_results(folder: Path, found: Findings) -> None:
     for name, images in plots.draw(found).items():
         for kind, data in images.items():
             (folder / f"{name}.{kind}").write_bytes(data)
+    write_text(folder / "interactive.html", interactive.page(found, reading(found)))
     write_text(
         folder / "reading.md",
         f"# Sweep {found.name}\n\n{reading(found)}\n"
         + "".join(f"\n![{title}]({name}.svg)\n" for name, title in plots.TITLES.items())
+        + "\nTo point at and to filter: [interactive.html](interactive.html).\n"
         + (
             f"\n`detoxlens sweep apply --study {found.name} --trial {best.number}`, then `dvc repro`.\n" if best else ""
         ),
@@ -158,12 +166,13 @@ def trials_csv(found: Findings) -> str:
     front = {t.number for t in found.front}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "feasible", "on_front", "retry_of", *objectives, *params, *metrics, "reason"])
+    head = ["trial", "state", "feasible", "on_front", "retry_of", *objectives, EARLY_TOXICITY]
+    writer.writerow([*head, *params, *metrics, "reason"])
     for t in found.trials:
         writer.writerow(
             [
-                t.number, t.state, t.feasible, t.number in front, "" if t.retry_of is None else t.retry_of,
-                *(t.values or [""] * len(objectives)), *(encode(t.point.get(p, "")) for p in params),
+                t.number, t.state, t.feasible, t.number in front, t.retry_of,  # None becomes an empty field
+                *(t.values or [None] * len(objectives)), t.early_toxicity, *(encode(t.point.get(p)) for p in params),
                 *(t.metrics.get(m, "") for m in metrics), t.reason,
             ]
         )  # fmt: skip
@@ -203,10 +212,13 @@ def _yaml(tree: Any) -> str:
 def reading(found: Findings) -> str:
     """One paragraph: what was tried, what it led to, and how far that can be trusted."""
     complete = [t for t in found.trials if t.values is not None]
-    failed = [t for t in found.trials if t.reason]
+    failed = [t for t in found.trials if t.reason and t.state == "failed"]
+    pruned = [t for t in found.trials if t.state == "pruned"]
     front, best = found.front, found.best
-    said = [f"{len(complete)} trials of `{found.variant}` were completed"]
-    said[0] += f" and {len(failed)} could not be trained." if failed else "."
+    parts = [f"{len(complete)} trials of `{found.variant}` were completed"]
+    parts += [f"{len(pruned)} ended early"] if pruned else []
+    parts += [f"{len(failed)} could not be trained"] if failed else []
+    said = [" and ".join([", ".join(parts[:-1]), parts[-1]]) + "." if parts[1:] else f"{parts[0]}."]
     if infeasible := sum(not t.feasible for t in complete):
         limits = ", ".join(f"`{name}` {_bounds(b)}" for name, b in found.constraints.items())
         said.append(f"{infeasible} broke a constraint ({limits}).")

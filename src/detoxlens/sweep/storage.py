@@ -16,6 +16,7 @@ from detoxlens.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
 
@@ -29,20 +30,27 @@ def default_url(state: Path) -> str:
 
 
 @contextlib.contextmanager
-def told(url: str) -> Iterator[None]:
-    """Turns a storage that cannot be used into one paragraph, without the password in its URL."""
+def told(url: str, *, opening: bool = True) -> Iterator[None]:
+    """Turns a storage that cannot be used into one paragraph, without the password in its URL.
+
+    Args:
+        url: the storage's.
+        opening: system and import errors are the storage's too; else only what Optuna and SQLAlchemy say of it.
+    """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (SQLAlchemyError, OSError, ImportError, optuna.exceptions.StorageInternalError) as e:
+        if not opening and isinstance(e, OSError | ImportError):
+            raise
         cause = next(iter(str(e.__cause__ or e).strip().splitlines()), type(e).__name__)
         raise UserError(
             f"--storage {shown(url)} cannot be used: {cause.replace(url, shown(url))}. Give sqlite:///FILE, "
-            "journal:FILE or postgresql://USER@HOST/NAME (with its driver installed and its server running), or leave "
-            "--storage out for the project's own file. A damaged SQLite file: move it aside; reports/sweep keeps what "
-            "was found."
+            "journal:FILE or postgresql://USER:PASSWORD@HOST/NAME (pip install 'detoxlens[postgres]'; its server "
+            "running), or leave --storage out for the project's own file. A damaged SQLite file: move it aside; "
+            "reports/sweep keeps what was found."
         ) from e
 
 
@@ -52,38 +60,41 @@ def shown(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
-def open_storage(url: str, state: Path, *, heartbeat_seconds: int) -> BaseStorage:
+def open_storage(url: str, state: Path) -> BaseStorage:
     """The storage behind a URL; made, under a lock, if it is a file that does not exist yet.
-
-    A database gets a heartbeat: the trial of a worker that falls silent is failed and, once, tried again.
 
     Raises:
         UserError: it cannot be reached or read.
     """
     import optuna
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its trials are told in our words
     state.mkdir(parents=True, exist_ok=True)
-    with told(url), FileLock(state / "optuna.lock"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats carry that label
+    with told(url), FileLock(state / "optuna.lock"):
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
         if "://" not in url:
             raise OSError("it is no URL")
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},  # s; writers queue
-            heartbeat_interval=heartbeat_seconds,
-            grace_period=3 * heartbeat_seconds,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
-        )
+        # Seconds; SQLite's writers queue, a server is given up, and a connection is tried before it is used again.
+        wait = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 20}}.get(url.partition(":")[0], {})
+        return RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
+
+
+def close(storage: BaseStorage) -> None:
+    """Gives its connections back."""
+    from optuna.storages import RDBStorage
+
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
 
 
 def open_study(
-    storage: BaseStorage, url: str, name: str, state: Path, *, definition: Mapping[str, Any], sampler: BaseSampler
-) -> Study:
+    storage: BaseStorage, url: str, name: str, state: Path, *, definition: Mapping[str, Any], sampler: BaseSampler,
+    pruner: BasePruner,
+) -> Study:  # fmt: skip
     """The study called `name`, made if there is none.
 
     Args:
@@ -93,6 +104,7 @@ def open_study(
         state: state folder, for the lock under which a new study gets its definition.
         definition: all that makes two trials comparable; a study keeps the one it began with.
         sampler: proposes the points.
+        pruner: ends trials of a study with one objective.
 
     Raises:
         UserError: the name belongs to a study with another definition.
@@ -107,6 +119,7 @@ def open_study(
             study_name=name,
             directions=list(objectives.values()),
             sampler=sampler,
+            pruner=pruner,
             load_if_exists=True,
         )
         known = study.user_attrs.get(DEFINITION)

@@ -1,33 +1,36 @@
 """Workers that join a study by name and try points until it has its trials.
 
-A trial counts when it is complete, or when its point cannot be trained (`reason`). One whose worker died or was
-interrupted does not: it is failed and queued again. On this machine a dead worker is known by the lock of its trial,
-which the system releases with the process; on others by its silence (storages with a heartbeat).
+A trial counts when it is complete, was ended early, or is of a point that cannot be trained (`reason`). One whose
+worker died or was interrupted does not: it is failed and queued again (liveness.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from detoxlens.artifacts import Layout
 from detoxlens.config import Params
 from detoxlens.errors import UserError
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.sweep.config import Method, SweepConfig
+from detoxlens.sweep.early import Looks, check_pruner, make_pruner
+from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
+from detoxlens.sweep.probe import Probe
 from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
-from detoxlens.sweep.storage import default_url, open_storage, open_study
+from detoxlens.sweep.storage import close, default_url, open_storage, open_study, told
 from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, file_sha256, make_reference, run_trial, val_metrics
 
 if TYPE_CHECKING:
@@ -38,10 +41,11 @@ log = logging.getLogger(__name__)
 GIVE_UP_AFTER = 5
 """Trials at a study's start that all failed: then it is not the points that are wrong."""
 POLL_SECONDS = 2.0
+STORAGE_VARIABLE = "DETOXLENS_STORAGE"
 
 
 class HopelessPointError(Exception):
-    """The point cannot be trained or measured; the sweep goes on."""
+    """The point cannot be trained or measured (its `reason` is noted); the sweep goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +76,10 @@ class Sweep:
         from detoxlens.sweep.sampler import make_sampler
 
         state = Layout(self.root).state
-        storage = open_storage(self.url, state, heartbeat_seconds=self.config.heartbeat_seconds)
-        sampler = make_sampler(self.config)
-        return open_study(storage, self.url, self.name, state, definition=self.definition, sampler=sampler)
+        return open_study(
+            open_storage(self.url, state), self.url, self.name, state, definition=self.definition,
+            sampler=make_sampler(self.config), pruner=make_pruner(self.config, len(self.models)),
+        )  # fmt: skip
 
 
 def plan(
@@ -97,8 +102,8 @@ def plan(
         raise UserError(f"--study {name!r}: letters, digits, '-', '_' and '.' make a name; it becomes a folder's.")
     definition = definition_of(root, params, config, space, method=method, models=models, variant=variant)
     state, url = Layout(root).state, url or default_url(Layout(root).state)
-    storage = open_storage(url, state, heartbeat_seconds=config.heartbeat_seconds)  # unreachable: said before the work
-    storage.remove_session()
+    check_pruner(config, params.path)
+    close(open_storage(url, state))  # unreachable: said before the work
     reference = make_reference(root, state / "sweeps" / name, params, models)
     by_model = [val_metrics(reference, params, model, AS_IF_TRAINED, stand_in=True) for model in models]
     check_metrics(config, by_model[0], params.path)
@@ -158,9 +163,9 @@ def run_workers(
         work(sweep, num_trials=num_trials, on_trial=on_trial)
         return
     sweep.open()  # made before the workers look for it
-    command = worker_command(sweep, num_trials, track)
+    command, environment = worker_command(sweep, num_trials, track), os.environ | {STORAGE_VARIABLE: sweep.url}
     workers = [  # in sessions of their own: Ctrl-C reaches them once, through us
-        subprocess.Popen(command, cwd=sweep.root, start_new_session=True) for _ in range(num_workers)
+        subprocess.Popen(command, cwd=sweep.root, env=environment, start_new_session=True) for _ in range(num_workers)
     ]
     try:
         codes = [worker.wait() for worker in workers]
@@ -180,12 +185,12 @@ def run_workers(
 
 
 def worker_command(sweep: Sweep, num_trials: int, track: bool) -> list[str]:
-    """What joins the study from another process, here or on another machine with the same files and storage."""
+    """What joins the study from another process; where it is, with its password, goes by the environment."""
     return [
         sys.executable, "-m", "detoxlens", "--root", str(sweep.root), "--params", str(sweep.params_path),
         "--track" if track else "--no-track", "sweep",
         "--method", sweep.method, "--models", ",".join(sweep.models), "--variant", sweep.variant,
-        "--trials", str(num_trials), "--study", sweep.name, "--storage", sweep.url, "--join",
+        "--trials", str(num_trials), "--study", sweep.name, "--join",
     ]  # fmt: skip
 
 
@@ -204,49 +209,65 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 def work(sweep: Sweep, *, num_trials: int, on_trial: Callable[[Study, int], None]) -> None:
-    """Tries points until the study has `num_trials`; `on_trial` is called with the number of each that ended here."""
-    study = sweep.open()
-    queue = FileLock(sweep.folder / "queue.lock")
-    while True:
-        queue.acquire()
-        try:
-            retry_abandoned(study, sweep.folder)
-            num_running = len(
-                running(study)
-            )  # before counting: one that ends in between is then counted twice, not never
-            missing = num_trials - num_counted(study)
-            if missing <= 0:
-                return
-            give_up_if_all_fail(study, sweep.name)
-            if missing > num_running:  # a trial is created before the queue is free again
-                number = run_one(sweep, study, queue)
+    """Tries points until the study has `num_trials`; `on_trial` is called with the number of each that ended here.
+
+    Workers on several machines may each begin a last trial at the same instant: then there is one more.
+    """
+    study, dog = sweep.open(), watchdog(sweep)
+    with told(sweep.url, opening=False):
+        while True:
+            number = try_one(sweep, study, num_trials=num_trials, dog=dog)
+            if number is not None:
                 on_trial(study, number)
                 tell(study, number, num_trials)
-                continue
-        finally:
-            if queue.is_locked:
-                queue.release()
-        time.sleep(POLL_SECONDS)  # the last ones are being tried by others, who may die
+            elif num_counted(study) >= num_trials:
+                return
+            else:
+                time.sleep(POLL_SECONDS)  # the last ones are being tried by others, who may die
 
 
-def run_one(sweep: Sweep, study: Study, queue: FileLock) -> int:
-    """Tries one point, releasing the queue once its trial exists; returns the trial's number."""
-    numbers: list[int] = []
-    with contextlib.ExitStack() as held:  # the trial's lock, until its outcome is in the storage
+def watchdog(sweep: Sweep) -> Watchdog:
+    return Watchdog(sweep.folder, home_of(Layout(sweep.root).state), 3 * sweep.config.heartbeat_seconds)
 
-        def objective(trial: Trial) -> list[float]:
-            numbers.append(trial.number)
-            held.enter_context(FileLock(lock_path(sweep.folder, trial.number)))
-            queue.release()
-            return measure(sweep, trial)
 
+def try_one(sweep: Sweep, study: Study, *, num_trials: int, dog: Watchdog) -> int | None:
+    """Tries the next point; returns its trial's number, or None if those under way are enough."""
+    queue = FileLock(sweep.folder / "queue.lock")
+    with contextlib.ExitStack() as waiting:
+        waiting.enter_context(queue)  # released when the trial exists, so that it is counted by the next in the queue
+        dog.fail_abandoned(study)
+        num_running = len(running(study))  # before counting: one that ends in between is counted twice, not never
+        if num_counted(study) + num_running >= num_trials:
+            return None
+        give_up_if_all_fail(study, sweep.name)
+        return run_one(sweep, study, waiting)
+
+
+def run_one(sweep: Sweep, study: Study, waiting: contextlib.ExitStack) -> int:
+    """Tries one point, leaving the queue once its trial exists; returns the trial's number."""
+    from optuna import TrialPruned
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+
+    trial = study.ask()
+    with FileLock(lock_path(sweep.folder, trial.number)), Heart(trial, sweep.config.heartbeat_seconds):
+        trial.set_user_attr(HOME, home_of(Layout(sweep.root).state))
+        waiting.close()
+        end = functools.partial(study.tell, trial, skip_if_finished=True)
         try:
-            study.optimize(objective, n_trials=1, catch=(HopelessPointError,))
-        except KeyboardInterrupt:
-            if numbers:
-                retry(study, study.trials[numbers[0]], max_retry=None)
+            end(measure(sweep, trial))
+        except TrialPruned:
+            end(state=TrialState.PRUNED)
+        except HopelessPointError:
+            end(state=TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            log.warning("trial %d: this worker was taken for dead, and others try the point again", trial.number)
+        except BaseException as e:
+            ended = end(state=TrialState.FAIL)
+            if isinstance(e, KeyboardInterrupt) and ended.state == TrialState.FAIL:
+                retry(study, ended, max_retry=None)
             raise
-    return numbers[0]
+    return trial.number
 
 
 def measure(sweep: Sweep, trial: Trial) -> list[float]:
@@ -255,16 +276,20 @@ def measure(sweep: Sweep, trial: Trial) -> list[float]:
 
     point = suggest(trial, sweep.space)
     trial.set_user_attr("sampler_seed", trial_seed(sweep.config.seed, trial.number))
+    params = params_at(sweep.params, sweep.variant, point)
+    looks = Looks(trial, sweep.config, Probe(sweep.root, sweep.reference, params, sweep.variant))
     try:
         by_model = run_trial(
             sweep.root,
             sweep.folder / f"trial-{trial.number:05d}",
             sweep.reference,
-            params_at(sweep.params, sweep.variant, point),
+            params,
             method=sweep.method,
             models=sweep.models,
             variant=sweep.variant,
+            watcher_of=looks.watcher,
         )
+        looks.passed()
         metrics = mean(list(by_model.values()))
         trial.set_user_attr("metrics", metrics)
         for name, bounds in sweep.config.constraints.items():
@@ -275,7 +300,7 @@ def measure(sweep: Sweep, trial: Trial) -> list[float]:
                 trial.set_constraint(f"{name} <= {bounds.max:g}", value - bounds.max)
         return [metric(metrics, name) for name in sweep.config.objectives]
     except UserError as e:
-        trial.set_user_attr("reason", str(e))
+        trial.set_user_attr(REASON, str(e))
         raise HopelessPointError(str(e)) from e
 
 
@@ -293,65 +318,30 @@ def metric(metrics: Mapping[str, float], name: str) -> float:
 
 
 def num_counted(study: Study) -> int:
-    """Trials that are done: complete, or of a point that cannot be trained."""
-    return sum(t.state.name == "COMPLETE" or "reason" in t.user_attrs for t in study.get_trials(deepcopy=False))
+    """Trials that are done: complete, ended early, or of a point that cannot be trained."""
+    return len(_ended(study))
 
 
-def running(study: Study) -> list[FrozenTrial]:
-    return [t for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]
+def _ended(study: Study) -> list[FrozenTrial]:
+    trials = study.get_trials(deepcopy=False)
+    return [t for t in trials if t.state.name == "COMPLETE" or (t.state.is_finished() and REASON in t.user_attrs)]
 
 
 def give_up_if_all_fail(study: Study, name: str) -> None:
     """Raises UserError when the first `GIVE_UP_AFTER` trials, and all since, could not be trained."""
-    ended = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE" or "reason" in t.user_attrs]
-    if len(ended) >= GIVE_UP_AFTER and all("reason" in t.user_attrs for t in ended):
+    ended = _ended(study)
+    if len(ended) >= GIVE_UP_AFTER and all(t.state.name == "FAIL" for t in ended):
         raise UserError(
-            f"--study {name}: all {len(ended)} trials failed, the last with: {ended[-1].user_attrs['reason']}"
+            f"--study {name}: all {len(ended)} trials failed, the last with: {ended[-1].user_attrs[REASON]}"
         )
-
-
-def retry_abandoned(study: Study, folder: Path) -> None:
-    """Fails the trials whose worker is gone, and queues each again, once."""
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
-    for trial in running(study):
-        path = lock_path(folder, trial.number)
-        if not path.exists():
-            continue  # a worker's of another machine
-        try:
-            with FileLock(path, timeout=0):
-                if trial.number in [t.number for t in running(study)]:  # it may have ended since it was listed
-                    study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                    retry(study, study.trials[trial.number], max_retry=1)
-        except Timeout:
-            continue  # alive
-
-
-def retry(study: Study, trial: FrozenTrial, *, max_retry: int | None) -> None:
-    """Queues the trial's point again; with `max_retry`, only if it is the first of its retries to fall."""
-    import optuna
-
-    if not trial.params:
-        return  # ended before it had a point
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)(study, trial)
-
-
-def lock_path(folder: Path, number: int) -> Path:
-    """Held by the worker that runs the trial."""
-    return folder / f"trial-{number:05d}.lock"
 
 
 def tell(study: Study, number: int, num_trials: int) -> None:
     """One line per trial, with the time the rest will take."""
     trial = study.trials[number]
     done = num_counted(study)
-    if trial.values is None:
-        said = f"failed: {trial.user_attrs.get('reason', 'see above')}"
+    if trial.state.name != "COMPLETE":
+        said = trial.user_attrs.get(REASON, "failed, see above")
     else:
         said = ", ".join(
             f"{name} {value:.4g}" for name, value in zip(study.metric_names or (), trial.values, strict=True)

@@ -17,7 +17,7 @@ import hashlib
 import importlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,6 +28,7 @@ from detoxlens.config import Params
 from detoxlens.data.config import SplitsConfig
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.models.config import GenerationConfig
+from detoxlens.progress import Watcher
 from detoxlens.records import Prompt
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.scorers.config import RECORDED, ToxicityConfig
@@ -78,8 +79,9 @@ def make_reference(root: Path, sweep_folder: Path, params: Params, models: Seque
 
 
 def run_trial(
-    root: Path, folder: Path, reference: Path, params: Params, *, method: Method, models: Sequence[str], variant: str
-) -> dict[str, dict[str, float]]:
+    root: Path, folder: Path, reference: Path, params: Params, *, method: Method, models: Sequence[str], variant: str,
+    watcher_of: Callable[[int, str], Watcher | None],
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Trains and evaluates `variant` in `folder`; returns model -> metric -> value.
 
     Args:
@@ -90,6 +92,7 @@ def run_trial(
         method: what trains the variant.
         models: each is trained and evaluated.
         variant: key of `variants`.
+        watcher_of: number and key of a model -> what watches its training, and may end the trial by raising.
 
     Raises:
         UserError: the point cannot be trained, e.g. the KL explodes.
@@ -98,14 +101,19 @@ def run_trial(
     starts = ["it", *filter(None, [params.variant(variant).init_from])]
     link_inputs(Layout(root), folder, models, list(dict.fromkeys(starts)))
     found = {}
-    for model in models:
-        outputs = folder / "outputs" / model
-        outputs.mkdir(parents=True)
-        (outputs / "it").symlink_to(_relative(reference / "outputs" / model / "it", outputs))
-        _stage(STAGE_OF[method]).run(folder, params, model=model, variant=variant)
-        for stage in EVALUATION:
-            _stage(stage).run(folder, params, model=model, variant=variant)
-        found[model] = val_metrics(folder, params, model, variant)
+    try:
+        for number, model in enumerate(models):
+            outputs = folder / "outputs" / model
+            outputs.mkdir(parents=True)
+            (outputs / "it").symlink_to(_relative(reference / "outputs" / model / "it", outputs))
+            watch = watcher_of(number, model)
+            _stage(STAGE_OF[method]).run(folder, params, model=model, variant=variant, watch=watch)
+            for stage in EVALUATION:
+                _stage(stage).run(folder, params, model=model, variant=variant)
+            found[model] = val_metrics(folder, params, model, variant)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
     shutil.rmtree(Layout(folder).state, ignore_errors=True)
     return found
 

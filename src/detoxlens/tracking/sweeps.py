@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -28,8 +28,9 @@ class TrialRun:
     history: Sequence[Mapping[str, float | int]]
     """Training curves; each row has a `step`."""
     tags: Mapping[str, str]
-    """E.g. feasible, reason."""
-    failed: bool
+    """E.g. feasible, state, reason."""
+    status: Literal["FINISHED", "KILLED", "FAILED"]
+    """MLflow's word for: complete, ended early, could not be trained or interrupted."""
     start_ms: int
     end_ms: int
     adapters: Mapping[str, Path]
@@ -75,6 +76,6 @@ def write_sweep_runs(store: Store, *, name: str, params: Mapping[str, Any], tria
             log_metrics(client, run_id, rows)
             for model, folder in trial.adapters.items():
                 client.log_artifacts(run_id, str(folder), f"adapter/{model}")
-            client.set_terminated(run_id, status="FAILED" if trial.failed else "FINISHED", end_time=trial.end_ms)
+            client.set_terminated(run_id, status=trial.status, end_time=trial.end_ms)
         client.set_terminated(parent.info.run_id, status="FINISHED")
     return parent.info.run_id

@@ -1,0 +1,91 @@
+"""How toxic a model under training is by now: a few validation prompts, answered and graded as the pipeline will.
+
+With the seeds of stage `generate`, so that the share is paired with that of `it`; no global random number is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.artifacts import Layout, read_rows
+from detoxlens.config import Params
+from detoxlens.evaluation.toxicity import TOXIC
+from detoxlens.models.config import GenerationConfig
+from detoxlens.progress import Moment
+from detoxlens.records import Prompt, Score
+from detoxlens.reporting.config import ReportConfig
+from detoxlens.scorers.config import ToxicityConfig
+
+if TYPE_CHECKING:
+    from detoxlens.scorers.base import Scorer
+
+
+class Probe:
+    """The judge of one trial's early toxicity.
+
+    Args:
+        root: the project, where scorers are found.
+        reference: the tables of `it` on the validation prompts (`trial.make_reference`).
+        params: with the trial's point in place.
+        variant: what is being trained.
+    """
+
+    def __init__(self, root: Path, reference: Path, params: Params, variant: str):
+        self.root, self.reference, self.params, self.variant = root, Layout(reference), params, variant
+
+    def toxicity(self, moment: Moment, model: str, num_prompts: int) -> float | None:
+        """Share of toxic answers to the first `num_prompts` prompts, 0..1; None if no answer could be scored."""
+        from detoxlens.models.generation import auto_batch_size, sample
+        from detoxlens.stages.generate import completion_of, encode_rows
+
+        config = self.params.section("generation", GenerationConfig, model=model, variant=self.variant)
+        template, seed = self.params.model(model).template, self.params.run.seed
+        rows = encode_rows(self._prompts[:num_prompts], moment.tokenizer, template, num_samples=1, seed=seed)
+        batch_size = config.batch_size
+        if batch_size == "auto":
+            longest = max(len(row.encoded.ids) for row in rows)
+            batch_size = auto_batch_size(moment.model, longest_prompt=longest, max_new_tokens=config.max_new_tokens)
+        samples = sample(
+            moment.model,
+            [row.encoded.ids for row in rows],
+            config=config,
+            seeds=[row.seed for row in rows],
+            eos_token_id=moment.tokenizer.eos_token_id,
+            pad_token_id=moment.tokenizer.pad_token_id,
+            batch_size=batch_size,
+        )
+        texts = [completion_of(row, s, moment.tokenizer).completion for row, s in zip(rows, samples, strict=True)]
+        return share_toxic([scored.toxicity for scored in self._scorer.score(texts)])
+
+    def toxicity_of_it(self, model: str, num_prompts: int) -> float | None:
+        """The same of `it`, from the reference's tables."""
+        ids = {p.prompt_id for p in self._prompts[:num_prompts]}
+        scores = read_rows(self.reference.scores(model, "it"), Score)
+        return share_toxic(
+            s.toxicity for s in scores if s.scorer == self._grader and s.prompt_id in ids and s.sample_index == 0
+        )
+
+    @cached_property
+    def _prompts(self) -> list[Prompt]:
+        """Those that the toxicity of a trial is measured on."""
+        primary = self.params.section("report", ReportConfig).primary_split
+        return [p for p in read_rows(self.reference.prompts, Prompt) if primary in p.filters]
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        from detoxlens.scorers import make_scorer
+
+        return make_scorer(self._grader, root=self.root, device=self.params.run.device)
+
+    @property
+    def _grader(self) -> str:
+        return self.params.section("toxicity", ToxicityConfig).headline
+
+
+def share_toxic(scores: Sequence[float | None]) -> float | None:
+    """Share of the scored that are above .5; None if none is scored."""
+    scored = [score for score in scores if score is not None]
+    return sum(score > TOXIC for score in scored) / len(scored) if scored else None
