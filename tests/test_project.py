@@ -9,7 +9,8 @@ import pytest
 from detoxlens import project
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
-from detoxlens.run_stage import SECTIONS_OF, check_params, comparable_key, section_classes, stage_params
+from detoxlens.publish import comparable_key
+from detoxlens.run_stage import SECTIONS_OF, check_params, section_classes, stage_params
 from tests.import_graph import ROOT
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from detoxlens.artifacts import write_text
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
-from detoxlens.run_stage import check_params, comparable_key
+from detoxlens.publish import comparable_key
+from detoxlens.run_stage import check_params
 
 UNCHANGED = "unchanged"
 EVALUATION = ("generate", "score", "attribute", "report")

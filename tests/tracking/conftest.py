@@ -49,5 +49,6 @@ def files(root) -> dict:
         },
         "params": {"ppo": {"clip": 0.2}},
         "metrics": METRICS,
+        "outputs": {"adapters/tiny-neox/ft": "0" * 32 + ".dir"},
         "color": "#0072b2",
     }

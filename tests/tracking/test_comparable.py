@@ -35,6 +35,17 @@ def test_the_run_holds_params_metrics_curves_files_table_and_data_digests(store,
     assert [(t.key, t.value) for t in data.tags] == [("mlflow.data.context", "evaluation")]
 
 
+def test_a_run_names_the_outputs_it_is_about_and_a_newer_report_only_moves_the_names(store, files):
+    adapter, page = {"adapters/tiny-neox/ft": "a.dir"}, {"reports/index.html": "b"}
+    first = write_comparable_run(store, **NEOX_FT, **(files | {"outputs": adapter | page}))
+    again = write_comparable_run(store, **NEOX_FT, **(files | {"outputs": adapter | {"reports/table1.md": "c"}}))
+    assert again == first
+    tags = open_client(store)[0].get_run(first).data.tags
+    assert {k: v for k, v in tags.items() if k.startswith("dvc/")} == {
+        "dvc/adapters/tiny-neox/ft": "a.dir", "dvc/reports/table1.md": "c",
+    }  # fmt: skip
+
+
 def test_writing_the_same_twice_leaves_one_run_with_the_same_content(store, files):
     first = write_comparable_run(store, **NEOX_FT, **files)
     before = everything(store, first)

@@ -6,6 +6,7 @@
     runs.py        finding, opening and filling runs
     stages.py      one execution of one stage -> one child run
     comparable.py  one (model, variant) -> one run to compare, written from the report's tables
+    registry.py    adapters in the model registry, and which of them is the champion
     sweeps.py      one sweep -> a parent run, its trials -> children
     project.py     the run that `mlflow run` opened, if any
 
@@ -17,6 +18,7 @@ from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
 from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
 from detoxlens.tracking.project import finish_project_run
+from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
 from detoxlens.tracking.stages import StageRun, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
@@ -31,8 +33,10 @@ from detoxlens.tracking.store import (
 from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
+    "CHAMPION",
     "EXPERIMENT",
     "UI_ENVIRONMENT",
+    "AdapterVersion",
     "Curve",
     "DatasetInput",
     "StageRun",
@@ -47,6 +51,8 @@ __all__ = [
     "main_repository",
     "prepare_store",
     "read_curves",
+    "register_adapters",
+    "registered_name",
     "resolve_store",
     "run_key",
     "send_pending",

@@ -60,6 +60,11 @@ class Store:
         return self.state / "pending-runs" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
     @property
+    def runs_lock(self) -> Path:
+        """Held while a run is looked for and, if there is none, made: two processes must not make it twice."""
+        return self.state / "runs.lock"
+
+    @property
     def shown_uri(self) -> str:
         """The URI without user name and password, for messages."""
         parts = urlsplit(self.uri)
