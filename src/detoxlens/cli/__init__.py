@@ -2,7 +2,7 @@
 
 app.py       the program and its global options      stages.py    prepare ... report
 project.py   sample, repro, ui, log, store           research.py  explain, sweep, bench
-scores.py    import-completions, replay, calibrate, export-scores
+scores.py    import-completions, replay, calibrate, export-scores      doctor.py    doctor
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from detoxlens.cli.app import Context, app
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, research, scores
+from detoxlens.cli import stages, project, research, scores, doctor
 
 # isort: on
 
-__all__ = ["app", "main", "project", "research", "scores", "stages"]
+__all__ = ["app", "doctor", "main", "project", "research", "scores", "stages"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""

@@ -104,7 +104,7 @@ def _version(client: MlflowClient, name: str, adapter: AdapterVersion) -> int:
         "perplexity_ratio": f"{adapter.perplexity_ratio:.4g}",
         "yardstick": adapter.yardstick,
     }
-    for known in _versions(client, name):
+    for known in versions_of(client, name):
         if (known.tags.get("md5"), known.tags.get("variant")) != (adapter.md5, adapter.variant):
             continue
         if client.get_run(known.run_id).info.lifecycle_stage == "active":
@@ -121,13 +121,13 @@ def _champion(client: MlflowClient, name: str, yardstick: str, max_perplexity_ra
     """The version with the lowest toxicity; of equal ones that with the lower perplexity, then the older."""
     candidates = [
         (float(v.tags["toxicity"]), float(v.tags["perplexity"]), int(v.version))
-        for v in _versions(client, name)
+        for v in versions_of(client, name)
         if v.tags.get("yardstick") == yardstick and float(v.tags["perplexity_ratio"]) <= max_perplexity_ratio
     ]
     return min(candidates)[2] if candidates else None
 
 
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions, however many pages they fill."""
     found: list[ModelVersion] = []
     token = None
