@@ -26,10 +26,7 @@ def run(command: str, *, cwd: Path, **environment: str) -> str:
         command,
         shell=True,
         cwd=cwd,
-        env=inherited
-        | IDENTITY
-        | {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "DVC_NO_ANALYTICS": "1"}
-        | environment,
+        env=inherited | IDENTITY | own | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
