@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -19,9 +20,13 @@ from detoxlens.reporting.config import ReportConfig
 from detoxlens.scorers.config import ToxicityConfig
 
 if TYPE_CHECKING:
-    from detoxlens.tracking import AdapterVersion, Store
+    from detoxlens.tracking import AdapterVersion, Curve, Store
 
 log = logging.getLogger(__name__)
+GLANCE = "At a glance"
+"""The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
+ENTROPY_CURVE = "entropy/own/prompt_entropy_bits"
+GLANCE_CURVE = f"{GLANCE}/2 entropy bits"
 
 
 def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
@@ -60,6 +65,7 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
     ]
     reports = _md5s(root, [layout.reports / name for name in FILES])
     config = params.section("report", ReportConfig)
+    split = config.primary_split
     try:
         for model in run.models:
             run_ids = {}
@@ -70,8 +76,8 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
                     variant=variant,
                     key=comparable_key(root, params, model, variant),
                     params=comparable_params(params, model=model, variant=variant),
-                    metrics=metrics[model][variant],
-                    curves=read_curves(*curve_files, model=model, variant=variant),
+                    metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
+                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
                     figures=sorted((layout.reports / "figures").glob("*.png")),
                     completions=completions_table(layout, model, variant),
                     adapter=layout.adapter(model, variant),
@@ -80,13 +86,33 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
                     color=colours(run.variants)[variant],
                     root=root,
                 )
-            adapters = _adapters(root, params, model, metrics[model], run_ids, split=config.primary_split)
+            adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
             if adapters:
                 register_adapters(
                     store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
                 )
     except UserError as e:
         log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
+
+
+def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:
+    """Is it less toxic, and at what cost? The headline numbers of one (model, variant), numbered in reading order."""
+    from detoxlens.reporting.headline import headline
+
+    numbers = headline(metrics, primary=split)
+    return {
+        "1 toxicity": numbers["toxic"],
+        "3 perplexity": numbers["perplexity"],
+        "4 entropy bits vs it": numbers["entropy_bits_vs_it"],
+        "5 dependence": numbers["dependence"],
+        "6 distinct 2-grams": numbers["distinct_2"],
+    }
+
+
+def _with_glance(curves: list[Curve]) -> list[Curve]:
+    """The curves, and the one of Figure 1 also among what is seen first."""
+    figure_1 = [dataclasses.replace(c, name=GLANCE_CURVE) for c in curves if c.name == ENTROPY_CURVE]
+    return [*figure_1, *curves]
 
 
 def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:

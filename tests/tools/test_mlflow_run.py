@@ -1,5 +1,8 @@
 """`mlflow run` on the folder and on a git URL: one store, and a project run that leads to the results."""
 
+import socket
+import subprocess
+
 import pytest
 
 from detoxlens.tracking import resolve_store
@@ -43,12 +46,29 @@ def test_a_changed_parameter_is_written_into_params_and_its_stages_are_children(
     assert stores(logged) == STORE
 
 
-def test_on_a_git_url_the_results_come_from_the_shared_cache_and_no_store_is_left_in_the_copy(logged, tmp_path):
+@pytest.fixture
+def git_url(logged):
+    """The project as git serves it; MLflow takes a file:// URL for the folder itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", f"--port={port}"]
+    server = subprocess.Popen([*command, f"--base-path={logged.parent}"], stderr=subprocess.DEVNULL)
+    try:
+        yield f"git://127.0.0.1:{port}/{logged.name}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_on_a_git_url_the_results_come_from_the_shared_cache_and_no_store_is_left_in_the_copy(
+    logged, git_url, tmp_path
+):
     copies = tmp_path / "copies"
     copies.mkdir()
-    run(f"mlflow run file://{logged} {OPTIONS}", cwd=logged, TMPDIR=str(copies))
+    run(f"mlflow run {git_url} {OPTIONS}", cwd=logged, TMPDIR=str(copies))
     (main,) = project_runs(logged)
-    assert main.info.status == "FINISHED" and main.data.tags["mlflow.source.git.repoURL"] == f"file://{logged}"
+    assert main.info.status == "FINISHED" and main.data.tags["mlflow.source.name"] == git_url
     assert len(main.data.tags["detoxlens.runs"].split(",")) == 2
     assert stores(logged) == STORE
     (copy,) = (p.parent for p in copies.rglob("MLproject"))
