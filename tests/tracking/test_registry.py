@@ -75,6 +75,22 @@ def test_a_version_whose_run_was_replaced_moves_to_the_new_run(store, adapter, f
     assert (int(version.version), version.run_id) == (2, new)
 
 
+def test_a_client_on_another_machine_that_was_faster_keeps_its_version(store, adapter, monkeypatch):
+    """Between looking and making, another client makes the same version; ours goes again."""
+    from mlflow import MlflowClient
+
+    make = MlflowClient.create_model_version
+
+    def late(self, *arguments, **options):
+        monkeypatch.setattr(MlflowClient, "create_model_version", make)
+        make(self, *arguments, **options)
+        return make(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", late)
+    assert register(store, adapter) == 1
+    assert [int(number) for number in versions(store)] == [1] and aliases(store)["champion"] == 1
+
+
 def test_the_documented_line_loads_the_champion(store, files, monkeypatch):
     """The adapter of a real model, through the registry, says what it said when it was saved."""
     import mlflow

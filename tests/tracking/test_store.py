@@ -15,7 +15,7 @@ from detoxlens.tracking import (
     track_stage,
     ui_command,
 )
-from detoxlens.tracking.store import open_client
+from detoxlens.tracking.store import open_client, told
 from tests.tracking.stores import NEOX_FT, NOISE, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
@@ -130,3 +130,10 @@ def test_an_unreachable_server_costs_no_result_and_no_record(root, caplog, monke
     assert len(list(away.pending.glob("*.json"))) == 1
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 cannot be used.*Start the server, or unset"):
         send_pending(away)
+
+
+def test_a_server_that_wants_a_name_is_told_how_to_give_one(root):
+    away = resolve_store(root, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    refused = OSError("API request to endpoint /x failed with error code 401 != 200.")
+    with pytest.raises(UserError, match="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"), told(away):
+        raise refused

@@ -7,7 +7,7 @@ Aliases: `champion`, and `latest-<variant>` for the version that the present rep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ def _version(client: MlflowClient, name: str, adapter: AdapterVersion) -> int:
         "yardstick": adapter.yardstick,
     }
     for known in versions_of(client, name):
-        if (known.tags.get("md5"), known.tags.get("variant")) != (adapter.md5, adapter.variant):
+        if _identity(known.tags) != _identity(tags):
             continue
         if client.get_run(known.run_id).info.lifecycle_stage == "active":
             for key, value in tags.items():
@@ -114,7 +114,17 @@ def _version(client: MlflowClient, name: str, adapter: AdapterVersion) -> int:
             return int(known.version)
         client.delete_model_version(name, str(known.version))  # its run was replaced: `mlflow gc` will take its files
     source = f"{client.get_run(adapter.run_id).info.artifact_uri}/{ADAPTER}"
-    return int(client.create_model_version(name, source, run_id=adapter.run_id, tags=tags).version)
+    made = client.create_model_version(name, source, run_id=adapter.run_id, tags=tags, await_creation_for=0).version
+    same = [v for v in versions_of(client, name) if _identity(v.tags) == _identity(tags)]
+    first = min((int(v.version) for v in same), default=int(made))
+    if first < int(made):  # a client on another machine was faster
+        client.delete_model_version(name, str(made))
+    return first
+
+
+def _identity(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """What makes two versions the same adapter."""
+    return tags.get("variant"), tags.get("md5")
 
 
 def _champion(client: MlflowClient, name: str, yardstick: str, max_perplexity_ratio: float) -> int | None:
