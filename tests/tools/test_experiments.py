@@ -2,10 +2,15 @@
 
 import csv
 import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ruamel.yaml import YAML
 
-from detoxlens.tracking import resolve_store, stored_runs
+from detoxlens.tracking import resolve_store, stored_runs, stored_versions
+from detoxlens.tracking.store import open_client
 from tests.tools.project import run, stores
 from tests.tracking.stores import NOISE
 
@@ -37,3 +42,22 @@ def test_experiments_in_the_queue_and_in_a_temporary_copy_log_into_the_main_stor
     run("dvc exp apply queued", cwd=project)
     told = run("detoxlens doctor", cwd=project)  # the outputs now in place lead to the queued experiment's runs
     assert "✓ runs" in told, told
+
+
+def test_four_commands_at_once_on_a_machine_without_a_store_all_log_and_double_nothing(project):
+    shutil.rmtree(project / ".detoxlens", ignore_errors=True)
+    (project / "mlflow.db").unlink(missing_ok=True)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: run("detoxlens log", cwd=project), range(4)))
+    assert runs(project) == RUNS
+    assert [v.version for v in stored_versions(resolve_store(project, {}))] == [1]
+
+
+def test_a_runs_datasets_carry_the_md5s_of_dvc_lock(project):
+    run("detoxlens log", cwd=project)
+    lock = YAML(typ="safe").load((project / "dvc.lock").read_text())["stages"]
+    md5s = {dep["path"]: dep["md5"] for stage in lock.values() for dep in stage["deps"]}
+    client, experiment_id = open_client(resolve_store(project, {}))
+    for found in client.search_runs([experiment_id], "tags.`detoxlens.kind` = 'variant'"):
+        data = {json.loads(i.dataset.source)["path"]: i.dataset.digest for i in found.inputs.dataset_inputs}
+        assert data == {name: md5s[name] for name in data} and len(data) == 2
