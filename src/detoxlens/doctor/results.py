@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def check_remote(project: Project) -> Check:
     return Check(name="remote", status="warning", detail=detail, mend="dvc push")
 
 
-def check_scratch(state: Path, running: Sequence[str] = ()) -> Check:
+def check_scratch(state: Path) -> Check:
     """Unfinished work of stages that no process is working on."""
     folders = [f for f in sorted(state.glob("scratch/*/*")) if f.is_dir()]
     left = [f for f in folders if _is_idle(f)]
