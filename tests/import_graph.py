@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
-NO_NUMBERS = {"detoxlens.tracking", "detoxlens.cli", "detoxlens.run_stage", "detoxlens.progress", "detoxlens.errors"}
+NO_NUMBERS = {f"detoxlens.{name}" for name in ("tracking", "cli", "run_stage", "publish", "progress", "errors")}
 """Modules that change what is logged or said, never a number."""
 
 

@@ -13,8 +13,9 @@ from detoxlens.errors import UserError
 from detoxlens.models.config import GenerationConfig
 from detoxlens.models.lora import LoraConfig
 from detoxlens.project import apply_preset
+from detoxlens.publish import comparable_key
 from detoxlens.rl.config import PpoConfig
-from detoxlens.run_stage import SECTIONS_OF, check_params, comparable_key, section_classes, stage_params
+from detoxlens.run_stage import SECTIONS_OF, check_params, section_classes, stage_params
 from detoxlens.sft.config import SftConfig
 from tests.import_graph import ROOT
 

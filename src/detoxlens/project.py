@@ -13,7 +13,8 @@ from typing import Any
 from detoxlens.artifacts import write_text
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError, did_you_mean
-from detoxlens.run_stage import check_params, comparable_key
+from detoxlens.publish import comparable_key
+from detoxlens.run_stage import check_params
 
 UNCHANGED = "unchanged"
 EVALUATION = ("generate", "score", "attribute", "report")
@@ -156,25 +157,32 @@ def ui(root: Path, *, host: str, port: int) -> int:
     Raises:
         UserError: the port is taken.
     """
-    import socket
-
     from detoxlens.tracking import UI_ENVIRONMENT, charts_url, resolve_store, send_pending, ui_command
+
+    _check_port(host, port)
+    store = resolve_store(root, os.environ)
+    send_pending(store)
+    print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
+    try:
+        done = subprocess.run(ui_command(store, host=host, port=port), env=os.environ | UI_ENVIRONMENT, check=False)
+    except KeyboardInterrupt:
+        return 0
+    if done.returncode > 0:
+        _check_port(host, port)  # another server may have taken it while this one was starting
+    return done.returncode
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises a UserError if a server listens there already, or the address is not this machine's."""
+    import socket
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as e:
-            raise UserError(f"--port {port} on {host} cannot be used ({e.strerror}); try --port {port + 1}.") from None
-    store = resolve_store(root, os.environ)
-    send_pending(store)
-    print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
-    try:
-        return subprocess.run(
-            ui_command(store, host=host, port=port), env=os.environ | UI_ENVIRONMENT, check=False
-        ).returncode
-    except KeyboardInterrupt:
-        return 0
+            other = port + 1 if port < 65535 else port - 1
+            raise UserError(f"--port {port} on {host} cannot be used ({e.strerror}); try --port {other}.") from None
 
 
 def stage_environment() -> dict[str, str]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from detoxlens.artifacts import Layout, read_history, read_json, read_rows
+from detoxlens.artifacts import Layout, read_history
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
-from detoxlens.records import Completion, Score
+from detoxlens.publish import comparable_key, publish_runs
 from detoxlens.shares import Share
 
-if TYPE_CHECKING:
-    from detoxlens.tracking import Store
-
-log = logging.getLogger(__name__)
 SECTIONS_OF = {
     "prepare": ("data", "splits"),
     "reward_model": ("reward_model",),
@@ -149,70 +144,6 @@ def stage_params(params: Params, name: str, model: str | None, variant: str | No
         section: params.section(section, classes[section], model=model, variant=variant).model_dump(mode="json")
         for section in SECTIONS_OF[name]
     }
-
-
-def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
-    """The tag by which the comparable run of (model, variant) is found: its settings and the data it starts from."""
-    from detoxlens.tracking import comparable_params, dvc_md5, run_key
-
-    data = params.section("data", section_classes()["data"])
-    sources = {"dialoconan": data.dialoconan, "rtp": data.rtp}
-    md5s = {name: dvc_md5(root / source) if (root / source).is_file() else source for name, source in sources.items()}
-    settings = comparable_params(params, model=model, variant=variant)
-    return run_key(model=model, variant=variant, params=settings, input_md5s=md5s)
-
-
-def publish_runs(root: Path, params: Params, store: Store) -> None:
-    """Writes every (model, variant) of the report as one MLflow run to compare; the same content again changes nothing.
-
-    A store that cannot be used costs no result: the report stands, and a warning says how to try again.
-    """
-    from detoxlens.reporting.style import colours
-    from detoxlens.tracking import DatasetInput, comparable_params, read_curves, write_comparable_run
-
-    layout, run = Layout(root), params.run
-    metrics = read_json(layout.reports / "metrics.json")
-    curve_files = layout.reports / "entropy_curves.csv", layout.reports / "training_curves.csv"
-    datasets = [
-        DatasetInput(name="dialogues", path=layout.dialogues, context="training"),
-        DatasetInput(name="prompts", path=layout.prompts, context="evaluation"),
-    ]
-    try:
-        for model in run.models:
-            for variant in run.variants:
-                write_comparable_run(
-                    store,
-                    model=model,
-                    variant=variant,
-                    key=comparable_key(root, params, model, variant),
-                    params=comparable_params(params, model=model, variant=variant),
-                    metrics=metrics[model][variant],
-                    curves=read_curves(*curve_files, model=model, variant=variant),
-                    figures=sorted((layout.reports / "figures").glob("*.png")),
-                    completions=completions_table(layout, model, variant),
-                    adapter=layout.adapter(model, variant),
-                    datasets=datasets,
-                    color=colours(run.variants)[variant],
-                    root=root,
-                )
-    except UserError as e:
-        log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
-
-
-def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:
-    """Columns of the completions table in MLflow: every completion with each scorer's toxicity."""
-    completions = read_rows(layout.completions(model, variant), Completion)
-    scores = read_rows(layout.scores(model, variant), Score)
-    table: dict[str, list[str | float | None]] = {
-        "prompt_id": [c.prompt_id for c in completions],
-        "filters": [" ".join(c.filters) for c in completions],
-        "prompt": [c.prompt for c in completions],
-        "completion": [c.completion for c in completions],
-    }
-    for scorer in dict.fromkeys(s.scorer for s in scores):
-        of = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.scorer == scorer}
-        table[f"toxicity_{scorer}"] = [of.get((c.prompt_id, c.sample_index)) for c in completions]
-    return table
 
 
 def _checked_params(params_path: Path, model: str | None, variant: str | None) -> Params:

@@ -14,6 +14,7 @@ CONFIG = ReportConfig(
     toxic_group_threshold=0.66,
     min_sequences_per_step=2,
     cohort_min_tokens=2,
+    champion_max_perplexity_ratio=1.2,
     num_examples=2,
     num_heatmaps=1,
 )

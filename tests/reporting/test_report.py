@@ -23,6 +23,7 @@ CONFIG = ReportConfig(
     toxic_group_threshold=0.66,
     min_sequences_per_step=10,
     cohort_min_tokens=4,
+    champion_max_perplexity_ratio=1.2,
     num_examples=4,
     num_heatmaps=2,
 )

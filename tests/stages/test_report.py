@@ -21,7 +21,8 @@ SECTIONS = {
     },
     "report": {
         "primary_split": "p50", "bootstrap": {"num_resamples": 100, "seed": 0}, "toxic_group_threshold": 0.66,
-        "min_sequences_per_step": 5, "cohort_min_tokens": 3, "num_examples": 2, "num_heatmaps": 1,
+        "min_sequences_per_step": 5, "cohort_min_tokens": 3, "champion_max_perplexity_ratio": 1.2,
+        "num_examples": 2, "num_heatmaps": 1,
     },
 }  # fmt: skip
 

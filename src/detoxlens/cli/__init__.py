@@ -1,9 +1,9 @@
 """The `detoxlens` command: one sub-command per stage, plus the tools.
 
 app.py       the program and its global options      stages.py    prepare ... report
-project.py   sample, repro, preset, ui, log           research.py  explain, sweep, bench
-scores.py    import-completions, replay, calibrate, annotate, export-scores
-ppo_bench.py bench ppo, bench seeds                planning.py  plan
+project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
+planning.py  plan                                    research.py  explain, sweep, bench
+ppo_bench.py bench ppo, bench seeds                  scores.py    import-completions ... export-scores
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from detoxlens.cli.app import Context, app
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, planning, research, scores, ppo_bench
+from detoxlens.cli import stages, project, doctor, planning, research, scores, ppo_bench
 
 # isort: on
 
-__all__ = ["app", "main", "planning", "ppo_bench", "project", "research", "scores", "stages"]
+__all__ = ["app", "doctor", "main", "planning", "ppo_bench", "project", "research", "scores", "stages"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""

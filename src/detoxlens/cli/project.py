@@ -73,7 +73,7 @@ def ui(
 def log() -> None:
     """Write the report's runs into MLflow, e.g. after `dvc pull` in a fresh clone."""
     from detoxlens.config import load_params
-    from detoxlens.run_stage import publish_runs
+    from detoxlens.publish import publish_runs
     from detoxlens.tracking import resolve_store
 
     publish_runs(Context.root, load_params(Context.root / Context.params_path), resolve_store(Context.root, os.environ))

@@ -21,6 +21,8 @@ class ReportConfig(Section):
     """A curve ends where fewer completions than this are still going on."""
     cohort_min_tokens: int = Field(ge=1)
     """The fixed cohort: prompts that every variant answers with at least this many tokens; its curves end there."""
+    champion_max_perplexity_ratio: float = Field(ge=1)
+    """Perplexity budget of the registry's alias `champion`, as a multiple of the perplexity of `it`."""
     num_examples: int = Field(ge=0)
     """Prompts shown with every variant's completion."""
     num_heatmaps: int = Field(ge=0)

@@ -1,6 +1,7 @@
 """From a study to the files of reports/: the one place that knows which there are.
 
-metrics.json  table1.md  report.md  entropy_curves.csv  training_curves.csv  examples.jsonl  figures  index.html
+metrics.json  headline  table1.md  report.md  entropy_curves.csv  training_curves.csv  examples.jsonl  figures
+index.html
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.examples import Example, examples
 from detoxlens.reporting.faithfulness import faithfulness_table, precision_table
+from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.pictures import draw_pictures
 from detoxlens.reporting.prompt_use import divergence_table, region_table
@@ -30,6 +32,7 @@ from detoxlens.reporting.tables import Table
 
 FILES = (
     "metrics.json",
+    "headline",
     "table1.md",
     "report.md",
     "entropy_curves.csv",
@@ -66,6 +69,10 @@ def write_report(
     found = _tables(study, metrics)
 
     write_json(folder / "metrics.json", metrics)
+    for model, variants in metrics.items():
+        for variant, numbers in variants.items():
+            path = folder / "headline" / model / f"{variant}.json"
+            write_json(path, headline(numbers, primary=config.primary_split))
     write_text(folder / "entropy_curves.csv", _csv(CurvePoint, points))
     write_text(folder / "training_curves.csv", _csv(TrainingPoint, steps))
     write_text(folder / "examples.jsonl", _json_lines(shown))

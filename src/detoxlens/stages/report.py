@@ -1,8 +1,8 @@
 """Stage report: Table 1, Figure 1, metrics and the page, from the tables of the models and variants named in `run`.
 
 deps: outputs, adapters (training curves, model_ref.json), models/<m>/base (tokenizer)
-outs: reports/metrics.json, table1.md, report.md, entropy_curves.csv, training_curves.csv, examples.jsonl, figures,
-      index.html
+outs: reports/metrics.json, headline, table1.md, report.md, entropy_curves.csv, training_curves.csv, examples.jsonl,
+      figures, index.html
 """
 
 from __future__ import annotations

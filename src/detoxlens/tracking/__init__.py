@@ -6,6 +6,8 @@
     runs.py        finding, opening and filling runs
     stages.py      one execution of one stage -> one child run
     comparable.py  one (model, variant) -> one run to compare, written from the report's tables
+    registry.py    adapters in the model registry, and which of them is the champion
+    inventory.py   what a store holds, for the doctor
     sweeps.py      one sweep -> a parent run, its trials -> children
     project.py     the run that `mlflow run` opened, if any
 
@@ -15,8 +17,10 @@ that has the import paid for anyway, or at once when the stage was long. So an u
 
 from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
+from detoxlens.tracking.inventory import StoredRun, StoredVersion, stored_runs, stored_versions
 from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
 from detoxlens.tracking.project import finish_project_run
+from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
 from detoxlens.tracking.stages import StageRun, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
@@ -31,12 +35,16 @@ from detoxlens.tracking.store import (
 from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
+    "CHAMPION",
     "EXPERIMENT",
     "UI_ENVIRONMENT",
+    "AdapterVersion",
     "Curve",
     "DatasetInput",
     "StageRun",
     "Store",
+    "StoredRun",
+    "StoredVersion",
     "TrialRun",
     "charts_url",
     "comparable_params",
@@ -47,9 +55,13 @@ __all__ = [
     "main_repository",
     "prepare_store",
     "read_curves",
+    "register_adapters",
+    "registered_name",
     "resolve_store",
     "run_key",
     "send_pending",
+    "stored_runs",
+    "stored_versions",
     "track_stage",
     "ui_command",
     "write_comparable_run",

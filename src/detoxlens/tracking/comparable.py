@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from detoxlens.tracking.curves import Curve
 from detoxlens.tracking.keys import dvc_md5, flat_metrics, flat_params
 from detoxlens.tracking.runs import log_metrics, log_params, variant_run
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 CONTENT = "detoxlens.content"
 TABLE = "completions.json"
+ADAPTER = "adapter"
+OUTPUT = "dvc/"
+"""Tag `dvc/<path>` = md5: the outputs of dvc.lock that a run is about, by which either leads to the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ def write_comparable_run(
     completions: Mapping[str, Sequence[str | int | float | bool | None]],
     adapter: Path | None,
     datasets: Sequence[DatasetInput],
+    outputs: Mapping[str, str],
     color: str,
     root: Path,
 ) -> str:
@@ -70,6 +76,7 @@ def write_comparable_run(
         completions: columns of the completions table, all of one length; shown as plain text.
         adapter: adapter folder, or None.
         datasets: what was read; the digest is DVC's md5.
+        outputs: path in the repository -> DVC's md5 of every output that this run is about; see `OUTPUT`.
         color: the variant's colour in the report's figures, `#rrggbb`; MLflow's own choice may repeat within a chart.
         root: the project's root, to which sources are given.
 
@@ -80,7 +87,7 @@ def write_comparable_run(
     client, experiment_id = open_client(store)
     files = {f"figures/{p.name}": dvc_md5(p) for p in figures}
     if adapter is not None:
-        files["adapter"] = dvc_md5(adapter)
+        files[ADAPTER] = dvc_md5(adapter)
     inputs = [(d.name, dvc_md5(d.path), _source(d.path, root), d.context) for d in datasets]
     content = {
         "params": flat_params(params),
@@ -92,12 +99,13 @@ def write_comparable_run(
         "color": color,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    with told(store):
+    with told(store), FileLock(store.runs_lock):
         run = variant_run(
             client, experiment_id, model=model, variant=variant, key=key, project_run_id=store.project_run_id
         )
         before = run.data.tags.get(CONTENT)
         if before == digest:
+            _tag_outputs(client, run, outputs)
             return run.info.run_id
         if before is not None and before.removeprefix("writing ") != digest:
             run = _replace(client, experiment_id, run, model=model, variant=variant, key=key)
@@ -115,8 +123,9 @@ def write_comparable_run(
         for figure in figures:
             client.log_artifact(run_id, str(figure), "figures")
         if adapter is not None:
-            client.log_artifacts(run_id, str(adapter), "adapter")
+            client.log_artifacts(run_id, str(adapter), ADAPTER)
         _log_table(client, run_id, content["completions"])
+        _tag_outputs(client, run, outputs)
         client.set_terminated(run_id, status="FINISHED")
         client.set_tag(run_id, CONTENT, digest)
     return run_id
@@ -131,6 +140,18 @@ def _replace(client: MlflowClient, experiment_id: str, old: Run, *, model: str, 
     for child in children:
         client.set_tag(child.info.run_id, "mlflow.parentRunId", new.info.run_id)
     return new
+
+
+def _tag_outputs(client: MlflowClient, run: Run, outputs: Mapping[str, str]) -> None:
+    """Makes the run's `dvc/` tags these and no others."""
+    from mlflow.entities import RunTag
+
+    before = {name: value for name, value in run.data.tags.items() if name.startswith(OUTPUT)}
+    now = {f"{OUTPUT}{path}": md5 for path, md5 in outputs.items()}
+    for name in before.keys() - now.keys():
+        client.delete_tag(run.info.run_id, name)
+    if changed := [RunTag(name, md5) for name, md5 in now.items() if before.get(name) != md5]:
+        client.log_batch(run.info.run_id, tags=changed)
 
 
 def _log_inputs(client: MlflowClient, run_id: str, inputs: Sequence[tuple[str, str, str, str]]) -> None:

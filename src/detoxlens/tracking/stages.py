@@ -144,7 +144,7 @@ def send_pending(store: Store) -> int:
         return 0
     client, experiment_id = open_client(store)
     num_sent = 0
-    with FileLock(store.pending / "send.lock"), told(store):
+    with FileLock(store.pending / "send.lock"), FileLock(store.runs_lock), told(store):
         for path in sorted(store.pending.glob("*.json")):
             lock = FileLock(path.with_suffix(".lock"), timeout=0)
             try:

@@ -60,6 +60,11 @@ class Store:
         return self.state / "pending-runs" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
     @property
+    def runs_lock(self) -> Path:
+        """Held while a run is looked for and, if there is none, made: two processes must not make it twice."""
+        return self.state / "runs.lock"
+
+    @property
     def shown_uri(self) -> str:
         """The URI without user name and password, for messages."""
         parts = urlsplit(self.uri)
@@ -169,7 +174,9 @@ def told(store: Store) -> Iterator[None]:
         cause = cause.replace(store.uri, store.shown_uri)
         out_of_date = "out-of-date" in cause or "Can't locate revision" in str(e)
         way_out = (
-            f"Run `mlflow db upgrade {store.shown_uri}` after a backup."
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            if "error code 401" in cause
+            else f"Run `mlflow db upgrade {store.shown_uri}` after a backup."
             if out_of_date
             else f"Move {store.database} aside to start a new one; `detoxlens report` writes its runs again."
             if store.database is not None
@@ -199,6 +206,7 @@ def charts_url(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> st
 def _quiet_mlflow() -> None:
     """Set before MLflow's import: no telemetry, no word about git, no migration log, no minutes of retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines per run on a server
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.utils.git_utils"):

@@ -1,0 +1,9 @@
+"""`detoxlens doctor`: is all here that results, runs and this machine need of one another? Offline, seconds, read-only.
+
+report.py     all checks in order, each guarded; as text and as JSON
+check.py      one line of the answer
+results.py    dvc.lock's outputs: in the workspace, in DVC's cache, on its remote; what killed stages left
+tracking.py   MLflow's store, its runs against dvc.lock and back, the registry, the sweeps' studies
+machine.py    installed versions, disk, cores, accelerator
+models.py     what each declared model needs, against what there is
+"""

@@ -1,0 +1,133 @@
+"""What is installed, how much room there is, and what computes. Nothing here imports torch: that takes seconds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from detoxlens.doctor.check import Check, some
+
+LOW_GIB, FULL_GIB = 5.0, 0.5
+"""Free disk below which a line warns, and below which a cold `dvc repro` of the embedded default would fail."""
+INSTALL = "python -m pip install --constraint constraints.txt --editable '.[dev]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What computes.
+
+    Machine(num_cores=2, memory_gib=23.5, gpu=None, gpu_memory_gib=None, torch_has_cuda=False)
+    """
+
+    num_cores: int
+    memory_gib: float | None
+    gpu: str | None
+    gpu_memory_gib: float | None
+    torch_has_cuda: bool
+
+
+def check_versions(constraints: Path, installed: Callable[[str], str | None] | None = None) -> Check:
+    """The installed packages are those that the results were made with.
+
+    Args:
+        constraints: constraints.txt.
+        installed: package -> version, or None where it is not installed.
+    """
+    from packaging.specifiers import SpecifierSet
+
+    installed = installed or installed_version
+    if not constraints.exists():
+        detail = f"{constraints} does not exist"
+        return Check(name="versions", status="warning", detail=detail, mend="git checkout -- constraints.txt")
+    pinned = [line.split("==") for line in constraints.read_text(encoding="utf-8").split() if "==" in line]
+    found = {name: (installed(name), wanted) for name, wanted in pinned}
+    other = [
+        f"{name} {have} instead of {wanted}"
+        for name, (have, wanted) in found.items()
+        if have is not None and not SpecifierSet(f"=={wanted}").contains(have, prereleases=True)
+    ]
+    num_there = sum(have is not None for have, _ in found.values())
+    python = platform.python_version()
+    if other:
+        return Check(name="versions", status="broken", detail=some(other), mend=INSTALL)
+    detail = f"Python {python}; {num_there} packages as in constraints.txt"
+    return Check(name="versions", status="ok", detail=detail)
+
+
+def check_disk(root: Path, *, free_gib: float | None = None) -> Check:
+    """There is room for results."""
+    free = shutil.disk_usage(root).free / 2**30 if free_gib is None else free_gib
+    status = "broken" if free < FULL_GIB else "warning" if free < LOW_GIB else "ok"
+    mend = "" if status == "ok" else "dvc gc --workspace"
+    return Check(name="disk", status=status, detail=f"{free:.1f} GiB free in {root}", mend=mend)
+
+
+def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
+    """`run.device` and `run.num_threads` are there."""
+    memory = f", {machine.memory_gib:.1f} GiB memory" if machine.memory_gib else ""
+    gpu = f"{machine.gpu}, {machine.gpu_memory_gib:.0f} GiB" if machine.gpu else "no GPU"
+    words = f"{machine.num_cores} cores{memory}, {gpu}"
+    if device.startswith("cuda") and machine.gpu is None:
+        detail = f"{words}; run.device={device} needs a GPU"
+        return Check(name="machine", status="broken", detail=detail, mend="dvc exp run -S run.device=cpu")
+    if machine.gpu and not machine.torch_has_cuda:
+        mend = f"python -m pip install --force-reinstall --no-deps torch=={metadata.version('torch').partition('+')[0]}"
+        status = "broken" if device.startswith("cuda") else "warning"
+        return Check(name="machine", status=status, detail=f"{words}; torch is built without CUDA", mend=mend)
+    if num_threads > machine.num_cores:
+        detail = f"{words}; run.num_threads={num_threads} is more than there are"
+        mend = f"dvc exp run -S run.num_threads={machine.num_cores}"
+        return Check(name="machine", status="warning", detail=detail, mend=mend)
+    return Check(name="machine", status="ok", detail=f"{words}; run.device={device}, run.num_threads={num_threads}")
+
+
+def this_machine() -> Machine:
+    """What is here."""
+    pages = "SC_PHYS_PAGES" in os.sysconf_names
+    gpu, gpu_memory = _gpu()
+    return Machine(
+        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if pages else None,
+        gpu=gpu,
+        gpu_memory_gib=gpu_memory,
+        torch_has_cuda=_torch_has_cuda(),
+    )
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> tuple[str | None, float | None]:
+    """Name and memory in GiB of the first NVIDIA GPU, as its driver tells."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None, None
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=3, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    if not lines:
+        return None, None
+    name, _, mib = lines[0].rpartition(",")
+    return name.strip(), float(mib) / 1024
+
+
+def _torch_has_cuda() -> bool:
+    """Read from the file that torch's build wrote."""
+    found = util.find_spec("torch")
+    version = Path(found.origin).with_name("version.py") if found and found.origin else None
+    text = version.read_text(encoding="utf-8") if version and version.exists() else ""
+    return re.search(r"^cuda.*=\s*['\"]", text, re.MULTILINE) is not None

@@ -1,0 +1,89 @@
+"""All checks in order. One that fails itself becomes a line like the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from detoxlens.artifacts import Layout
+from detoxlens.doctor import machine, models, results, tracking
+from detoxlens.doctor.check import Check
+from detoxlens.errors import UserError
+
+MARKS = {"ok": "✓", "warning": "!", "broken": "✗"}
+
+
+def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[Check]:
+    """Every check of the project in `root`; nothing is changed.
+
+    Args:
+        root: repository root.
+        params_path: params.yaml.
+        environ: `os.environ`, for MLFLOW_TRACKING_URI.
+    """
+    from detoxlens.config import load_params
+    from detoxlens.run_stage import check_params
+    from detoxlens.tracking import resolve_store, stored_runs, stored_versions
+
+    found: list[Check] = []
+
+    def add(name: str, look: Callable[[], Check | Sequence[Check]], *, mend: str = "") -> bool:
+        """Adds what `look` says; False when it could not look or found it broken."""
+        try:
+            said = look()
+        except UserError as e:
+            said = Check(name=name, status="broken", detail=str(e), mend=mend)
+        except Exception as e:  # whatever is wrong with a project must not hide the other lines
+            said = Check(name=name, status="broken", detail=f"{type(e).__name__}: {e}", mend=mend)
+        lines = [said] if isinstance(said, Check) else list(said)
+        found.extend(lines)
+        return all(line.status != "broken" for line in lines)
+
+    def params_are_valid() -> Check:
+        check_params(load_params(params_path))
+        return Check(name="params", status="ok", detail=f"{params_path.name} is valid for every declared model")
+
+    add("versions", lambda: machine.check_versions(root / "constraints.txt"), mend=machine.INSTALL)
+    valid = add("params", params_are_valid, mend=f"git diff -- {params_path.name}")
+    project: list[results.Project] = []
+    reads = "git diff -- dvc.yaml dvc.lock params.yaml"
+    add("outputs", lambda: _first(project, results.read_project(root), results.check_outputs), mend=reads)
+    if project:
+        add("cache", lambda: results.check_cache(project[0]), mend=reads)
+        add("remote", lambda: results.check_remote(project[0]), mend="dvc remote list")
+    add("scratch", lambda: results.check_scratch(Layout(root).state))
+    store = None
+    try:
+        store = resolve_store(root, environ)
+    except UserError as e:
+        found.append(Check(name="store", status="broken", detail=str(e), mend="unset MLFLOW_TRACKING_URI"))
+    there = store is not None and add("store", lambda: tracking.check_store(store))
+    if there and (store.database is None or store.database.exists()):
+        if project:
+            add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)), mend="detoxlens log")
+        add("registry", lambda: tracking.check_registry(stored_versions(store)), mend="detoxlens log")
+    add("studies", lambda: tracking.check_studies(Layout(root).state))
+    add("disk", lambda: machine.check_disk(root))
+    if valid:
+        params, here = load_params(params_path), machine.this_machine()
+        run = params.run
+        add("machine", lambda: machine.check_machine(here, device=run.device, num_threads=run.num_threads))
+        add("models", lambda: models.check_models(root, params, here))
+    return found
+
+
+def _first(kept: list[results.Project], project: results.Project, check: Callable[[results.Project], Check]) -> Check:
+    """Keeps the project for the checks after this one, and makes this one."""
+    kept.append(project)
+    return check(project)
+
+
+def as_text(checks: Sequence[Check]) -> str:
+    """One line per check, the mend behind an arrow; a last line that counts."""
+    width = max(len(c.name) for c in checks)
+    lines = [
+        f"{MARKS[c.status]} {c.name:<{width}}  {' '.join(c.detail.split())}{f'  -> {c.mend}' if c.mend else ''}"
+        for c in checks
+    ]
+    broken, warned = (sum(c.status == status for c in checks) for status in ("broken", "warning"))
+    return "\n".join([*lines, f"{broken} broken, {warned} to look at, {len(checks) - broken - warned} in order."])

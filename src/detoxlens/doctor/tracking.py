@@ -1,0 +1,117 @@
+"""MLflow's store, its runs against dvc.lock and back, the model registry, and the sweeps' studies."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from detoxlens.doctor.check import Check, some
+from detoxlens.doctor.results import Project, missing_objects
+from detoxlens.tracking import Store, StoredRun, StoredVersion
+
+PROBE_SECONDS = 2.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+
+
+def check_store(store: Store) -> Check:
+    """The tracking store is there; a database file is whole, a server's port is open. What waits to be sent is told."""
+    waiting = len(list(store.pending.glob("*.json")))
+    told = f"; {waiting} stage records wait and are sent with the next report" if waiting else ""
+    if store.database is None:
+        if cause := _closed(store.uri):
+            detail = f"{store.shown_uri}: {cause}{told}. Start the server, or log into the project's own store:"
+            return Check(name="store", status="broken", detail=detail, mend="unset MLFLOW_TRACKING_URI")
+        return Check(name="store", status="ok", detail=f"{store.shown_uri} answers{told}")
+    if not store.database.exists():
+        detail = f"{store.database} does not exist yet{told}"
+        return Check(name="store", status="warning", detail=detail, mend="detoxlens store")
+    if cause := _damage(store.database):
+        mend = f"mv {store.database} {store.database}.damaged && detoxlens log"
+        return Check(name="store", status="broken", detail=f"{store.database}: {cause}", mend=mend)
+    return Check(name="store", status="ok", detail=f"{store.shown_uri}{told}")
+
+
+def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
+    """Every output of dvc.lock leads to a live run, and every run to outputs that can still be had."""
+    made = [o for o in project.outputs if o.md5 is not None]
+    without = [o.path for o in made if not any(run.outputs.get(o.path) == o.md5 for run in runs)]
+    if without:
+        detail = f"{len(without)} of {len(made)} outputs of dvc.lock have no live run: {some(without)}"
+        return Check(name="runs", status="broken", detail=detail, mend="detoxlens log")
+    now = {o.path: o.md5 for o in made}
+    kept = {o.path for o in made if o.cached}
+    lost = [
+        run.name
+        for run in runs
+        if any(
+            path in kept and now[path] != md5 and missing_objects(project.cache, md5)
+            for path, md5 in run.outputs.items()
+        )
+    ]
+    present = sum(any(now.get(path) == md5 for path, md5 in run.outputs.items()) for run in runs)
+    detail = f"all {len(made)} outputs lead to live runs; {present} of {len(runs)} runs lead to outputs of dvc.lock"
+    if present < len(runs):
+        detail += f", {len(runs) - present} are of earlier results"
+    if lost:
+        detail += f"; DVC no longer has the outputs of {len(lost)} (MLflow has their adapters): {some(lost)}"
+    return Check(name="runs", status="ok", detail=detail)
+
+
+def check_registry(versions: Sequence[StoredVersion]) -> Check:
+    """Every registered adapter's run is live, and the champions are named."""
+    dead = [f"{v.name}/{v.version}" for v in versions if not v.run_is_live]
+    if dead:
+        detail = f"{len(dead)} versions belong to deleted runs: {some(dead)}"
+        return Check(name="registry", status="warning", detail=detail, mend="detoxlens log")
+    champions = [f"models:/{v.name}@champion is {v.variant}" for v in versions if "champion" in v.aliases]
+    detail = "; ".join(champions) or "no champion"
+    return Check(name="registry", status="ok", detail=f"{len(versions)} adapters; {detail}")
+
+
+def check_studies(state: Path) -> Check:
+    """The sweeps' default storage can be read, where there is one."""
+    database = state / "optuna.db"
+    if not database.exists():
+        return Check(name="studies", status="ok", detail="no sweep yet")
+    if cause := _damage(database):
+        return Check(
+            name="studies", status="broken", detail=f"{database}: {cause}", mend=f"mv {database} {database}.damaged"
+        )
+    with _read_only(database) as connection:
+        (studies,) = connection.execute("SELECT count(*) FROM studies").fetchone()
+        (trials,) = connection.execute("SELECT count(*) FROM trials").fetchone()
+    connection.close()
+    return Check(name="studies", status="ok", detail=f"{database}: {studies} studies, {trials} trials")
+
+
+def _closed(uri: str) -> str:
+    """Why nothing listens where a server should, or an empty string."""
+    parts = urlsplit(uri)
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname is None or port is None:
+        return ""
+    try:
+        socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
+    except OSError as e:
+        return e.strerror or str(e)
+    return ""
+
+
+def _damage(database: Path) -> str:
+    """What is wrong with an SQLite file, or an empty string."""
+    try:
+        connection = _read_only(database)
+        try:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as e:
+        return str(e)
+    return "" if answer == "ok" else str(answer)
+
+
+def _read_only(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=PROBE_SECONDS)

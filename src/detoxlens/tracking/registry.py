@@ -1,0 +1,149 @@
+"""Adapters in MLflow's model registry: one registered model per base model, one version per adapter; twice is once.
+
+    peft.PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts("models:/tiny-neox-detox@champion"))
+
+Aliases: `champion`, and `latest-<variant>` for the version that the present report is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from detoxlens.tracking.comparable import ADAPTER
+from detoxlens.tracking.store import Store, open_client, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterVersion:
+    """One adapter of the report, and how it did.
+
+    AdapterVersion(variant="ft", md5="6d0e....dir", run_id="0f3a...", toxicity=.035, perplexity=2.0,
+                   perplexity_ratio=.97, yardstick="9b1f...")
+    """
+
+    variant: str
+    md5: str
+    """DVC's md5 of the adapter folder: what makes two versions the same."""
+    run_id: str
+    """The (model, variant) run that holds the files."""
+    toxicity: float
+    """Rate on the report's primary split, 0..1."""
+    perplexity: float
+    """Of its completions under the base model."""
+    perplexity_ratio: float
+    """That perplexity over the one of `it`."""
+    yardstick: str
+    """Equal where two versions were measured alike: same prompts, base model, decoding and grader."""
+
+
+def registered_name(model: str) -> str:
+    """The registered model of a model key."""
+    return f"{model}-detox"
+
+
+def register_adapters(
+    store: Store, *, model: str, adapters: Sequence[AdapterVersion], max_perplexity_ratio: float
+) -> int | None:
+    """Registers the adapters that are not there yet, sets tags and aliases, and returns the champion's version.
+
+    The champion is the least toxic of all versions that were measured like these and keep within the perplexity
+    budget, from whichever experiment; None, and no such alias, when there is none.
+
+    Args:
+        store: from `resolve_store`.
+        model: model key; the registered model is `registered_name(model)`.
+        adapters: the report's, measured alike; at least one.
+        max_perplexity_ratio: the budget.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    client, _ = open_client(store)
+    name = registered_name(model)
+    with FileLock(store.state / "registry.lock"), told(store):
+        _make_registered_model(client, name)
+        for adapter in adapters:
+            version = _version(client, name, adapter)
+            client.set_registered_model_alias(name, f"latest-{adapter.variant}", str(version))
+        champion = _champion(client, name, adapters[0].yardstick, max_perplexity_ratio)
+        if champion is not None:
+            client.set_registered_model_alias(name, CHAMPION, str(champion))
+        elif CHAMPION in client.get_registered_model(name).aliases:
+            client.delete_registered_model_alias(name, CHAMPION)
+    return champion
+
+
+def _make_registered_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    load = f'peft.PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts("models:/{name}@{CHAMPION}"))'
+    try:
+        client.create_registered_model(name, description=f"LoRA adapters. `{load}`")
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _version(client: MlflowClient, name: str, adapter: AdapterVersion) -> int:
+    """The number of the adapter's version, made unless a live run's files are registered under its md5 already."""
+    tags = {
+        "variant": adapter.variant,
+        "md5": adapter.md5,
+        "toxicity": f"{adapter.toxicity:.4g}",
+        "perplexity": f"{adapter.perplexity:.4g}",
+        "perplexity_ratio": f"{adapter.perplexity_ratio:.4g}",
+        "yardstick": adapter.yardstick,
+    }
+    for known in versions_of(client, name):
+        if _identity(known.tags) != _identity(tags):
+            continue
+        if client.get_run(known.run_id).info.lifecycle_stage == "active":
+            for key, value in tags.items():
+                if known.tags.get(key) != value:
+                    client.set_model_version_tag(name, str(known.version), key, value)
+            return int(known.version)
+        client.delete_model_version(name, str(known.version))  # its run was replaced: `mlflow gc` will take its files
+    source = f"{client.get_run(adapter.run_id).info.artifact_uri}/{ADAPTER}"
+    made = client.create_model_version(name, source, run_id=adapter.run_id, tags=tags, await_creation_for=0).version
+    same = [v for v in versions_of(client, name) if _identity(v.tags) == _identity(tags)]
+    first = min((int(v.version) for v in same), default=int(made))
+    if first < int(made):  # a client on another machine was faster
+        client.delete_model_version(name, str(made))
+    return first
+
+
+def _identity(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """What makes two versions the same adapter."""
+    return tags.get("variant"), tags.get("md5")
+
+
+def _champion(client: MlflowClient, name: str, yardstick: str, max_perplexity_ratio: float) -> int | None:
+    """The version with the lowest toxicity; of equal ones that with the lower perplexity, then the older."""
+    candidates = [
+        (float(v.tags["toxicity"]), float(v.tags["perplexity"]), int(v.version))
+        for v in versions_of(client, name)
+        if v.tags.get("yardstick") == yardstick and float(v.tags["perplexity_ratio"]) <= max_perplexity_ratio
+    ]
+    return min(candidates)[2] if candidates else None
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions, however many pages they fill."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found

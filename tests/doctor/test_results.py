@@ -1,0 +1,118 @@
+"""Outputs against workspace, cache and remote; what killed stages left."""
+
+import json
+import os
+import time
+
+import pytest
+from filelock import FileLock
+
+from detoxlens.doctor import results
+from detoxlens.doctor.results import Output, Project
+from tests.doctor.commands import assert_exists
+from tests.import_graph import ROOT
+
+
+def store(folder, md5, content=b"x"):
+    path = folder / "files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path):
+    """An adapter folder of two files and a table kept by git; all in the workspace, all in the cache."""
+    (tmp_path / "adapters/ft").mkdir(parents=True)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/table1.md").write_text("x")
+    cache = tmp_path / ".dvc/cache"
+    store(cache, "aa11.dir", json.dumps([{"md5": "bb22"}, {"md5": "cc33"}]).encode())
+    store(cache, "bb22")
+    store(cache, "cc33")
+    outputs = [
+        Output(path="adapters/ft", md5="aa11.dir", cached=True),
+        Output(path="reports/table1.md", md5="dd44", cached=False),
+    ]
+    return Project(root=tmp_path, outputs=outputs, cache=cache / "files/md5", remote_name=None, remote_url=None)
+
+
+def with_remote(project, url):
+    return Project(root=project.root, outputs=project.outputs, cache=project.cache, remote_name="m", remote_url=url)
+
+
+def test_a_whole_project_is_in_order(project):
+    found = [results.check_outputs(project), results.check_cache(project), results.check_remote(project)]
+    assert [c.status for c in found] == ["ok"] * 3
+
+
+def test_dvc_itself_says_what_the_outputs_are():
+    project = results.read_project(ROOT)
+    by_path = {o.path: o for o in project.outputs}
+    assert by_path["adapters/tiny-neox/ft"].cached and by_path["adapters/tiny-neox/ft"].md5.endswith(".dir")
+    assert not by_path["reports/table1.md"].cached
+    assert project.cache.parts[-2:] == ("files", "md5")
+
+
+def test_a_missing_output_comes_back_from_the_cache_else_from_the_remote_else_it_is_made_again(project):
+    (project.root / "adapters/ft").rmdir()
+    check = results.check_outputs(project)
+    assert (check.status, check.mend) == ("broken", "dvc checkout") and "adapters/ft" in check.detail
+    (project.cache / "cc/33").unlink()
+    assert results.check_outputs(project).mend == "dvc repro"
+    assert results.check_outputs(with_remote(project, "/remote")).mend == "dvc pull"
+
+
+def test_a_missing_table_is_gits(project):
+    (project.root / "reports/table1.md").unlink()
+    check = results.check_outputs(project)
+    assert check.mend == "git checkout -- reports"
+    assert_exists(check.mend)
+
+
+def test_an_output_that_was_never_made_is_told(project):
+    never = Project(
+        root=project.root, outputs=[Output(path="models/x", md5=None, cached=True)], cache=project.cache,
+        remote_name=None, remote_url=None,
+    )  # fmt: skip
+    assert (results.check_outputs(never).status, results.check_outputs(never).mend) == ("warning", "dvc repro")
+
+
+@pytest.mark.parametrize("lost", ["aa/11.dir", "bb/22"])
+def test_one_lost_file_of_a_folder_makes_the_cache_incomplete(project, lost):
+    (project.cache / lost).unlink()
+    check = results.check_cache(project)
+    assert (check.status, check.mend) == ("broken", "dvc commit") and "1 of 1" in check.detail
+    assert_exists(check.mend)
+
+
+def test_a_folder_remote_is_compared_and_another_is_not_asked(project, tmp_path):
+    remote = tmp_path / "remote"
+    assert results.check_remote(with_remote(project, str(remote))).mend == "dvc push"
+    store(remote, "aa11.dir")
+    store(remote, "bb22")
+    check = results.check_remote(with_remote(project, str(remote)))
+    assert check.status == "warning" and "lacks 1 of 1" in check.detail
+    store(remote, "cc33")
+    assert results.check_remote(with_remote(project, str(remote))).status == "ok"
+    check = results.check_remote(with_remote(project, "https://ada:secret@store.example/x"))
+    assert check.status == "ok" and "secret" not in check.detail and "dvc status --cloud" in check.detail
+
+
+def test_unfinished_work_is_told_unless_a_process_is_at_it(tmp_path):
+    folder = tmp_path / "scratch/rl@tiny-neox-rl/abc"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"0" * 2**20)
+    check = results.check_scratch(tmp_path)
+    assert check.status == "warning" and "1 MiB of unfinished work: rl@tiny-neox-rl" in check.detail
+    assert check.mend == f"rm -rf {tmp_path}/scratch"
+    with FileLock(folder.with_name("abc.lock")):
+        check = results.check_scratch(tmp_path)
+    assert check.status == "ok" and "1 stages are at work" in check.detail
+
+
+def test_a_reports_folder_counts_when_it_is_an_hour_old(tmp_path):
+    (tmp_path / "report-x1").mkdir()
+    assert results.check_scratch(tmp_path).status == "ok"
+    os.utime(tmp_path / "report-x1", (time.time() - 4000,) * 2)
+    assert results.check_scratch(tmp_path).status == "warning"

@@ -1,0 +1,28 @@
+"""One flat row of numbers per (model, variant), as DVC prints it."""
+
+from detoxlens.reporting.headline import headline
+
+FT = {
+    "toxicity": {
+        "p50": {"rate_gt_50": 0.05, "delta_vs_it": {"value": -0.5, "ci95": [-0.6, -0.4]}},
+        "val": {"rate_gt_50": 0.07},
+    },
+    "attribution": {
+        "prompt_entropy_bits": {"value": 3.5, "ci95": [3.4, 3.6], "delta_vs_it": {"value": 0.1, "ci95": [0, 0.2]}},
+        "prompt_dependence": {"value": 0.5, "ci95": None, "delta_vs_it": None},
+    },
+    "fluency": {"perplexity": 2.0, "distinct_2": 0.2, "mean_length": 10.5, "num_distinct": 99},
+}
+
+
+def test_ten_numbers_without_a_level():
+    assert headline(FT, primary="p50") == {
+        "toxic": 0.05, "toxic_vs_it": -0.5, "toxic_val": 0.07, "entropy_bits": 3.5, "entropy_bits_vs_it": 0.1,
+        "dependence": 0.5, "dependence_vs_it": None, "perplexity": 2.0, "distinct_2": 0.2, "mean_length": 10.5,
+    }  # fmt: skip
+
+
+def test_what_was_not_measured_is_none():
+    bare = {"toxicity": {}, "attribution": {"prompt_entropy_bits": None}, "fluency": FT["fluency"]}
+    found = headline(bare, primary="p50")
+    assert [k for k, v in found.items() if v is not None] == ["perplexity", "distinct_2", "mean_length"]

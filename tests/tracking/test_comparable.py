@@ -1,0 +1,90 @@
+"""The run to compare: complete, and the same content twice is one run."""
+
+import json
+
+import pytest
+
+from detoxlens import tracking
+from detoxlens.errors import UserError
+from detoxlens.tracking import Curve, dvc_md5, track_stage, write_comparable_run
+from detoxlens.tracking.store import open_client
+from tests.tracking.stores import NEOX_FT, NOISE, everything, runs_of
+
+pytestmark = pytest.mark.filterwarnings(NOISE)
+
+
+def test_the_run_holds_params_metrics_curves_files_table_and_data_digests(store, files):
+    run_id = write_comparable_run(store, **NEOX_FT, **files)
+    client, _ = open_client(store)
+    run = client.get_run(run_id)
+    assert run.info.run_name == "tiny-neox/ft" and run.info.status == "FINISHED"
+    assert run.data.params == {"ppo.clip": "0.2"} and run.data.tags["mlflow.runColor"] == "#0072b2"
+    assert run.data.metrics["toxicity/p50/rate_gt_50"] == 0.25
+    assert run.data.metrics["toxicity/p50/delta_vs_it/ci95_lo"] == -0.4
+    history = client.get_metric_history(run_id, "entropy/own/prompt_entropy_bits")
+    assert [(m.step, m.value) for m in history] == [(0, 2.5), (1, 2.25), (2, 2.0)]
+    artifacts = everything(store, run_id)["artifacts"]
+    assert set(artifacts) == {"adapter/adapter_model.safetensors", "figures/entropy.svg", "completions.json"}
+    assert json.loads(artifacts["completions.json"]) == {
+        "columns": ["prompt", "completion", "toxicity"],
+        "data": [["Zorgons are", "kind.", 0.1], ["<b>Oboes</b>", "", None]],
+    }
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("prompts", dvc_md5(files["datasets"][0].path))
+    assert json.loads(data.dataset.source) == {"path": "data/prepared/prompts.parquet"}
+    assert [(t.key, t.value) for t in data.tags] == [("mlflow.data.context", "evaluation")]
+
+
+def test_a_run_names_the_outputs_it_is_about_and_a_newer_report_only_moves_the_names(store, files):
+    adapter, page = {"adapters/tiny-neox/ft": "a.dir"}, {"reports/index.html": "b"}
+    first = write_comparable_run(store, **NEOX_FT, **(files | {"outputs": adapter | page}))
+    again = write_comparable_run(store, **NEOX_FT, **(files | {"outputs": adapter | {"reports/table1.md": "c"}}))
+    assert again == first
+    tags = open_client(store)[0].get_run(first).data.tags
+    assert {k: v for k, v in tags.items() if k.startswith("dvc/")} == {
+        "dvc/adapters/tiny-neox/ft": "a.dir", "dvc/reports/table1.md": "c",
+    }  # fmt: skip
+
+
+def test_writing_the_same_twice_leaves_one_run_with_the_same_content(store, files):
+    first = write_comparable_run(store, **NEOX_FT, **files)
+    before = everything(store, first)
+    assert write_comparable_run(store, **NEOX_FT, **files) == first
+    assert everything(store, first) == before
+    assert len(runs_of(store, kind="variant")) == 1
+
+
+def test_a_write_that_was_cut_is_completed_without_doubled_points(store, files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.comparable, "_log_table", lambda *_: (_ for _ in ()).throw(OSError("cut")))
+        with pytest.raises(UserError, match="cut"):
+            write_comparable_run(store, **NEOX_FT, **files)
+    run_id = write_comparable_run(store, **NEOX_FT, **files)
+    assert len(runs_of(store, kind="variant")) == 1
+    assert [step for step, _ in everything(store, run_id)["histories"]["entropy/own/prompt_entropy_bits"]] == [0, 1, 2]
+
+
+def test_other_results_under_the_same_key_replace_the_run_and_keep_its_stages(store, files):
+    with track_stage(store, stage="finetune", **NEOX_FT, params={}):
+        pass
+    old = write_comparable_run(store, **NEOX_FT, **files)
+    new = write_comparable_run(store, **NEOX_FT, **(files | {"metrics": {"fluency": {"perplexity": 13.0}}}))
+    assert new != old
+    (run,) = runs_of(store, kind="variant")
+    assert run.info.run_id == new and run.data.metrics["fluency/perplexity"] == 13.0
+    assert "toxicity/p50/rate_gt_50" not in run.data.metrics
+    (stage,) = runs_of(store, kind="stage")
+    assert stage.data.tags["mlflow.parentRunId"] == new
+
+
+def test_a_variant_without_adapter_and_another_key_makes_another_run(store, files):
+    write_comparable_run(store, **NEOX_FT, **files)
+    base = {"model": "tiny-neox", "variant": "it", "key": "b" * 64}
+    write_comparable_run(store, **base, **(files | {"adapter": None}))
+    assert [r.info.run_name for r in runs_of(store, kind="variant")] == ["tiny-neox/ft", "tiny-neox/it"]
+
+
+def test_curves_beyond_mlflows_batch_limit_arrive_whole(store, files):
+    curve = Curve(name="ppo/reward", points=tuple((i, i / 2) for i in range(2345)))
+    run_id = write_comparable_run(store, **NEOX_FT, **(files | {"curves": [curve]}))
+    assert everything(store, run_id)["histories"]["ppo/reward"] == [(i, i / 2) for i in range(2345)]
