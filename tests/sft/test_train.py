@@ -178,7 +178,7 @@ def test_grouping_by_length_saves_padding(tokenizer, tmp_path):
 
         policy.register_forward_pre_hook(lambda module, args, kwargs: count(module, kwargs), with_kwargs=True)
         fine_tune(policy, tokenizer, train=train, validation=train[:1], config=config, seed=0,
-                  checkpoints=tmp_path / str(grouped), on_step=lambda _: None)  # fmt: skip
+                  checkpoints=tmp_path / str(grouped), on_step=lambda *_: None)  # fmt: skip
         return seen
 
     assert num_positions(True) < 0.85 * num_positions(False)
