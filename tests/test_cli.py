@@ -81,5 +81,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 
 def test_only_rl_runs_in_several_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="prepare runs in one process; what can be launched as several is `detoxlens rl`"):
+    with pytest.raises(
+        UserError, match="prepare runs in one process; what can be launched as several is `detoxlens rl`"
+    ):
         run_stage(ROOT, ROOT / "params.yaml", "prepare")

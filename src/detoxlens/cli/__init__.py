@@ -2,8 +2,9 @@
 
 app.py       the program and its global options      stages.py    prepare ... report
 project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
-planning.py  plan                                    research.py  explain, sweep, bench
-ppo_bench.py bench ppo, bench seeds                  scores.py    import-completions ... export-scores
+planning.py  plan                                    explain.py   explain
+sweep.py     sweep, sweep apply                      bench.py     bench ...
+scores.py    import-completions, replay, calibrate, annotate, export-scores
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from detoxlens.cli.app import Context, app
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, doctor, planning, research, scores, ppo_bench
+from detoxlens.cli import stages, project, doctor, planning, explain, sweep, bench, scores
 
 # isort: on
 
-__all__ = ["app", "doctor", "main", "planning", "ppo_bench", "project", "research", "scores", "stages"]
+__all__ = ["app", "bench", "doctor", "explain", "main", "planning", "project", "scores", "stages", "sweep"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""

@@ -1,0 +1,103 @@
+"""`detoxlens sweep`: hyperparameters searched, and a trial's written into params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from detoxlens.cli.app import TOOLS, Context, app
+
+sweep_app = typer.Typer(
+    help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
+    invoke_without_command=True,
+)
+app.add_typer(sweep_app, name="sweep", rich_help_panel=TOOLS)
+
+
+@sweep_app.callback()
+def sweep(
+    context: typer.Context,
+    method: Annotated[str, typer.Option(help="finetune or ppo.")] = "ppo",
+    models: Annotated[
+        str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
+    ] = "unchanged",
+    variant: Annotated[str | None, typer.Option(help="Which variant; default: the first the method trains.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials the study is to have in the end.")] = 24,
+    study: Annotated[
+        str | None, typer.Option(help="Study to begin, go on with or join; default: method-models.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="sqlite:///FILE, journal:FILE, postgresql://...; default: .detoxlens/optuna.db.",
+            envvar="DETOXLENS_STORAGE",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, or trials at once on Ray.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: trials as tasks of the cluster in RAY_ADDRESS.")
+    ] = "local",
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(min=0.01, help="Of the Ray cluster; default: run.num_threads.")
+    ] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Of the Ray cluster; .25: four on a GPU.")] = 0.0,
+    join: Annotated[bool, typer.Option("--join", help="Only work on the study; another process reports.")] = False,
+) -> None:
+    """Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml."""
+    if context.invoked_subcommand is not None:
+        return
+    from detoxlens.errors import UserError, did_you_mean
+    from detoxlens.sweep.config import METHODS
+
+    if method not in METHODS:
+        allowed = ", ".join(METHODS)
+        raise UserError(f"--method {method!r} is not known.{did_you_mean(method, METHODS)} Allowed: {allowed}.")
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
+    if engine == "local" and (cpus_per_trial or gpus_per_trial):
+        raise UserError("--cpus-per-trial and --gpus-per-trial are for --engine ray; a local trial takes run.device.")
+    from detoxlens.config import load_params
+    from detoxlens.sweep.command import sweep as run_sweep
+    from detoxlens.sweep.ray_engine import Resources
+
+    ray = None
+    if engine == "ray":
+        num_cpus = cpus_per_trial or load_params(Context.root / Context.params_path).run.num_threads
+        ray = Resources(num_cpus=num_cpus, num_gpus=gpus_per_trial)
+    folder = run_sweep(
+        Context.root,
+        Context.root / Context.params_path,
+        method=method,
+        models=[] if models == "unchanged" else [name.strip() for name in models.split(",") if name.strip()],
+        variant=variant,
+        num_trials=trials,
+        study=study,
+        storage=storage,
+        num_workers=workers,
+        join=join,
+        track=Context.track,
+        ray=ray,
+    )
+    if folder is not None:
+        typer.echo((folder / "reading.md").read_text(encoding="utf-8").split("\n\n")[1])
+        typer.echo(f"Tables and figures: {folder}")
+
+
+@sweep_app.command("apply")
+def sweep_apply(
+    study: Annotated[str, typer.Option(help="The study.")],
+    trial: Annotated[int, typer.Option(min=0, help="Number of a complete trial.")],
+    storage: Annotated[
+        str | None, typer.Option(help="Where the study is; default: .detoxlens/optuna.db.", envvar="DETOXLENS_STORAGE")
+    ] = None,
+) -> None:
+    """Write a trial's point into params.yaml; then `dvc repro` finds its validation metrics again."""
+    from detoxlens.sweep.apply import apply_trial
+
+    path = Context.root / Context.params_path
+    diff, stale = apply_trial(Context.root, path, study=study, number=trial, url=storage)
+    typer.echo(diff or f"{path.name} has this point already.")
+    if stale:
+        typer.echo(f"Other things changed since, so the numbers will differ: {'; '.join(stale)}.", err=True)
+    typer.echo("Next: dvc repro", err=True)
