@@ -16,6 +16,7 @@ from detoxlens.sweep import study as module
 from detoxlens.sweep.config import SweepConfig
 from detoxlens.sweep.liveness import BEAT, HOME, Watchdog, home_of, lock_path, retry
 from detoxlens.sweep.study import Sweep, num_counted, work
+from detoxlens.sweep.workers import worker_command
 from tests.import_graph import ROOT
 
 
@@ -145,18 +146,18 @@ def test_sigterm_ends_a_sweep_like_ctrl_c():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_metrics_of_several_models_are_averaged():
-    assert module.mean([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0}
-
-
 def test_workers_are_told_what_to_join(sweep):
-    command = module.worker_command(sweep, 24, track=False)
+    command = worker_command(sweep, 24, track=False)
     assert command[1:3] == ["-m", "detoxlens"] and "--no-track" in command
     assert command[command.index("sweep") :] == [
         "sweep", "--method", "ppo", "--models", "tiny-neox", "--variant", "rl", "--trials", "24", "--study", "s",
         "--join",
     ]  # fmt: skip
     assert Layout(sweep.root).state / "sweeps/s" == sweep.folder
+
+
+def test_metrics_of_several_models_are_averaged():
+    assert module.mean([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0}
 
 
 def test_a_trials_lock_is_held_until_its_outcome_is_stored(sweep, trials, monkeypatch):

@@ -6,7 +6,8 @@ storage.py  where studies are kept, and what makes two sweeps the same study
 sampler.py  TPE or NSGA-II, seeded per trial
 trial.py    one point: the pipeline's own stages in a folder of the trial's own, on validation prompts only
 early.py    the gate and the pruner, which may end a trial under training; probe.py: how toxic it is by then
-study.py    workers that join a study by name, until it has its trials; liveness.py: whose trials are alive
+study.py    trials of a study, until it has its number; liveness.py: whose trials are alive
+workers.py  several processes that join a study by name; a killed one is replaced
 ray_engine.py   the same trials as tasks of a Ray cluster
 results.py  reports/sweep/<study>: tables and reading; plots.py, interactive.py, scale.py: figures
 apply.py    a trial's point into params.yaml

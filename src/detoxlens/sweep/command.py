@@ -15,7 +15,8 @@ from detoxlens.run_stage import check_params
 from detoxlens.sweep.config import Method
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.ray_engine import Resources, run_on_ray
-from detoxlens.sweep.study import Sweep, plan, point_of, run_workers, sigterm_interrupts, work
+from detoxlens.sweep.study import Sweep, plan, point_of, sigterm_interrupts, work
+from detoxlens.sweep.workers import run_workers
 
 if TYPE_CHECKING:
     from optuna import Study

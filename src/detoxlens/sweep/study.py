@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +38,6 @@ log = logging.getLogger(__name__)
 GIVE_UP_AFTER = 5
 """Trials at a study's start that all failed: then it is not the points that are wrong."""
 POLL_SECONDS = 2.0
-STORAGE_VARIABLE = "DETOXLENS_STORAGE"
 
 
 class HopelessPointError(Exception):
@@ -149,49 +145,6 @@ def setting_of(
             node.pop(last, None)
     files = Layout(root).prompts, Layout(root).dialogues
     return {"settings": settings, "inputs": {path.name: file_sha256(path) for path in files if path.exists()}}
-
-
-def run_workers(
-    sweep: Sweep, *, num_trials: int, num_workers: int, track: bool, on_trial: Callable[[Study, int], None]
-) -> None:
-    """Runs the study to `num_trials` counted trials, in this process or in `num_workers` processes that join it.
-
-    Raises:
-        UserError: all workers ended before the study had its trials.
-    """
-    if num_workers == 1:
-        work(sweep, num_trials=num_trials, on_trial=on_trial)
-        return
-    sweep.open()  # made before the workers look for it
-    command, environment = worker_command(sweep, num_trials, track), os.environ | {STORAGE_VARIABLE: sweep.url}
-    workers = [  # in sessions of their own: Ctrl-C reaches them once, through us
-        subprocess.Popen(command, cwd=sweep.root, env=environment, start_new_session=True) for _ in range(num_workers)
-    ]
-    try:
-        codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
-        raise
-    study = sweep.open()
-    if num_counted(study) < num_trials:
-        raise UserError(
-            f"--study {sweep.name}: its workers ended (exit codes {', '.join(map(str, codes))}) with "
-            f"{num_counted(study)} of {num_trials} trials done; what they said stands above. The same command goes "
-            "on from there."
-        )
-
-
-def worker_command(sweep: Sweep, num_trials: int, track: bool) -> list[str]:
-    """What joins the study from another process; where it is, with its password, goes by the environment."""
-    return [
-        sys.executable, "-m", "detoxlens", "--root", str(sweep.root), "--params", str(sweep.params_path),
-        "--track" if track else "--no-track", "sweep",
-        "--method", sweep.method, "--models", ",".join(sweep.models), "--variant", sweep.variant,
-        "--trials", str(num_trials), "--study", sweep.name, "--join",
-    ]  # fmt: skip
 
 
 @contextlib.contextmanager
