@@ -34,6 +34,11 @@ class Layout:
         return self.root / ".detoxlens"
 
     @property
+    def score_cache(self) -> Path:
+        """Answers of remote scorers, by scorer version and text."""
+        return self.state / "scores.sqlite"
+
+    @property
     def dialogues(self) -> Path:
         return self.root / "data/prepared/dialogues.parquet"
 

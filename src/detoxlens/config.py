@@ -161,6 +161,9 @@ class Params:
             raise UserError(
                 f"{self.path}: run.variants must contain 'it' (kind: base), against which all are measured."
             )
+        for key, variant in declared.items():
+            if mistake := _mistake(variant):
+                raise UserError(f"{self.path}: variants.{key}.{mistake}")
         for key, expected in self.variants_by_kind(run.variants).items():
             given = getattr(run, key)
             if sorted(given) != sorted(expected):
@@ -183,6 +186,17 @@ class Params:
         """The variant's own seed, or run.seed."""
         own = self.variant(variant).seed
         return self.run.seed if own is None else own
+
+
+def _mistake(variant: VariantConfig) -> str | None:
+    """What of a variant's keys does not go together."""
+    if variant.kind != "rl" and variant.init_from not in (None, "it"):
+        return f"init_from={variant.init_from!r}: only variants of kind rl start from another adapter; remove it."
+    if variant.init_from not in (None, "it", "ft"):
+        return f"init_from={variant.init_from!r}: allowed are 'it' and 'ft'."
+    if variant.kind == "rl" and variant.algorithm is None:
+        return "algorithm is missing; a variant of kind rl needs ppo, rloo or grpo."
+    return None
 
 
 def load_params(path: Path) -> Params:

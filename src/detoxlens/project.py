@@ -157,14 +157,16 @@ def ui(root: Path, *, host: str, port: int) -> int:
     Raises:
         UserError: the port is taken.
     """
-    from detoxlens.tracking import UI_ENVIRONMENT, charts_url, resolve_store, send_pending, ui_command
+    from detoxlens.tracking import charts_url, resolve_store, send_pending, ui_command, ui_environment
 
     _check_port(host, port)
     store = resolve_store(root, os.environ)
     send_pending(store)
     print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
     try:
-        done = subprocess.run(ui_command(store, host=host, port=port), env=os.environ | UI_ENVIRONMENT, check=False)
+        done = subprocess.run(
+            ui_command(store, host=host, port=port), env=os.environ | ui_environment(store), check=False
+        )
     except KeyboardInterrupt:
         return 0
     if done.returncode > 0:

@@ -23,7 +23,7 @@ import pytest
 from detoxlens.config import load_params
 from detoxlens.publish import GLANCE, GLANCE_CURVE, publish_runs
 from detoxlens.reporting.report import write_report
-from detoxlens.tracking import UI_ENVIRONMENT, Store, charts_url, resolve_store, ui_command
+from detoxlens.tracking import Store, charts_url, resolve_store, ui_command, ui_environment
 from tests.import_graph import ROOT
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load
@@ -46,7 +46,7 @@ def served(store: Store) -> Iterator[str]:
         port = probe.getsockname()[1]
     address = charts_url(store, port=port)
     server = subprocess.Popen(
-        ui_command(store, port=port), env=os.environ | UI_ENVIRONMENT,
+        ui_command(store, port=port), env=os.environ | ui_environment(store),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

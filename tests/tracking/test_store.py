@@ -14,6 +14,7 @@ from detoxlens.tracking import (
     send_pending,
     track_stage,
     ui_command,
+    ui_environment,
 )
 from detoxlens.tracking.store import open_client, told
 from tests.tracking.stores import NEOX_FT, NOISE, runs_of
@@ -74,9 +75,10 @@ def test_artifacts_lie_in_the_state_folder_whoever_opens_the_first_run(store):
         assert "/.detoxlens/mlartifacts/" in experiment.artifact_location
 
 
-def test_ui_command_names_the_store_and_its_artifacts(store):
+def test_the_ui_is_told_its_store_where_no_other_user_can_read_it(store):
     command = ui_command(store, port=5001)
-    assert command[1:5] == ["-m", "mlflow", "ui", "--backend-store-uri"] and command[5] == store.uri
+    assert command[1:4] == ["-m", "mlflow", "ui"] and store.uri not in " ".join(command)
+    assert ui_environment(store)["MLFLOW_BACKEND_STORE_URI"] == store.uri
     assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
     assert charts_url(store, port=5001) == "http://127.0.0.1:5001/#/experiments/1/runs?compareRunsMode=CHART"
 

@@ -79,7 +79,7 @@ class GradientEngine:
             try:
                 return self._run(sequences, chunk)
             except (torch.OutOfMemoryError, RuntimeError) as e:
-                if not _is_out_of_memory(e):
+                if not is_out_of_memory(e):
                     raise
                 if chunk == 1 and len(sequences) == 1:
                     raise UserError(
@@ -212,7 +212,7 @@ def _probs(logits: Tensor, tokens: Tensor) -> list[list[float]]:
     return log_prob(logits, tokens).exp().tolist()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """torch raises its own class on accelerators, a plain RuntimeError from the CPU's allocator and from cuBLAS."""
     words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)

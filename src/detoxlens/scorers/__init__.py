@@ -31,7 +31,7 @@ SCORERS: Mapping[str, Callable[[str, Path, str], Scorer]] = MappingProxyType(
 
 def score_cache(root: Path) -> ScoreCache:
     """The project's cache of what remote services have said."""
-    return ScoreCache(Layout(root).state / "scores.sqlite")
+    return ScoreCache(Layout(root).score_cache)
 
 
 def export_scores(root: Path, file: Path, scorer: str) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.config import AttributionConfig
+from detoxlens.attribution.engine import is_out_of_memory
 from detoxlens.attribution.faithfulness import check_faithfulness
 from detoxlens.attribution.precision import precision_summary
 from detoxlens.attribution.result import SequenceAttribution
@@ -85,9 +86,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             result for (source, row), result in zip(rows, found, strict=True) if source == "own" and row.split == "test"
         ]
         checks = _faithfulness(network, own, config, seed=run_config.seed)
-        if spec.dtype != "float32" and config.precision_check:
+        if spec.dtype != "float32" and spec.quantization is None and config.precision_check:
             del network  # before its float32 twin is loaded
-            checks["precision"] = _precision(_load(layout, params, model, variant, "float32"), own, config, spec.dtype)
+            try:
+                exact = _load(layout, params, model, variant, "float32")
+                checks["precision"] = _precision(exact, own, config, spec.dtype)
+            except (MemoryError, RuntimeError) as e:
+                if not is_out_of_memory(e):
+                    raise
+                log.warning("%s: does not fit in float32; what %s costs is not measured", title, spec.dtype)
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
         write_json(built[1], checks)

@@ -61,6 +61,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
             "reward": [rewarding.label, rewarding.trust_remote_code],
             "variant": [chosen.algorithm, chosen.init_from, seed, headline],
             "num_processes": world.size,
+            "device": run_config.device,
         }
         inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
         key = scratch_key(params=settings, inputs=inputs, num_threads=run_config.num_threads)

@@ -117,5 +117,7 @@ def _ray():
     try:
         import ray
     except ImportError:
-        raise UserError("--engine ray needs Ray: pip install 'detoxlens[ray]'. Or leave --engine out.") from None
+        raise UserError(
+            "--engine ray needs Ray: pip install -e '.[ray]' -c constraints.txt. Or leave --engine out."
+        ) from None
     return ray

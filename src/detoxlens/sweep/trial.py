@@ -61,7 +61,10 @@ def make_reference(root: Path, sweep_folder: Path, params: Params, models: Seque
     }
     key = scratch_key(
         params={"settings": settings, "seed": run.seed, "device": run.device},
-        inputs=[layout.prompts, layout.dialogues, *(layout.adapter(model, "it") for model in models)],
+        inputs=[
+            *(layout.prompts, layout.dialogues, *(layout.adapter(model, "it") for model in models)),
+            *([root / RECORDED] if (root / RECORDED).is_dir() else []),
+        ],
         num_threads=run.num_threads,
     )
     folder = sweep_folder / f"reference-{key[:12]}"
@@ -129,6 +132,7 @@ def link_inputs(layout: Layout, folder: Path, models: Sequence[str], variants: S
     _link(layout.root / "models", folder / "models")
     if (recorded := layout.root / RECORDED).is_dir():
         _link(recorded, folder / RECORDED)
+    _link(layout.score_cache, inside.score_cache)  # what a service has been asked is not asked again
     for model in models:
         for variant in variants:
             if not (layout.adapter(model, variant) / "model_ref.json").exists():

@@ -24,20 +24,19 @@ from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapt
 from detoxlens.tracking.stages import StageRun, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
-    UI_ENVIRONMENT,
     Store,
     charts_url,
     main_repository,
     prepare_store,
     resolve_store,
     ui_command,
+    ui_environment,
 )
 from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
     "CHAMPION",
     "EXPERIMENT",
-    "UI_ENVIRONMENT",
     "AdapterVersion",
     "Curve",
     "DatasetInput",
@@ -64,6 +63,7 @@ __all__ = [
     "stored_versions",
     "track_stage",
     "ui_command",
+    "ui_environment",
     "write_comparable_run",
     "write_sweep_runs",
 ]

@@ -185,16 +185,24 @@ def told(store: Store) -> Iterator[None]:
         raise UserError(f"The tracking store {store.shown_uri} cannot be used: {cause} {way_out}") from e
 
 
-UI_ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""Environment of `ui_command`: no telemetry, and none of the seven processes that wait for jobs we never give."""
-
-
 def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves MLflow's pages on this store, for an environment with `UI_ENVIRONMENT` in it."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    """The command that serves MLflow's pages on a store, for an environment with `ui_environment` in it."""
+    command = [sys.executable, "-m", "mlflow", "ui"]
     if store.artifact_root is not None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
     return [*command, "--host", host, "--port", str(port)]
+
+
+def ui_environment(store: Store) -> dict[str, str]:
+    """Which store `ui_command` serves: not an argument, which every user of the machine could read with its password.
+
+    Besides: no telemetry, and none of the seven processes that wait for jobs we never give.
+    """
+    return {
+        "MLFLOW_BACKEND_STORE_URI": store.uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def charts_url(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> str:
