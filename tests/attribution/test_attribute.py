@@ -21,7 +21,7 @@ def loop(model, prompt, completion, *, saliency=False, value=None):
     for t, token in enumerate(completion):
         ids = torch.tensor([[*prompt, *completion[:t]]])
         x = model.get_input_embeddings()(ids).detach().requires_grad_()
-        logits = model(inputs_embeds=x).logits[0, -1]
+        logits = model(inputs_embeds=x.clone()).logits[0, -1]
         (g,) = torch.autograd.grad(logits.softmax(-1)[token] if value is None else value(logits, t), x)
         norms = (g if saliency else g * x).norm(dim=-1)[0]
         rows.append((norms / norms.sum()).tolist())
@@ -148,6 +148,74 @@ def test_a_model_that_changes_an_activation_in_place_goes_through_autograd():
     found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
     for a, prompt, completion in zip(found, PROMPTS, COMPLETIONS, strict=True):
         assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
+
+
+class Hidden(torch.autograd.Function):
+    """An operation that the tape cannot see: its forward leaves torch."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.from_numpy(x.detach().numpy() * 3.0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 3.0
+
+
+def add_first_layers_input(model):
+    """A path from the embeddings around every layer."""
+    seen = []
+    model.gpt_neox.layers[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    model.gpt_neox.layers[-1].register_forward_hook(lambda m, args, out: out + 0.7 * seen[-1])
+
+
+def change_the_embeddings(model):
+    model.gpt_neox.layers[0].register_forward_pre_hook(lambda m, args: (args[0].add_(0.3),))
+
+
+def hide_an_operation(model):
+    model.gpt_neox.layers[0].mlp.register_forward_hook(lambda m, args, out: Hidden.apply(out))
+
+
+def mix_positions_behind_the_last_attention(model):
+    model.gpt_neox.layers[-1].attention.dense.register_forward_pre_hook(lambda m, args: (args[0].cumsum(1),))
+
+
+def mix_positions_in_the_last_mlp(model):
+    model.gpt_neox.layers[-1].mlp.register_forward_hook(lambda m, args, out: out + 0.5 * out.cumsum(1))
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [(7,)] * len(PROMPTS)], ids=["prompts", "one-token"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_first_layers_input, change_the_embeddings, hide_an_operation, mix_positions_behind_the_last_attention,
+        mix_positions_in_the_last_mlp,
+    ],
+)  # fmt: skip
+def test_a_model_off_the_usual_path_is_right_all_the_same(change, prompts):
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    change(model)
+    found = attribute(model, prompt_ids=prompts, completion_ids=COMPLETIONS)
+    for a, prompt, completion in zip(found, prompts, COMPLETIONS, strict=True):
+        assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
+
+
+def test_what_the_tape_cannot_see_is_noticed_and_said(caplog):
+    model = tiny_model("gpt_neox", dtype=torch.float64)
+    hide_an_operation(model)
+    attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+    assert "hides operations from the fast path" in caplog.text
+
+
+def test_an_adapter_in_float32_on_a_bfloat16_model_is_attributed():
+    """PEFT's default for a model in a short format."""
+    model = with_lora(tiny_model("llama", dtype=torch.bfloat16))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    (found,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
+    assert found.status == "ok"
 
 
 def test_a_slot_without_a_target_and_what_lies_behind_a_target_have_zero_gradient():

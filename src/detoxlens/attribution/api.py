@@ -176,7 +176,7 @@ def _check_settings(model, method, target, contrast_ids, baseline_id, num_path_s
         raise UserError(f"target={target!r}: contrast_ids go with target='contrastive', and only with it.")
     if num_path_steps < 1:
         raise UserError(f"num_path_steps={num_path_steps}: integrated gradients need at least 1.")
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     if baseline_id is not None and not 0 <= baseline_id < vocabulary:
         raise UserError(f"baseline_id={baseline_id} is outside the vocabulary 0..{vocabulary - 1}.")
 

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detoxlens.attribution.gradients import Differentiable, target_gradients
+from detoxlens.attribution.gradients import (
+    Differentiable,
+    agrees_with_autograd,
+    gradients_by_autograd,
+    target_gradients,
+)
 from detoxlens.attribution.plan import targets_per_chunk
 from detoxlens.attribution.result import SequenceAttribution, Status
 from detoxlens.attribution.targets import log_prob, target_value
@@ -43,6 +48,7 @@ class GradientEngine:
         self.path = [((1 + x) / 2, w / 2) for x, w in zip(nodes.tolist(), weights.tolist(), strict=True)]
         self.max_targets: int | None = None
         """Set by an out-of-memory error, never raised again."""
+        self.is_checked = self.is_slow = False
 
     def refusal(self, sequence: Job) -> Status | None:
         """Why a sequence cannot be attributed at all."""
@@ -146,7 +152,7 @@ class GradientEngine:
             embeddings = self.embed(ids)
         if self.along_path:
             return self._path(ids, embeddings, positions, valid, tokens, value)
-        gradients, logits = target_gradients(self.prepared, embeddings, positions, valid, value)
+        gradients, logits = self._gradients(embeddings, positions, valid, value)
         if self.method == "input_x_gradient":
             gradients = gradients * embeddings
         return _ChunkScores(_norms(gradients), _probs(logits, tokens), None)
@@ -160,13 +166,25 @@ class GradientEngine:
         difference = embeddings - baseline
         total = None
         for alpha, weight in self.path:
-            gradients, _ = target_gradients(self.prepared, baseline + alpha * difference, positions, valid, value)
+            gradients, _ = self._gradients(baseline + alpha * difference, positions, valid, value)
             total = gradients.mul_(weight) if total is None else total.add_(gradients, alpha=weight)
         attributions = total * difference
         at_input, at_baseline = (self._logits(e, positions) for e in (embeddings, baseline))
         change = value(at_input) - value(at_baseline)
         gaps = (attributions.sum((2, 3)).T.to(change.dtype) - change).abs()
         return _ChunkScores(_norms(attributions), _probs(at_input, tokens), gaps.tolist())
+
+    def _gradients(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor]:
+        """`target_gradients`, the first time held against torch's own graph; where they differ that is used."""
+        given = embeddings, positions, valid, value
+        if not self.is_slow:
+            gradients, logits = target_gradients(self.prepared, *given)
+            if self.is_checked or agrees_with_autograd(gradients, self.prepared, *given):
+                self.is_checked = True
+                return gradients, logits
+            log.warning("attribution: this model hides operations from the fast path; going by torch's own, slower")
+            self.is_slow = True
+        return gradients_by_autograd(self.prepared, *given)
 
     def _logits(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         with torch.no_grad():

@@ -14,7 +14,8 @@ Sequences are padded on the right: a causal model cannot see the padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def differentiable(model: nn.Module) -> Iterator[Differentiable]:
             f"differentiated for many targets; load the model with attn_implementation='sdpa' or 'eager'."
         )
     trained = [p for p in model.parameters() if p.requires_grad]
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}
     try:
         if getattr(inner, "_supports_sdpa", False):
             config._attn_implementation = "sdpa"
@@ -73,7 +74,8 @@ def differentiable(model: nn.Module) -> Iterator[Differentiable]:
         yield Differentiable(inner, _last_layer(inner, config.num_hidden_layers), _max_positions(config))
     finally:
         config._attn_implementation = implementation
-        model.train(was_training)
+        for module, mode in was_training.items():
+            module.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
 
@@ -113,19 +115,44 @@ def target_gradients(
         forward = _Forward(prepared, embeddings, positions)
         return forward.gradients(value, valid), forward.logits
     except NotTapeable:
-        return _by_autograd(prepared, embeddings, positions, valid, value)
+        return gradients_by_autograd(prepared, embeddings, positions, valid, value)
 
 
-def _by_autograd(prepared, embeddings, positions, valid, value) -> tuple[Tensor, Tensor]:
-    """The same by torch's own graph, one target after another."""
+def agrees_with_autograd(
+    gradients: Tensor,
+    prepared: Differentiable,
+    embeddings: Tensor,
+    positions: Tensor,
+    valid: Tensor,
+    value: Callable[[Tensor], Tensor],
+) -> bool:
+    """Whether the last targets' gradients are those of torch's own graph: a model may hide operations from the tape."""
+    slot = positions.shape[1] - 1
+    (expected,), _ = gradients_by_autograd(prepared, embeddings, positions, valid, value, slots=[slot])
+    found, expected = gradients[slot].double(), expected.double()
+    if not (found.isfinite().all() and expected.isfinite().all()):
+        return True  # told as `non_finite` by the caller
+    return bool((found - expected).norm() <= 3 * torch.finfo(gradients.dtype).eps ** 0.5 * expected.norm())
+
+
+def gradients_by_autograd(
+    prepared: Differentiable,
+    embeddings: Tensor,
+    positions: Tensor,
+    valid: Tensor,
+    value: Callable[[Tensor], Tensor],
+    slots: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`target_gradients` by torch's own graph, one target after another, or of some of the targets' `slots`."""
     with torch.enable_grad():
         leaf = embeddings.detach().requires_grad_()
-        logits = prepared.model(inputs_embeds=leaf, use_cache=False).logits
+        logits = prepared.model(inputs_embeds=leaf.clone(), use_cache=False).logits  # a model may change its input
         rows = torch.arange(len(positions), device=positions.device)[:, None]
         logits = logits[rows, positions]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         values = value(logits) * valid
-        gradients = [torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for v in values.unbind(1)]
+        slots = range(values.shape[1]) if slots is None else slots
+        gradients = [torch.autograd.grad(values[:, s].sum(), leaf, retain_graph=True)[0] for s in slots]
     return torch.stack(gradients), logits.detach()
 
 
@@ -133,10 +160,12 @@ class _Forward:
     """One taped forward, and the place where its targets are told apart."""
 
     def __init__(self, prepared: Differentiable, embeddings: Tensor, positions: Tensor):
+        embeddings = embeddings.clone()  # a model may change its input
         self.embeddings, self.positions = embeddings, positions
         self.stages: dict[str, tuple[Tensor, int]] = {}
         self.tape = Tape(embeddings)
-        first = int(positions.min())
+        takes_keep = "logits_to_keep" in inspect.signature(prepared.model.forward).parameters
+        keep = {"logits_to_keep": embeddings.shape[1] - int(positions.min())} if takes_keep else {}
 
         def watch(name: str):
             def hook(_, args, kwargs) -> None:
@@ -148,13 +177,12 @@ class _Forward:
         hooks = [m.register_forward_pre_hook(watch(n), with_kwargs=True) for n, m in watched.items() if m is not None]
         try:
             with torch.no_grad(), self.tape:
-                output = prepared.model(
-                    inputs_embeds=embeddings, use_cache=False, logits_to_keep=embeddings.shape[1] - first
-                )
+                output = prepared.model(inputs_embeds=embeddings, use_cache=False, **keep)
         finally:
             for hook in hooks:
                 hook.remove()
         self.output = output.logits
+        first = embeddings.shape[1] - output.logits.shape[1]
         self.rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
         logits = output.logits[self.rows, positions - first]  # (batch, targets, vocab)
         self.logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -188,12 +216,14 @@ class _Forward:
         cut = operations[attentions[0]]
         above = [o for i, o in enumerate(operations[start:], start) if i != attentions[0]]
         found = self.tape.backward([(self.output, seed[None])], above)
+        if not found.only_of(cut.output, residual) or not (self.positions > 0).all():
+            return None  # a path around the last layer; or no other row in which mixing would show
         d_output, d_residual = found.of(cut.output), found.of(residual)
         if d_output is None or d_residual is None:
             return None
         is_target = torch.zeros(residual.shape[:2], dtype=torch.bool, device=residual.device)
         is_target.scatter_(1, self.positions, True)
-        if d_residual[0][~is_target].any():
+        if d_residual[0][~is_target].any() or d_output[0].transpose(1, 2)[~is_target].any():
             return None
         grads = cut.taped.vjp_at(d_output[0], self.positions, valid)
         seeds = [*zip(cut.taped.inputs, grads, strict=True), (residual, self._spread(d_residual[0], valid))]
@@ -202,8 +232,10 @@ class _Forward:
     def _at_head(self, seed: Tensor, valid: Tensor) -> tuple[list[tuple[Tensor, Tensor]], int]:
         """Gradients at the head's input: right for any causal model, a little dearer."""
         head_input, start = self.stages["head"]
-        found = self.tape.backward([(self.output, seed[None])], self.tape.operations[start:]).of(head_input)
-        assert found is not None, "the head's input reaches the logits"
+        above = self.tape.backward([(self.output, seed[None])], self.tape.operations[start:])
+        found = above.of(head_input) if self.tape.tracks(head_input) else None
+        if found is None or not above.only_of(head_input):
+            raise NotTapeable("a path around the head")
         offset = self.embeddings.shape[1] - head_input.shape[1]
         return [(head_input, self._spread(found[0], valid, offset))], start
 

@@ -88,7 +88,9 @@ def neg(tracks: Tracks, x: Tensor) -> Result:
     return _one(-x, [x], lambda g, owned: [g.neg_() if owned else -g])
 
 
-def cat(tracks: Tracks, tensors: Sequence[Tensor], dim: int = 0) -> Result:
+def cat(tracks: Tracks, tensors: Sequence[Tensor], dim: int = 0) -> Result | None:
+    if any(t.ndim != tensors[0].ndim for t in tensors):
+        return None
     axis = dim if dim >= 0 else dim + tensors[0].ndim
     starts = [sum(t.shape[axis] for t in tensors[:i]) for i in range(len(tensors))]
     parts = [(t, start) for t, start in zip(tensors, starts, strict=True) if tracks(t)]
@@ -144,7 +146,9 @@ _layer_norm_gradient = torch.ops.aten.native_layer_norm_backward
 
 def scaled_dot_product_attention(
     tracks: Tracks, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-) -> Result:
+) -> Result | None:
+    if tracks(attn_mask) or query.ndim != 4 or query.shape[-1] != value.shape[-1] or query.shape[2] != key.shape[2]:
+        return None
     assert dropout_p == 0.0, "attribution runs in evaluation mode"
     taped = Attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
     output = taped.output()

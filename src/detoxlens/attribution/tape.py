@@ -10,7 +10,8 @@ queries, keys and values of one projection, split and rotated, write into one bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ class Tape(TorchFunctionMode):
 
     def tracks(self, x: object) -> bool:
         """Whether `x` is, or is a view of, a tensor that depends on the root."""
-        return isinstance(x, Tensor) and _address(x) in self._bases
+        return isinstance(x, Tensor) and _address(x) in self._bases and x.numel() > 0  # empty ones all lie at 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -54,17 +55,20 @@ class Tape(TorchFunctionMode):
         tracked = [x for x in _tensors((*args, *kwargs.values())) if self.tracks(x)]
         if not tracked:
             return func(*args, **kwargs)
-        if func is Tensor.detach:
+        if func in (Tensor.detach, torch.detach):
             return args[0].clone()
-        if func is Tensor.add_:
-            return self._add_in_place(*args, **kwargs)
+        if func is Tensor.add_ and not kwargs:
+            return self._add_in_place(*args)
         rule = RULES.get(func)
-        found = rule(self.tracks, *args, **kwargs) if rule else None
+        found = rule(self.tracks, *args, **kwargs) if rule and _takes(rule, kwargs) else None
         if found is None:
-            versions = [x._version for x in tracked]
+            given = list(_tensors((*args, *kwargs.values())))
+            versions = [x._version for x in given]
             result = func(*args, **kwargs)
-            if versions != [x._version for x in tracked]:
-                raise NotTapeable(f"{func} changes an activation in place")
+            if versions != [x._version for x in given]:
+                raise NotTapeable(f"{func} changes a tensor in place")
+            if any(x.is_complex() for x in _tensors((result,))):
+                raise NotTapeable(f"{func} gives complex numbers")
             fresh = [x for x in _tensors((result,)) if x.is_floating_point() and not self.tracks(x)]
             if not fresh:
                 return result
@@ -75,6 +79,8 @@ class Tape(TorchFunctionMode):
         return output
 
     def _record(self, output: Tensor, taped: Taped) -> None:
+        if output.numel() == 0:
+            return
         if not self.tracks(output):
             self._add_base(output)
         self._used.update(map(_address, taped.inputs))
@@ -136,6 +142,10 @@ class Gradients:
     def add(self, x: Tensor, gradient: Tensor, *, owned: bool) -> None:
         """Adds the gradient of `x`, a tensor of the forward or a view of one."""
         at = _address(x)
+        if gradient.dtype != x.dtype:
+            gradient, owned = gradient.to(x.dtype), True
+        if any(stride == 0 and size > 1 for size, stride in zip(gradient.shape, gradient.stride(), strict=True)):
+            owned = False  # an expanded gradient cannot be written to
         held = self._held.get(at)
         if not _same_place(x, self._bases[at]):
             self._parts.setdefault(at, []).append((x, gradient))
@@ -145,6 +155,10 @@ class Gradients:
             held.value.add_(gradient)
         else:
             self._held[at] = _Held(gradient.add_(held.value) if owned else gradient + held.value, True)
+
+    def only_of(self, *tensors: Tensor) -> bool:
+        """Whether nothing was added but for these tensors."""
+        return {*self._held, *self._parts} <= {_address(x) for x in tensors}
 
     def pop(self, x: Tensor) -> _Held | None:
         """What was added for a tensor that is no view, taken out; None where nothing was."""
@@ -226,6 +240,14 @@ def _empty(base: Tensor, gradient: Tensor) -> Tensor:
     targets = gradient.shape[0]
     flat = gradient.new_empty(targets * base.numel())
     return flat.as_strided((targets, *base.shape), (base.numel(), *base.stride()))
+
+
+def _takes(rule: Callable[..., object], kwargs: dict[str, object]) -> bool:
+    """Whether the rule knows these keywords; where it does not, torch's own gradient is taken."""
+    if not kwargs:
+        return True
+    parameters = inspect.signature(rule).parameters
+    return kwargs.keys() <= parameters.keys() or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _address(x: Tensor) -> int:

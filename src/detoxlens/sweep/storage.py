@@ -49,8 +49,8 @@ def told(url: str, *, opening: bool = True) -> Iterator[None]:
         raise UserError(
             f"--storage {shown(url)} cannot be used: {cause.replace(url, shown(url))}. Give sqlite:///FILE, "
             "journal:FILE or postgresql://USER:PASSWORD@HOST/NAME (pip install -e '.[postgres]' -c constraints.txt; "
-            "its server running), or leave --storage out for the project's own file. A damaged SQLite file: move it aside; "
-            "reports/sweep keeps what was found."
+            "its server running), or leave --storage out for the project's own file. A damaged SQLite file: move it "
+            "aside; reports/sweep keeps what was found."
         ) from e
 
 
