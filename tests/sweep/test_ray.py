@@ -74,7 +74,7 @@ def test_resources_that_no_node_has_are_told():
 
 def test_without_ray_the_way_to_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'detoxlens\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[ray\]'"):
         ray_engine._ray()
 
 
