@@ -156,6 +156,13 @@ def read_model_ref(folder: Path) -> ModelRef:
     return ModelRef(**read_json(folder / "model_ref.json"))
 
 
+def link(target: Path, place: Path) -> None:
+    """Makes `place` a relative link to `target`, which stays right when both are moved; one that is there is kept."""
+    if not place.is_symlink():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()))
+
+
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place on success, removes it on failure."""

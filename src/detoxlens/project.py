@@ -44,9 +44,9 @@ def repro(
 
     changes: dict[str, Any] = {}
     if models != UNCHANGED:
-        changes["models"] = _names(models)
+        changes["models"] = names_of(models)
     if variants != UNCHANGED:
-        changes |= variant_lists(load_params(params_path), _names(variants))
+        changes |= variant_lists(load_params(params_path), names_of(variants))
     if seed != UNCHANGED:
         if not seed.isdecimal():
             raise UserError(f"seed={seed!r} must be a whole number of at least 0.")
@@ -192,5 +192,6 @@ def stage_environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def names_of(text: str) -> list[str]:
+    """The names of a comma-separated list; "unchanged" holds none."""
+    return [] if text == UNCHANGED else [name.strip() for name in text.split(",") if name.strip()]

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.artifacts import Layout, read_history, read_rows, write_json
+from detoxlens.artifacts import Layout, link, read_history, read_rows, write_json
 from detoxlens.bench.hardware import hardware, in_words
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
@@ -31,7 +31,7 @@ from detoxlens.progress import progress
 from detoxlens.records import Completion, Score
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.rl.config import PpoConfig
-from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.scorers.config import RECORDED, ToxicityConfig
 from detoxlens.scratch import scratch_key
 
 SHARE_TARGET = 0.5
@@ -130,18 +130,16 @@ def linked_folder(root: Path, params: Params, variant: str, model: str) -> Path:
     starts = dict.fromkeys(("it", params.variant(variant).init_from or "it"))
     adapters = [layout.adapter(model, start) for start in starts]
     base = [layout.base(model)] if layout.base(model).exists() else []  # a hub model has none
+    recorded = [root / RECORDED] if (root / RECORDED).is_dir() else []
     settings = {name: params.raw[name] for name in SECTIONS} | {"variant": params.raw["variants"][variant]}
     key = scratch_key(
         params=settings | {"model": model, "seed": run.seed, "device": run.device},
-        inputs=[layout.dialogues, layout.prompts, layout.reward_model, *base, *adapters],
+        inputs=[layout.dialogues, layout.prompts, layout.reward_model, *base, *recorded, *adapters],
         num_threads=run.num_threads,
     )
     folder = layout.state / "bench" / f"seeds-{model}-{key[:12]}"
-    for path in (layout.dialogues.parent, root / "models", *adapters):
-        link = folder / path.relative_to(root)
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))
+    for path in (layout.dialogues.parent, root / "models", *recorded, *adapters):
+        link(path, folder / path.relative_to(root))
     return folder
 
 

@@ -102,11 +102,12 @@ def bench_seeds(
 ) -> None:
     """Train rl with several seeds: is it half as toxic as it, within the KL budget, every time? Resumes."""
     from detoxlens.bench.seeds import bench_seeds as run_bench
+    from detoxlens.project import names_of
 
     run_bench(
         Context.root,
         Context.root / Context.params_path,
         variant=variant,
-        models=[] if models == "unchanged" else [name.strip() for name in models.split(",") if name.strip()],
+        models=names_of(models),
         num_seeds=seeds,
     )

@@ -58,6 +58,7 @@ def sweep(
     if engine == "local" and (cpus_per_trial or gpus_per_trial):
         raise UserError("--cpus-per-trial and --gpus-per-trial are for --engine ray; a local trial takes run.device.")
     from detoxlens.config import load_params
+    from detoxlens.project import names_of
     from detoxlens.sweep.command import sweep as run_sweep
     from detoxlens.sweep.ray_engine import Resources
 
@@ -69,7 +70,7 @@ def sweep(
         Context.root,
         Context.root / Context.params_path,
         method=method,
-        models=[] if models == "unchanged" else [name.strip() for name in models.split(",") if name.strip()],
+        models=names_of(models),
         variant=variant,
         num_trials=trials,
         study=study,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -13,6 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from detoxlens.doctor.check import Check, some
+from detoxlens.machine import memory_gib, num_cores
 
 LOW_GIB, FULL_GIB = 5.0, 0.5
 """Free disk below which a line warns, and below which a cold `dvc repro` of the embedded default would fail."""
@@ -90,11 +90,10 @@ def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
 
 def this_machine() -> Machine:
     """What is here."""
-    pages = "SC_PHYS_PAGES" in os.sysconf_names
     gpu, gpu_memory = _gpu()
     return Machine(
-        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if pages else None,
+        num_cores=num_cores(),
+        memory_gib=memory_gib(),
         gpu=gpu,
         gpu_memory_gib=gpu_memory,
         torch_has_cuda=_torch_has_cuda(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from detoxlens.doctor.check import Check, some
+from detoxlens.urls import without_password
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def check_remote(project: Project) -> Check:
     """The default remote has what the cache has, where it is a folder; others are not asked."""
     if project.remote_url is None:
         return Check(name="remote", status="ok", detail="none is set; `dvc remote add --default NAME URL` sets one")
-    shown = f"{project.remote_name} ({_without_password(project.remote_url)})"
+    shown = f"{project.remote_name} ({without_password(project.remote_url)})"
     if "://" in project.remote_url:
         return Check(name="remote", status="ok", detail=f"{shown} is not asked from here; `dvc status --cloud` does")
     folder = Path(project.remote_url)
@@ -138,11 +139,6 @@ def _object(store: Path, md5: str) -> Path:
 
 def _fetch(project: Project) -> str:
     return "dvc repro" if project.remote_url is None else "dvc pull"
-
-
-def _without_password(url: str) -> str:
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else url
 
 
 def _is_idle(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import shutil
@@ -18,6 +19,7 @@ from detoxlens.artifacts import Layout, read_rows
 from detoxlens.attribution.config import AttributionConfig
 from detoxlens.config import Params, TemplateConfig, load_params
 from detoxlens.data.config import SplitsConfig
+from detoxlens.machine import memory_gib, num_cores
 from detoxlens.models.config import GenerationConfig
 from detoxlens.models.lora import LoraConfig
 from detoxlens.models.reward_config import RewardModelConfig
@@ -101,7 +103,7 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
         sized = _shape(config, lora, dtype=spec.dtype, bits=int(spec.quantization[0]) if spec.quantization else None)
         costs[model] = model_costs(params, model, counts, speeds, sized, start)
         notes += [f"{model}: shape from {where}, {sized.num_parameters / 1e6:,.1f} M parameters. {told}"]
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, num_cores()
     if load > cores:
         notes.append(f"The machine is busy (load {load:.1f} on {cores} cores): on a quiet one all of it takes less.")
     shared = _shared_costs(params, start)
@@ -230,9 +232,8 @@ def _reward_step_seconds(config: TinyConfig) -> float:
 def _import_seconds() -> float:
     """What a stage's process pays before it works; 0 where torch is loaded already."""
     started = time.perf_counter()
-    import peft  # noqa: F401 - its time is what is measured
-    import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401 - as above
-
+    for module in ("peft", "transformers.models.gpt_neox.modeling_gpt_neox"):
+        importlib.import_module(module)
     return time.perf_counter() - started
 
 
@@ -282,9 +283,7 @@ def _memory_gib(device: str) -> tuple[float, str]:
         import torch
 
         return torch.cuda.mem_get_info(device)[1] / forecast.GIB, "the GPU"
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
-        return math.inf, "this machine"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / forecast.GIB, "this machine"
+    return memory_gib() or math.inf, "this machine"
 
 
 def show(found: Plan, console: Console, *, device: str) -> None:

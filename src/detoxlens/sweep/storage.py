@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from detoxlens.errors import UserError
+from detoxlens.urls import without_password
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -45,19 +45,14 @@ def told(url: str, *, opening: bool = True) -> Iterator[None]:
     except (SQLAlchemyError, OSError, ImportError, optuna.exceptions.StorageInternalError) as e:
         if not opening and isinstance(e, OSError | ImportError):
             raise
+        shown = without_password(url)
         cause = next(iter(str(e.__cause__ or e).strip().splitlines()), type(e).__name__)
         raise UserError(
-            f"--storage {shown(url)} cannot be used: {cause.replace(url, shown(url))}. Give sqlite:///FILE, "
+            f"--storage {shown} cannot be used: {cause.replace(url, shown)}. Give sqlite:///FILE, "
             "journal:FILE or postgresql://USER:PASSWORD@HOST/NAME (pip install -e '.[postgres]' -c constraints.txt; "
             "its server running), or leave --storage out for the project's own file. A damaged SQLite file: move it "
             "aside; reports/sweep keeps what was found."
         ) from e
-
-
-def shown(url: str) -> str:
-    """The URL without user name and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def open_storage(url: str, state: Path) -> BaseStorage:
@@ -128,7 +123,8 @@ def open_study(
             study.set_metric_names(list(objectives))
             return study
     if known is None:
-        raise UserError(f"--study {name} in {shown(url)} was not made by `detoxlens sweep`; choose another name.")
+        where = without_password(url)
+        raise UserError(f"--study {name} in {where} was not made by `detoxlens sweep`; choose another name.")
     if changed := differences(json.loads(known), definition):
         raise UserError(
             f"--study {name} was begun with other settings, so its trials cannot be compared with new ones: "
@@ -155,7 +151,7 @@ def load_study(storage: BaseStorage, url: str, name: str) -> tuple[Study, dict[s
             if known := study.user_attrs.get(DEFINITION):
                 return study, json.loads(known)
     raise UserError(
-        f"{shown(url)} holds no sweep called {name!r}.{did_you_mean(name, names)} There are: "
+        f"{without_password(url)} holds no sweep called {name!r}.{did_you_mean(name, names)} There are: "
         f"{', '.join(names) or 'none'}."
     )
 

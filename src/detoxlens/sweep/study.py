@@ -20,15 +20,17 @@ from filelock import FileLock
 
 from detoxlens.artifacts import Layout
 from detoxlens.config import Params
+from detoxlens.data.sources import sha256_of
 from detoxlens.errors import UserError
 from detoxlens.reporting.config import ReportConfig
+from detoxlens.scorers.config import RECORDED
 from detoxlens.sweep.config import Method, SweepConfig
 from detoxlens.sweep.early import Looks, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
 from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
 from detoxlens.sweep.storage import close, default_url, open_storage, open_study, told
-from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, file_sha256, make_reference, run_trial, val_metrics
+from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, make_reference, run_trial, val_metrics
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -143,8 +145,8 @@ def setting_of(
             for key in parents:
                 node = node.get(key, {})
             node.pop(last, None)
-    files = Layout(root).prompts, Layout(root).dialogues
-    return {"settings": settings, "inputs": {path.name: file_sha256(path) for path in files if path.exists()}}
+    files = [Layout(root).prompts, Layout(root).dialogues, *sorted((root / RECORDED).rglob("*.*"))]
+    return {"settings": settings, "inputs": {path.name: sha256_of(path)[:16] for path in files if path.is_file()}}
 
 
 @contextlib.contextmanager

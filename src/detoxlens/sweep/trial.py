@@ -13,16 +13,14 @@ same numbers, to the last bit. The test prompts are not there to be touched.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
-from detoxlens.artifacts import Layout, read_history, read_rows, write_rows
+from detoxlens.artifacts import Layout, link, read_history, read_rows, write_rows
 from detoxlens.attribution.config import AttributionConfig
 from detoxlens.config import Params
 from detoxlens.data.config import SplitsConfig
@@ -107,8 +105,7 @@ def run_trial(
     try:
         for number, model in enumerate(models):
             outputs = folder / "outputs" / model
-            outputs.mkdir(parents=True)
-            (outputs / "it").symlink_to(_relative(reference / "outputs" / model / "it", outputs))
+            link(reference / "outputs" / model / "it", outputs / "it")
             watch = watcher_of(number, model)
             _stage(STAGE_OF[method]).run(folder, params, model=model, variant=variant, watch=watch)
             for stage in EVALUATION:
@@ -128,16 +125,16 @@ def link_inputs(layout: Layout, folder: Path, models: Sequence[str], variants: S
     if not prompts:
         raise UserError(f"{layout.prompts} holds no validation prompts, which sweeps go by; set splits.<name>.max_val.")
     write_rows(inside.prompts, prompts, Prompt)
-    _link(layout.dialogues, inside.dialogues)
-    _link(layout.root / "models", folder / "models")
+    link(layout.dialogues, inside.dialogues)
+    link(layout.root / "models", folder / "models")
     if (recorded := layout.root / RECORDED).is_dir():
-        _link(recorded, folder / RECORDED)
-    _link(layout.score_cache, inside.score_cache)  # what a service has been asked is not asked again
+        link(recorded, folder / RECORDED)
+    link(layout.score_cache, inside.score_cache)  # what a service has been asked is not asked again
     for model in models:
         for variant in variants:
             if not (layout.adapter(model, variant) / "model_ref.json").exists():
                 raise UserError(f"{layout.adapter(model, variant)} is not there yet; run `dvc repro` first.")
-            _link(layout.adapter(model, variant), inside.adapter(model, variant))
+            link(layout.adapter(model, variant), inside.adapter(model, variant))
 
 
 def val_metrics(folder: Path, params: Params, model: str, variant: str, *, stand_in: bool = False) -> dict[str, float]:
@@ -187,21 +184,5 @@ def check_metrics(config: SweepConfig, known: Mapping[str, float], where: str) -
                 )
 
 
-def file_sha256(path: Path) -> str:
-    """First 16 hex digits of a file's sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def _stage(name: str):
     return importlib.import_module(f"detoxlens.stages.{name}")
-
-
-def _link(target: Path, link: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.symlink_to(_relative(target, link.parent))
-
-
-def _relative(target: Path, start: Path) -> str:
-    """Links within the project stay right when it is moved."""
-    return os.path.relpath(target.resolve(), start.resolve())

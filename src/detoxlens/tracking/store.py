@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from filelock import FileLock
 
 from detoxlens.errors import UserError
+from detoxlens.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,8 +68,7 @@ class Store:
     @property
     def shown_uri(self) -> str:
         """The URI without user name and password, for messages."""
-        parts = urlsplit(self.uri)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else self.uri
+        return without_password(self.uri)
 
 
 def resolve_store(root: Path, environ: Mapping[str, str]) -> Store:

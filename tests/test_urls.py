@@ -1,0 +1,27 @@
+"""No password is shown, and nothing else is changed."""
+
+import pytest
+
+from detoxlens.urls import without_password
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("postgresql+psycopg://ada:s3cret@host:5432/runs", "postgresql+psycopg://host:5432/runs"),
+        ("postgresql://ada:p@ss@host/runs", "postgresql://host/runs"),
+        ("postgresql:///runs?host=h&user=ada&password=s3cret", "postgresql:///runs?host=h&user=***&password=***"),
+        ("postgresql://h/runs?PassWord=s3cret&sslmode=require", "postgresql://h/runs?PassWord=***&sslmode=require"),
+        ("ssh://ada@host/folder", "ssh://host/folder"),
+    ],
+)
+def test_user_name_and_password_are_taken_out(url, shown):
+    assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////home/ada/.detoxlens/mlflow.db", "sqlite:///:memory:", "http://host:5000", "journal:runs.log",
+            "s3://bucket/path", "../backup"],
+)  # fmt: skip
+def test_a_url_without_any_is_left_as_it_is(url):
+    assert without_password(url) == url
