@@ -8,24 +8,9 @@ import torch
 from detoxlens.attribution import METHODS, attribute, gradients
 from detoxlens.attribution.api import runner_up_ids
 from detoxlens.errors import UserError
-from tests.attribution.tiny import ARCHITECTURES, max_difference, tiny_model, with_lora
+from tests.attribution.tiny import ARCHITECTURES, COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 
-PROMPTS = [[5, 9, 44, 2, 17, 60, 31], [7, 8], [3], [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61]]
 METHODS_BY_GRADIENT = [name for name, backend in METHODS.items() if backend == "gradient"]
-COMPLETIONS = [[8, 70, 3, 41, 12], [9, 9, 4], [30, 31, 32, 33, 34, 35], [1, 2]]
-
-
-def loop(model, prompt, completion, *, saliency=False, value=None):
-    """The definition, one forward and one backward per generated token."""
-    rows = []
-    for t, token in enumerate(completion):
-        ids = torch.tensor([[*prompt, *completion[:t]]])
-        x = model.get_input_embeddings()(ids).detach().requires_grad_()
-        logits = model(inputs_embeds=x.clone()).logits[0, -1]
-        (g,) = torch.autograd.grad(logits.softmax(-1)[token] if value is None else value(logits, t), x)
-        norms = (g if saliency else g * x).norm(dim=-1)[0]
-        rows.append((norms / norms.sum()).tolist())
-    return rows
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -116,96 +101,6 @@ def test_a_lora_model_is_left_as_it_was_trainable_and_in_training_mode():
     assert [(n, p.requires_grad) for n, p in model.named_parameters()] == before
     assert model.training
     assert model.base_model.model.config._attn_implementation == "eager"
-
-
-def test_a_model_whose_layers_are_not_recognised_is_cut_at_the_head_instead(monkeypatch):
-    model = tiny_model("gpt_neox", dtype=torch.float64)
-    (usual,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
-    monkeypatch.setattr(gradients, "_last_layer", lambda model, num_layers: None)
-    (at_head,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
-    assert max_difference(usual.scores, at_head.scores) < 1e-10
-
-
-def test_a_last_layer_that_mixes_positions_by_other_means_is_noticed():
-    """The cut assumes that only attention mixes positions; a layer that also sums over them must not use it."""
-    model = tiny_model("gpt_neox", dtype=torch.float64)
-    layer = model.gpt_neox.layers[-1]
-    layer.mlp.register_forward_hook(lambda m, args, out: out + 0.5 * out.cumsum(1))
-    (ours,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
-    assert max_difference(ours.scores, loop(model, PROMPTS[0], COMPLETIONS[0])) < 1e-7
-
-
-def test_a_model_that_changes_an_activation_in_place_goes_through_autograd():
-    """The tape cannot follow it (`test_tape.py`); torch's own graph can."""
-    model = tiny_model("gpt_neox", dtype=torch.float64)
-
-    def change(module, args, out):
-        double = out * 2
-        shifted = double + 1
-        return double.add_(shifted)
-
-    model.gpt_neox.layers[0].mlp.register_forward_hook(change)
-    found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
-    for a, prompt, completion in zip(found, PROMPTS, COMPLETIONS, strict=True):
-        assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
-
-
-class Hidden(torch.autograd.Function):
-    """An operation that the tape cannot see: its forward leaves torch."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return torch.from_numpy(x.detach().numpy() * 3.0)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * 3.0
-
-
-def add_first_layers_input(model):
-    """A path from the embeddings around every layer."""
-    seen = []
-    model.gpt_neox.layers[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
-    model.gpt_neox.layers[-1].register_forward_hook(lambda m, args, out: out + 0.7 * seen[-1])
-
-
-def change_the_embeddings(model):
-    model.gpt_neox.layers[0].register_forward_pre_hook(lambda m, args: (args[0].add_(0.3),))
-
-
-def hide_an_operation(model):
-    model.gpt_neox.layers[0].mlp.register_forward_hook(lambda m, args, out: Hidden.apply(out))
-
-
-def mix_positions_behind_the_last_attention(model):
-    model.gpt_neox.layers[-1].attention.dense.register_forward_pre_hook(lambda m, args: (args[0].cumsum(1),))
-
-
-def mix_positions_in_the_last_mlp(model):
-    model.gpt_neox.layers[-1].mlp.register_forward_hook(lambda m, args, out: out + 0.5 * out.cumsum(1))
-
-
-@pytest.mark.parametrize("prompts", [PROMPTS, [(7,)] * len(PROMPTS)], ids=["prompts", "one-token"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        add_first_layers_input, change_the_embeddings, hide_an_operation, mix_positions_behind_the_last_attention,
-        mix_positions_in_the_last_mlp,
-    ],
-)  # fmt: skip
-def test_a_model_off_the_usual_path_is_right_all_the_same(change, prompts):
-    model = tiny_model("gpt_neox", dtype=torch.float64)
-    change(model)
-    found = attribute(model, prompt_ids=prompts, completion_ids=COMPLETIONS)
-    for a, prompt, completion in zip(found, prompts, COMPLETIONS, strict=True):
-        assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
-
-
-def test_what_the_tape_cannot_see_is_noticed_and_said(caplog):
-    model = tiny_model("gpt_neox", dtype=torch.float64)
-    hide_an_operation(model)
-    attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
-    assert "hides operations from the fast path" in caplog.text
 
 
 def test_an_adapter_in_float32_on_a_bfloat16_model_is_attributed():

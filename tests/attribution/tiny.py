@@ -11,6 +11,8 @@ ARCHITECTURES = (
     "gpt_neox", "gpt_neox_sequential", "falcon_rotary", "falcon_multi_query", "falcon_grouped", "falcon_alibi",
     "gpt2", "llama", "qwen2", "opt",
 )  # fmt: skip
+PROMPTS = [[5, 9, 44, 2, 17, 60, 31], [7, 8], [3], [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61]]
+COMPLETIONS = [[8, 70, 3, 41, 12], [9, 9, 4], [30, 31, 32, 33, 34, 35], [1, 2]]
 
 
 def tiny_model(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, num_layers: int = 2):
@@ -143,3 +145,16 @@ def _fit(model, parameters, texts, *, num_steps: int) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def loop(model, prompt, completion, *, saliency=False, value=None):
+    """The definition, one forward and one backward per generated token."""
+    rows = []
+    for t, token in enumerate(completion):
+        ids = torch.tensor([[*prompt, *completion[:t]]])
+        x = model.get_input_embeddings()(ids).detach().requires_grad_()
+        logits = model(inputs_embeds=x.clone()).logits[0, -1]
+        (g,) = torch.autograd.grad(logits.softmax(-1)[token] if value is None else value(logits, t), x)
+        norms = (g if saliency else g * x).norm(dim=-1)[0]
+        rows.append((norms / norms.sum()).tolist())
+    return rows

@@ -13,8 +13,8 @@ from detoxlens.run_stage import check_params
 from tests.import_graph import ROOT
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_and_records_nothing(tmp_path, capsys):
+def test_without_a_gpu_it_says_so_and_records_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     bench_scale(tmp_path, ROOT / "params.yaml")
     assert "no GPU was found" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ def train(make_policy, tokenizer, make_config, make_decoding, prompts, tmp_path)
         policy.get_output_embeddings().weight.data.mul_(scale)  # an adapter below a random head moves little
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         trainer = GroupTrainer(
-            algorithm, policy, tokenizer, reward, config=make_config(**changes), seed=0, selector=selector,
+            policy, tokenizer, reward, algorithm=algorithm, config=make_config(**changes), seed=0, selector=selector,
             decoding=make_decoding(**decoding or {}), grader=lambda texts: [0.5] * len(texts),
         )  # fmt: skip
         result = trainer.train(

@@ -48,7 +48,8 @@ class GradientEngine:
         self.path = [((1 + x) / 2, w / 2) for x, w in zip(nodes.tolist(), weights.tolist(), strict=True)]
         self.max_targets: int | None = None
         """Set by an out-of-memory error, never raised again."""
-        self.is_checked = self.is_slow = False
+        self.tape_is_right: bool | None = None
+        """Whether the fast path agrees with torch's own graph on this model; None until the first chunk has told."""
 
     def refusal(self, sequence: Job) -> Status | None:
         """Why a sequence cannot be attributed at all."""
@@ -177,13 +178,13 @@ class GradientEngine:
     def _gradients(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor]:
         """`target_gradients`, the first time held against torch's own graph; where they differ that is used."""
         given = embeddings, positions, valid, value
-        if not self.is_slow:
+        if self.tape_is_right is not False:
             gradients, logits = target_gradients(self.prepared, *given)
-            if self.is_checked or agrees_with_autograd(gradients, self.prepared, *given):
-                self.is_checked = True
+            if self.tape_is_right is None:
+                self.tape_is_right = agrees_with_autograd(gradients, self.prepared, *given)
+            if self.tape_is_right:
                 return gradients, logits
             log.warning("attribution: this model hides operations from the fast path; going by torch's own, slower")
-            self.is_slow = True
         return gradients_by_autograd(self.prepared, *given)
 
     def _logits(self, embeddings: Tensor, positions: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ queries, keys and values of one projection, split and rotated, write into one bu
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -244,10 +245,15 @@ def _empty(base: Tensor, gradient: Tensor) -> Tensor:
 
 def _takes(rule: Callable[..., object], kwargs: dict[str, object]) -> bool:
     """Whether the rule knows these keywords; where it does not, torch's own gradient is taken."""
-    if not kwargs:
-        return True
+    known = _keywords(rule) if kwargs else frozenset()
+    return known is None or kwargs.keys() <= known
+
+
+@functools.cache
+def _keywords(rule: Callable[..., object]) -> frozenset[str] | None:
+    """The keywords that a rule takes; None: any."""
     parameters = inspect.signature(rule).parameters
-    return kwargs.keys() <= parameters.keys() or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else frozenset(parameters)
 
 
 def _address(x: Tensor) -> int:

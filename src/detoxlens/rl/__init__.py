@@ -28,7 +28,7 @@ result = ppo.train(
 )
 model.save_pretrained("adapter")
 
-# RLOO and GRPO take the same arguments: GroupTrainer("rloo", model, tokenizer, brevity, ...).
+# RLOO and GRPO take the same arguments: GroupTrainer(model, tokenizer, brevity, algorithm="rloo", ...).
 # In processes that torchrun or accelerate launch has started:
 # with join(os.environ, device="cuda") as world: PPO(model.to(world.device), ..., world=world).train(...)
 """
@@ -40,13 +40,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
     from detoxlens.rl.groups import GroupTrainer
-    from detoxlens.rl.ppo import PPO, PpoResult
+    from detoxlens.rl.ppo import PPO
     from detoxlens.rl.rewards import NonToxicity, WeightedSum
+    from detoxlens.rl.trainer import PpoResult
     from detoxlens.rl.world import World, join
 
 _HOME = {
     "PPO": "ppo",
-    "PpoResult": "ppo",
+    "PpoResult": "trainer",
     "PpoConfig": "config",
     "KlConfig": "config",
     "ValidationConfig": "config",

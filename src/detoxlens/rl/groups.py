@@ -16,71 +16,56 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from transformers import PrinterCallback
 
 from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.rl.checkpoint import (
     TrainingState,
     fingerprint_of,
-    load_adapter_state,
     load_kept,
 )
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.controller import KlController
-from detoxlens.rl.ppo import PpoResult, check_policy
-from detoxlens.rl.rewards import Grader, Reward
 from detoxlens.rl.rollout import prompts_of_step
-from detoxlens.rl.watch import Row, Watch
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+from detoxlens.rl.trainer import PolicyTrainer, PpoResult, Prompts, Row
+from detoxlens.rl.watch import Watch
 
 log = logging.getLogger(__name__)
 
 
-class GroupTrainer:
-    """GroupTrainer("rloo", model, tokenizer, reward, config=config, ...).train(prompts); arguments as PPO's.
+@dataclass(eq=False)
+class GroupTrainer(PolicyTrainer):
+    """GroupTrainer(model, tokenizer, reward, algorithm="rloo", config=config, ...).train(prompts); otherwise as PPO.
 
     One process only. `num_generations` responses to a prompt form a group.
     """
 
-    def __init__(
-        self,
-        algorithm: Literal["rloo", "grpo"],
-        model: PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        reward: Reward,
-        *,
-        config: PpoConfig,
-        decoding: GenerationConfig,
-        seed: int,
-        grader: Grader | None = None,
-        selector: Grader | None = None,
-    ):
-        check_policy(model, decoding)
-        check_batches(config)
-        if model.get_output_embeddings() is not None and hasattr(model.get_output_embeddings(), "lora_A"):
+    _: KW_ONLY
+    algorithm: Literal["rloo", "grpo"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_batches(self.config)
+        head = self.model.get_output_embeddings()
+        if head is not None and hasattr(head, "lora_A"):
             raise UserError(
-                f"{algorithm}: lora.target_modules has the output layer, and TRL reads its base weights past the "
+                f"{self.algorithm}: lora.target_modules has the output layer, and TRL reads its base weights past the "
                 f"adapter, so that it would never be trained. Leave it out, or use algorithm: ppo."
             )
-        if config.kl.control == "adaptive":
-            log.warning("%s: TRL keeps ppo.kl.coef=%g fixed; kl.control=adaptive is PPO's.", algorithm, config.kl.coef)
-        self.algorithm, self.model, self.tokenizer, self.reward = algorithm, model, tokenizer, reward
-        self.config, self.decoding, self.seed = config, decoding, seed
-        self.grader, self.selector = grader, selector
+        kl = self.config.kl
+        if kl.control == "adaptive":
+            log.warning("%s: TRL keeps ppo.kl.coef=%g fixed; kl.control=adaptive is PPO's.", self.algorithm, kl.coef)
 
     def train(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Prompts,
         *,
-        validation_prompts: Sequence[Sequence[int]] = (),
+        validation_prompts: Prompts = (),
         checkpoint_folder: Path,
         on_step: Callable[[Row], None] | None = None,
     ) -> PpoResult:
@@ -110,22 +95,7 @@ class GroupTrainer:
         )
         newest = last_complete_checkpoint(checkpoint_folder)
         state = _fresh_state(config) if newest is None else load_kept(_kept(newest), fingerprint)
-        watch = Watch(
-            self.algorithm,
-            self.model,
-            self.tokenizer,
-            self.reward,
-            config=config,
-            decoding=self.decoding,
-            seed=self.seed,
-            grader=self.grader,
-            selector=self.selector,
-            prompts=prompts,
-            validation_prompts=validation_prompts,
-            state=state,
-            fingerprint=fingerprint,
-            report=on_step or (lambda row: None),
-        )
+        watch = Watch(self, prompts, validation_prompts, state, fingerprint, report=on_step or (lambda row: None))
         if state.step < config.num_steps and state.stop_reason is None:
             order = [
                 i
@@ -133,12 +103,7 @@ class GroupTrainer:
                 for i in prompts_of_step(len(prompts), num_prompts, step=step, seed=self.seed)
             ]
             self._run(self._trainer(watch, order, checkpoint_folder), newest)
-        load_adapter_state(self.model, state.best_adapter)
-        return PpoResult(
-            history=state.history,
-            kept_step=state.step if state.best is None else state.best.step,
-            stop_reason=state.stop_reason,
-        )
+        return self.finish(state)
 
     def _run(self, trainer: Any, newest: Path | None) -> None:
         """Trains, from the checkpoint if there is one, and takes TRL's patches off the model again."""

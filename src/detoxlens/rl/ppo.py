@@ -7,94 +7,55 @@ differ from 1 before any update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftModel
 
 from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import (
     TrainingState,
     fingerprint_of,
-    load_adapter_state,
     load_checkpoint,
     save_checkpoint,
 )
-from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.learner import Learner, schedule
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.losses import explained_variance
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
-from detoxlens.rl.rewards import Grader, Reward, check_not_all_empty, grade_responses, reward_responses
+from detoxlens.rl.rewards import check_not_all_empty, grade_responses, reward_responses
 from detoxlens.rl.rollout import prompts_of_step, sample_responses
-from detoxlens.rl.validation import validate
+from detoxlens.rl.trainer import PolicyTrainer, PpoResult, Prompts, Row
 from detoxlens.rl.value_function import ValueFunction
 from detoxlens.rl.world import World
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PpoResult:
-    """What `PPO.train` leaves behind beside the adapter in the model."""
-
-    history: list[dict[str, float | int]]
-    """One row per PPO step (row 0: the validation before training), `step` and group/quantity -> number."""
-    kept_step: int
-    """PPO steps that the kept adapter has seen."""
-    stop_reason: str | None
-    """Why training ended before `num_steps`; None if it did not."""
-
-
-class PPO:
+@dataclass(eq=False)
+class PPO(PolicyTrainer):
     """PPO(model, tokenizer, reward, config=config, seed=0).train(prompts) -> PpoResult; the model holds the result.
 
-    Args:
-        model: any causal language model with a trainable LoRA adapter; trained in place.
-        tokenizer: the policy's; has an end-of-sequence and a padding token.
-        reward: texts -> numbers, higher is better; sees the responses' text only.
-        config: see `PpoConfig`.
-        decoding: how responses are sampled, in training and validation: one per prompt, `batch_size` at a time.
-        seed: of prompt order, sampling and minibatches.
-        grader: texts -> toxicity, not the reward's classifier: logged at every step so that reward hacking shows.
-        selector: texts -> toxicity; judges the validation prompts. Without it the last adapter is kept.
-        world: the processes that share the work (`world.join`); all are given the same arguments.
+    Args: as `PolicyTrainer`, one response per prompt, `decoding.batch_size` at a time; and
+        world: the processes that share the work (`world.join`), all given the same arguments; None is this one alone.
     """
 
-    def __init__(
-        self,
-        model: PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        reward: Reward,
-        *,
-        config: PpoConfig,
-        decoding: GenerationConfig,
-        seed: int,
-        grader: Grader | None = None,
-        selector: Grader | None = None,
-        world: World | None = None,
-    ):
-        check_policy(model, decoding)
-        self.model, self.tokenizer, self.reward = model.eval(), tokenizer, reward
-        self.config, self.decoding, self.seed = config, decoding, seed
-        self.grader, self.selector = grader, selector
-        self.world = world or World(device=str(model.device))
+    world: World | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model.eval()
+        self.world = self.world or World(device=str(self.model.device))
 
     def train(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Prompts,
         *,
-        validation_prompts: Sequence[Sequence[int]] = (),
+        validation_prompts: Prompts = (),
         checkpoint_folder: Path | None = None,
-        on_step: Callable[[dict[str, float | int]], None] | None = None,
+        on_step: Callable[[Row], None] | None = None,
     ) -> PpoResult:
         """Trains the adapter; leaves the best one (given selector and validation prompts), else the last, in the model.
 
@@ -132,10 +93,10 @@ class PPO:
 
     def _train(
         self,
-        prompts: Sequence[Sequence[int]],
-        validation_prompts: Sequence[Sequence[int]],
+        prompts: Prompts,
+        validation_prompts: Prompts,
         checkpoint_folder: Path | None,
-        report: Callable[[dict[str, float | int]], None],
+        report: Callable[[Row], None],
     ) -> PpoResult:
         config = self.config
         fingerprint = fingerprint_of(
@@ -146,7 +107,7 @@ class PPO:
         state = self._resumed(checkpoint_folder, fingerprint)
         if state is None:
             state = self._started()
-            self._validate(state, validation_prompts, row := {"step": 0})
+            self.judge(state, validation_prompts, row := {"step": 0}, self.world)
             if len(row) > 1:
                 state.history.append(row)
                 report(row)
@@ -156,20 +117,14 @@ class PPO:
             state.step += 1
             last = state.step == config.num_steps or state.stop_reason is not None
             if last or state.step % config.validation.every == 0:
-                self._validate(state, validation_prompts, row)
+                self.judge(state, validation_prompts, row, self.world)
             state.history.append(row)
             if checkpoint_folder is not None and (last or state.step % config.checkpoint_every == 0):
                 self._checkpoint(checkpoint_folder, state, fingerprint)
             report(row)
-        if state.best is not None:
-            load_adapter_state(self.model, state.best_adapter)
-        return PpoResult(
-            history=state.history,
-            kept_step=state.step if state.best is None else state.best.step,
-            stop_reason=state.stop_reason,
-        )
+        return self.finish(state)
 
-    def _step(self, state: TrainingState, prompts: Sequence[Sequence[int]]) -> dict[str, float | int]:
+    def _step(self, state: TrainingState, prompts: Prompts) -> Row:
         """One PPO step; returns its row of the history, which describes the policy *before* the update."""
         config, number = self.config, state.step + 1
         batch = gathered(self.world, len(prompts), lambda rows: self._collect(prompts, rows, state.step))
@@ -201,7 +156,7 @@ class PPO:
             state.controller = state.controller.updated(measured.kl_nats_per_sequence, len(responses))
         return row
 
-    def _collect(self, prompts: Sequence[Sequence[int]], rows: list[int], step: int) -> Experience:
+    def _collect(self, prompts: Prompts, rows: list[int], step: int) -> Experience:
         """Samples, rewards, measures and grades the responses to the prompts `rows` of the batch."""
         config, size = self.config, self.decoding.batch_size
         responses = sample_responses(
@@ -233,24 +188,6 @@ class PPO:
         measured = self.value_function.measured(measured, responses, micro_batch_size=config.micro_batch_size)
         graded = None if self.grader is None else grade_responses(self.grader, [r.text for r in responses])
         return Experience(responses=responses, measured=measured, rewarded=rewarded, graded=graded)
-
-    def _validate(self, state: TrainingState, prompts: Sequence[Sequence[int]], row: dict[str, float | int]) -> None:
-        """Judges the adapter as it is, adds the verdict to `row`, and keeps a copy of the adapter if it is the best."""
-        if self.selector is None or not prompts:
-            return
-        verdict = validate(
-            self.model,
-            self.tokenizer,
-            prompts,
-            self.selector,
-            self.decoding,
-            step=state.step,
-            seed=self.seed,
-            batch_size=self.config.validation.batch_size,
-            world=self.world,
-        )
-        row |= verdict.metrics()
-        state.keep_if_best(verdict, self.model, kl_budget=self.config.kl.budget_nats_per_sequence)
 
     def _started(self) -> TrainingState:
         kl = self.config.kl
@@ -284,16 +221,3 @@ class PPO:
                 fingerprint=fingerprint,
             )
         self.world.wait()
-
-
-def check_policy(model: PeftModel, decoding: GenerationConfig) -> None:
-    """Raises UserError unless the model has an adapter to train and decoding leaves something to chance."""
-    if not isinstance(model, PeftModel) or not any(p.requires_grad for p in model.parameters()):
-        raise UserError(
-            f"PPO trains a LoRA adapter and got {type(model).__name__} without trainable adapter weights; wrap the "
-            f"model with peft.get_peft_model, or load its adapter with is_trainable=True."
-        )
-    if decoding.temperature == 0:
-        raise UserError(
-            "generation.temperature=0 always gives the same response, which teaches PPO nothing; set it above 0."
-        )

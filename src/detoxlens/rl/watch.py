@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.generation import evaluating
 from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
-from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
-from detoxlens.rl.rewards import Grader, Reward, check_not_all_empty, grade_responses, reward_responses
+from detoxlens.rl.rewards import check_not_all_empty, grade_responses, reward_responses
 from detoxlens.rl.rollout import Response
-from detoxlens.rl.validation import validate
+from detoxlens.rl.trainer import Prompts, Row
 from detoxlens.rl.world import World
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
-
-Row = dict[str, float | int]
+    from detoxlens.rl.groups import GroupTrainer
 
 
 class Watch(TrainerCallback):
@@ -34,26 +29,14 @@ class Watch(TrainerCallback):
 
     def __init__(
         self,
-        algorithm: str,
-        model: PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        reward: Reward,
-        *,
-        config: PpoConfig,
-        decoding: GenerationConfig,
-        seed: int,
-        grader: Grader | None,
-        selector: Grader | None,
-        prompts: Sequence[Sequence[int]],
-        validation_prompts: Sequence[Sequence[int]],
+        trainer: GroupTrainer,
+        prompts: Prompts,
+        validation_prompts: Prompts,
         state: TrainingState,
         fingerprint: str,
         report: Callable[[Row], None],
     ):
-        self.algorithm, self.model, self.tokenizer, self.reward_of = algorithm, model, tokenizer, reward
-        self.config, self.decoding, self.seed = config, decoding, seed
-        self.grader, self.selector = grader, selector
-        self.prompts, self.validation_prompts = prompts, validation_prompts
+        self.trainer, self.prompts, self.validation_prompts = trainer, prompts, validation_prompts
         self.state, self.fingerprint, self.report = state, fingerprint, report
         self.row: Row = {}
 
@@ -65,7 +48,8 @@ class Watch(TrainerCallback):
         Raises:
             UserError: as `PPO.train`.
         """
-        config, step, eos = self.config, self.state.step + 1, self.tokenizer.eos_token_id
+        trainer, config, step = self.trainer, self.trainer.config, self.state.step + 1
+        eos = trainer.tokenizer.eos_token_id
         responses = [
             Response(
                 prompt_ids=tuple(self.prompts[int(number)]),
@@ -76,7 +60,7 @@ class Watch(TrainerCallback):
             for number, ids, text in zip(prompts, completion_ids, completions, strict=True)
         ]
         rewarded = reward_responses(
-            self.reward_of,
+            trainer.reward,
             completions,
             [r.finish_reason for r in responses],
             step=step,
@@ -84,12 +68,17 @@ class Watch(TrainerCallback):
             missing_eos_penalty=config.missing_eos_penalty,
         )
         check_not_all_empty(rewarded, step=step)
-        with evaluating(self.model):
+        with evaluating(trainer.model):
             measured = measure(
-                self.model, None, responses, self.decoding, eos_token_id=eos, micro_batch_size=config.micro_batch_size
+                trainer.model,
+                None,
+                responses,
+                trainer.decoding,
+                eos_token_id=eos,
+                micro_batch_size=config.micro_batch_size,
             )
         check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=step)
-        graded = None if self.grader is None else grade_responses(self.grader, completions)
+        graded = None if trainer.grader is None else grade_responses(trainer.grader, completions)
         self.row = {
             "step": step,
             **rollout_metrics(responses, rewarded, measured, graded),
@@ -109,12 +98,12 @@ class Watch(TrainerCallback):
         """Ends a step: TRL logs after the last of its updates, just before it writes a checkpoint."""
         if "loss" not in logs:  # the summary at the end of training
             return
-        row, config = self.row, self.config
+        row, config, algorithm = self.row, self.trainer.config, self.trainer.algorithm
         row |= {"ppo/learning_rate": logs["learning_rate"]}
-        row |= {f"{self.algorithm}/{name}": logs[name] for name in ("loss", "grad_norm") if name in logs}
+        row |= {f"{algorithm}/{name}": logs[name] for name in ("loss", "grad_norm") if name in logs}
         if not all(math.isfinite(value) for value in row.values()):
             raise UserError(
-                f"ppo step {row['step']}: the loss or gradient of {self.algorithm} is not a finite number. Lower "
+                f"ppo step {row['step']}: the loss or gradient of {algorithm} is not a finite number. Lower "
                 f"ppo.learning_rate, or use float32 or bfloat16 weights; the last checkpoint is kept."
             )
         self.state.step += 1
@@ -123,7 +112,7 @@ class Watch(TrainerCallback):
             self._validate(row)
         self.state.history.append(row)
         if self.state.best is None:
-            self.state.best_adapter = adapter_state(self.model)
+            self.state.best_adapter = adapter_state(self.trainer.model)
         if self.state.stop_reason is not None:
             control.should_training_stop = control.should_save = True
         if control.should_save:
@@ -136,21 +125,4 @@ class Watch(TrainerCallback):
                 shutil.rmtree(kept)
 
     def _validate(self, row: Row) -> None:
-        """Judges the adapter as it is, adds the verdict to `row`, and keeps a copy of the adapter if it is the best."""
-        config = self.config
-        if self.selector is None or not self.validation_prompts:
-            return
-        with evaluating(self.model):
-            verdict = validate(
-                self.model,
-                self.tokenizer,
-                self.validation_prompts,
-                self.selector,
-                self.decoding,
-                step=self.state.step,
-                seed=self.seed,
-                batch_size=config.validation.batch_size,
-                world=World(),
-            )
-        row |= verdict.metrics()
-        self.state.keep_if_best(verdict, self.model, kl_budget=config.kl.budget_nats_per_sequence)
+        self.trainer.judge(self.state, self.validation_prompts, row, World())

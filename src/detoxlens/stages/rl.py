@@ -28,8 +28,9 @@ from detoxlens.progress import Moment, Watcher, progress
 from detoxlens.records import Dialogue, ModelRef, Prompt
 from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.groups import GroupTrainer
-from detoxlens.rl.ppo import PPO, PpoResult
+from detoxlens.rl.ppo import PPO
 from detoxlens.rl.rewards import Grader, NonToxicity
+from detoxlens.rl.trainer import PpoResult, Row
 from detoxlens.rl.world import World, join
 from detoxlens.scorers import make_scorer
 from detoxlens.scorers.base import Scorer
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-Row = dict[str, float | int]
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
@@ -96,7 +96,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
                 )  # fmt: skip
             else:
                 trainer = GroupTrainer(
-                    chosen.algorithm, policy, tokenizer, reward,
+                    policy, tokenizer, reward, algorithm=chosen.algorithm,
                     config=config, decoding=decoding, seed=seed, grader=grader, selector=grader,
                 )  # fmt: skip
             if world.is_main:

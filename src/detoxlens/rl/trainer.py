@@ -1,0 +1,110 @@
+"""What PPO, RLOO and GRPO have in common: what they are given, how an adapter is judged, what they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
+
+from peft import PeftModel
+
+from detoxlens.errors import UserError
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.generation import evaluating
+from detoxlens.rl.checkpoint import TrainingState, load_adapter_state
+from detoxlens.rl.config import PpoConfig
+from detoxlens.rl.rewards import Grader, Reward
+from detoxlens.rl.validation import validate
+from detoxlens.rl.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Row = dict[str, float | int]
+"""One row of a training's history: `step` and group/quantity -> number."""
+Prompts = Sequence[Sequence[int]]
+"""Token ids, prompt by prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PpoResult:
+    """What `train` leaves behind beside the adapter in the model."""
+
+    history: list[Row]
+    """One row per PPO step; row 0 is the validation before training."""
+    kept_step: int
+    """PPO steps that the kept adapter has seen."""
+    stop_reason: str | None
+    """Why training ended before `num_steps`; None if it did not."""
+
+
+@dataclass(eq=False)
+class PolicyTrainer:
+    """What a trainer of a policy is given.
+
+    Args:
+        model: any causal language model with a trainable LoRA adapter; trained in place.
+        tokenizer: the policy's; has an end-of-sequence and a padding token.
+        reward: texts -> numbers, higher is better; sees the responses' text only.
+        config: see `PpoConfig`.
+        decoding: how responses are sampled, in training and validation.
+        seed: of prompt order, sampling and minibatches.
+        grader: texts -> toxicity, not the reward's classifier: logged at every step so that reward hacking shows.
+        selector: texts -> toxicity; judges the validation prompts. Without it the last adapter is kept.
+
+    Raises:
+        UserError: the model has no adapter to train, or decoding leaves nothing to chance.
+    """
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    reward: Reward
+    _: KW_ONLY
+    config: PpoConfig
+    decoding: GenerationConfig
+    seed: int
+    grader: Grader | None = None
+    selector: Grader | None = None
+
+    def __post_init__(self) -> None:
+        _check_policy(self.model, self.decoding)
+
+    def judge(self, state: TrainingState, prompts: Prompts, row: Row, world: World) -> None:
+        """Validates the adapter as it is, adds the verdict to `row`, and keeps a copy of it if it is the best."""
+        if self.selector is None or not prompts:
+            return
+        with evaluating(self.model):
+            verdict = validate(
+                self.model,
+                self.tokenizer,
+                prompts,
+                self.selector,
+                self.decoding,
+                step=state.step,
+                seed=self.seed,
+                batch_size=self.config.validation.batch_size,
+                world=world,
+            )
+        row |= verdict.metrics()
+        state.keep_if_best(verdict, self.model, kl_budget=self.config.kl.budget_nats_per_sequence)
+
+    def finish(self, state: TrainingState) -> PpoResult:
+        """Puts the best adapter into the model; without a validation the last one stays."""
+        load_adapter_state(self.model, state.best_adapter)
+        return PpoResult(
+            history=state.history,
+            kept_step=state.step if state.best is None else state.best.step,
+            stop_reason=state.stop_reason,
+        )
+
+
+def _check_policy(model: PeftModel, decoding: GenerationConfig) -> None:
+    if not isinstance(model, PeftModel) or not any(p.requires_grad for p in model.parameters()):
+        raise UserError(
+            f"PPO trains a LoRA adapter and got {type(model).__name__} without trainable adapter weights; wrap the "
+            f"model with peft.get_peft_model, or load its adapter with is_trainable=True."
+        )
+    if decoding.temperature == 0:
+        raise UserError(
+            "generation.temperature=0 always gives the same response, which teaches PPO nothing; set it above 0."
+        )
