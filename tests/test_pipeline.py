@@ -89,14 +89,20 @@ def checkpoint(folder, architecture):
     tokenizer.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """The paper's two models (random weights, same architectures) and `rl` after `ft`, all stages run."""
-    root = new_root(tmp_path_factory.mktemp("study"))
+def papers_models(root):
+    """Params for checkpoints on disk of the paper's two architectures, with random weights."""
     raw = shrink(raw_params(), ["redpajama-3b", "falcon-7b"])
     for model, architecture in (("redpajama-3b", "gpt_neox"), ("falcon-7b", "falcon")):
         checkpoint(root / "checkpoints" / model, architecture)
         raw["models"][model] |= {"source": f"checkpoints/{model}", "dtype": "float32"}
+    return raw
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The paper's two models and `rl` after `ft`, all stages run."""
+    root = new_root(tmp_path_factory.mktemp("study"))
+    raw = papers_models(root)
     raw["variants"]["ftrl"] = {"kind": "rl", "algorithm": "ppo", "init_from": "ft"}
     raw["run"] |= {"variants": ["it", "ft", "rl", "ftrl"], "rl_after_ft_variants": ["ftrl"]}
     params = Params(raw)
@@ -176,6 +182,26 @@ def _digest(root):
     files = sorted(f for pattern in SAME for f in root.glob(pattern) if f.is_file())
     assert len(files) > 15
     return {f.relative_to(root).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_every_stage_runs_on_quantized_weights(tmp_path, quantization):
+    """On a CPU, by bitsandbytes itself (extra quant): trained, sampled from, graded and attributed."""
+    pytest.importorskip("bitsandbytes")
+    root = new_root(tmp_path)
+    raw = papers_models(root)
+    raw["attribution"]["precision_check"] = True
+    for model in raw["run"]["models"]:
+        raw["models"][model]["quantization"] = quantization
+    run_all(root, Params(raw))
+    layout = Layout(root)
+    for model in raw["run"]["models"]:
+        for variant in raw["run"]["variants"]:
+            rows = read_rows(layout.attributions(model, variant), Attribution)
+            assert rows and {row.status for row in rows} <= {"ok", "empty"}
+        deviation = read_json(layout.faithfulness(model, "ft"))["precision"]
+        assert deviation["dtype"] == quantization and 0 < deviation["score"]["max"] < 0.5
 
 
 @pytest.mark.slow

@@ -14,17 +14,21 @@ TEXTS = ["Zorgons are lazy.", "Accordion players are noisy.", "I like accordion 
 TEMPLATE = {"user": "<human>: {text}\n", "bot": "<bot>:", "reply": " {text}", "end": "\n"}
 
 
-def save_language_model(folder: Path, *, seed: int = 0, context_length: int = 96) -> ModelRef:
-    """A GPT-NeoX with a byte-level tokenizer of 300 tokens, saved as `base` saves it."""
+def save_language_model(
+    folder: Path, architecture: str = "gpt_neox", *, seed: int = 0, context_length: int = 96, hidden_size: int = 32
+) -> ModelRef:
+    """A GPT-NeoX or Falcon with a byte-level tokenizer of 300 tokens, saved as `base` saves it."""
     tokenizer = tiny.train_tokenizer([*TEXTS, "<human>: <bot>:"], 300)
     torch.manual_seed(seed)
-    model = hf.GPTNeoXForCausalLM(
-        hf.GPTNeoXConfig(
-            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-            max_position_embeddings=context_length, bos_token_id=0, eos_token_id=0, pad_token_id=1,
-            initializer_range=0.2,
-        )
-    )  # fmt: skip
+    common = {
+        "vocab_size": len(tokenizer), "hidden_size": hidden_size, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": context_length, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    if architecture == "falcon":
+        model = hf.FalconForCausalLM(hf.FalconConfig(**common, alibi=False))
+    else:
+        model = hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**common, intermediate_size=64))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return ModelRef(base=folder.name, revision=weights_sha256(folder), adapter=None)

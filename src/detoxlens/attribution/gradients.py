@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from detoxlens.attribution.attention import Attention
+from detoxlens.attribution.quantized import differentiable_layers
 from detoxlens.attribution.tape import NotTapeable, Tape
 from detoxlens.errors import UserError
 
@@ -71,7 +72,8 @@ def differentiable(model: nn.Module) -> Iterator[Differentiable]:
         model.eval()
         for parameter in trained:
             parameter.requires_grad_(False)
-        yield Differentiable(inner, _last_layer(inner, config.num_hidden_layers), _max_positions(config))
+        with differentiable_layers(inner):
+            yield Differentiable(inner, _last_layer(inner, config.num_hidden_layers), _max_positions(config))
     finally:
         config._attn_implementation = implementation
         for module, mode in was_training.items():

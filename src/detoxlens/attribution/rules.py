@@ -13,10 +13,11 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from detoxlens.attribution.attention import Attention
+from detoxlens.attribution.quantized import dequantized, quantized_linear
 
 Tracks = Callable[[object], bool]
 
@@ -61,6 +62,11 @@ def linear(tracks: Tracks, x: Tensor, weight: Tensor, bias: Tensor | None = None
     if tracks(weight) or tracks(bias):
         return None
     return _one(F.linear(x, weight, bias), [x], lambda g, _: [torch.matmul(g, weight)])
+
+
+def by_dequantized_weights(tracks: Tracks, x: Tensor, layer: nn.Module, forward) -> Result:
+    """A layer with 8- or 4-bit weights; they are unpacked again for each gradient, not kept."""
+    return _one(forward(x), [x], lambda g, _: [torch.matmul(g, dequantized(layer, g.dtype))])
 
 
 def addmm(tracks: Tracks, bias: Tensor, x: Tensor, weight: Tensor) -> Result | None:
@@ -186,6 +192,7 @@ def _through_autograd(output: Tensor, inputs: Sequence[Tensor]) -> Callable[[Ten
 
 RULES: dict[Callable, Callable[..., Result | None]] = {
     F.linear: linear,
+    quantized_linear: by_dequantized_weights,
     F.layer_norm: layer_norm,
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     torch.addmm: addmm,

@@ -6,12 +6,13 @@ safetensors only; `trust_remote_code` is off unless a model's params say otherwi
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.errors import UserError
 from detoxlens.models.hub import hub_refusal
-from detoxlens.models.quant import Quantization, quantization_config
+from detoxlens.models.quant import Quantization, convertible_layers, make_differentiable, quantization_config
 from detoxlens.records import ModelRef
 
 if TYPE_CHECKING:
@@ -91,22 +92,24 @@ def load_model(
     source, revision = source_of(root, ref)
     placed = device_map or ({"": device} if quantization else None)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            device_map=placed,
-            quantization_config=quantization_config(quantization, device=device, dtype=dtype, name=ref.base)
-            if quantization
-            else None,
-        )
+        bits = quantization and quantization_config(quantization, device=device, dtype=dtype, name=ref.base)
+        with convertible_layers() if bits else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                device_map=placed,
+                quantization_config=bits,
+            )
     except UserError:
         raise
     except (OSError, ValueError) as e:
         told = hub_refusal(e, what="The model", source=ref.base, revision=revision)
         raise told or UserError(f"The model {ref.base} could not be loaded: {_first_line(e)}") from e
+    if quantization:
+        make_differentiable(model, quantization, name=ref.base)
     if ref.adapter is not None:
         from peft import PeftModel
 

@@ -25,7 +25,7 @@ from detoxlens.attribution.faithfulness import check_faithfulness
 from detoxlens.attribution.precision import precision_summary
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.resumable import attribute_rows
-from detoxlens.config import Params
+from detoxlens.config import ModelConfig, Params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
 from detoxlens.records import Attribution, Completion
@@ -65,7 +65,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             del texts["it"]  # the same rows; written twice below
         rows = [(source, row) for source, chosen in texts.items() for row in chosen]
         completions = [row for _, row in rows]
-        network = _load(layout, params, model, variant, spec.dtype, share)
+        network = _load(layout, params, model, variant, spec, share)
         if share is not None:
             found = attribute_rows(scratch, network, completions, config, title=f"{title} {share}", share=share)
             _say_what_is_left(found, title, share)
@@ -86,15 +86,19 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             result for (source, row), result in zip(rows, found, strict=True) if source == "own" and row.split == "test"
         ]
         checks = _faithfulness(network, own, config, seed=run_config.seed)
-        if spec.dtype != "float32" and spec.quantization is None and config.precision_check:
+        short, whole = (
+            spec.quantization or spec.dtype,
+            spec.model_copy(update={"dtype": "float32", "quantization": None}),
+        )
+        if spec != whole and config.precision_check:
             del network  # before its float32 twin is loaded
             try:
-                exact = _load(layout, params, model, variant, "float32")
-                checks["precision"] = _precision(exact, own, config, spec.dtype)
+                exact = _load(layout, params, model, variant, whole)
+                checks["precision"] = _precision(exact, own, config, short)
             except (MemoryError, RuntimeError) as e:
                 if not is_out_of_memory(e):
                     raise
-                log.warning("%s: does not fit in float32; what %s costs is not measured", title, spec.dtype)
+                log.warning("%s: does not fit in float32; what %s costs is not measured", title, short)
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
         write_json(built[1], checks)
@@ -104,10 +108,10 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
 
 
 def _load(
-    layout: Layout, params: Params, model: str, variant: str, dtype: str, share: Share | None = None
+    layout: Layout, params: Params, model: str, variant: str, spec: ModelConfig, share: Share | None = None
 ) -> nn.Module:
     """The variant's network, its adapter merged: one product per layer instead of three."""
-    spec, device = params.model(model), params.run.device
+    device = params.run.device
     if share is not None:
         import torch
 
@@ -116,7 +120,7 @@ def _load(
         layout.root,
         read_model_ref(layout.adapter(model, variant)),
         device=device,
-        dtype=dtype,
+        dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization,
         device_map=spec.device_map,
