@@ -185,15 +185,24 @@ def _digest(root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-def test_every_stage_runs_on_quantized_weights(tmp_path, quantization):
-    """On a CPU, by bitsandbytes itself (extra quant): trained, sampled from, graded and attributed."""
+@pytest.mark.parametrize("quantization, frugal", [("4bit", False), ("8bit", False), ("8bit", True)])
+def test_every_stage_runs_on_quantized_weights(tmp_path, quantization, frugal):
+    """On a CPU, by bitsandbytes itself (extra quant): trained, sampled from, graded and attributed.
+
+    Frugal: placed by accelerate, activations computed twice, no adapter on the layers that Falcon writes into.
+    """
     pytest.importorskip("bitsandbytes")
     root = new_root(tmp_path)
     raw = papers_models(root)
     raw["attribution"]["precision_check"] = True
     for model in raw["run"]["models"]:
         raw["models"][model]["quantization"] = quantization
+        if frugal:
+            raw["models"][model]["device_map"] = "auto"
+            overrides = raw["models"][model]["overrides"]
+            overrides["lora"]["target_modules"] = ["query_key_value"]
+            for section in ("sft", "ppo"):
+                overrides[section]["gradient_checkpointing"] = True
     run_all(root, Params(raw))
     layout = Layout(root)
     for model in raw["run"]["models"]:
