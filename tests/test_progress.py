@@ -40,6 +40,15 @@ def test_what_an_earlier_run_has_done_counts_as_done_but_not_as_speed():
     assert lines[0] == "generate m/it: 70/100 rows, 30 s left"
 
 
+def test_or_it_is_learnt_only_when_the_next_unit_is_done():
+    stream, clock = io.StringIO(), Clock()
+    with progress("ppo", total=24, unit="steps", stream=stream, clock=clock) as bar:
+        clock.now += 12
+        bar.already(17)
+        bar.advance()
+    assert stream.getvalue().splitlines()[0] == "ppo: 18/24 steps, 1 min 12 s left"  # 6 more of 12 s each
+
+
 def test_short_work_writes_one_line():
     assert run([(1, 5)], total=5) == ["generate m/it: 5/5 rows, 1 s"]
 
@@ -70,7 +79,8 @@ def test_a_terminal_gets_a_bar_with_the_count(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
     with progress("attribute m/[it]", total=40, unit="sequences", stream=stream) as bar:
-        bar.advance(15)
+        bar.already(10)
+        bar.advance(5)
         bar.advance(25)
     assert "attribute m/[it]" in stream.getvalue() and "40/40" in stream.getvalue() and "sequences" in stream.getvalue()
 

@@ -38,6 +38,9 @@ class Bar(Protocol):
     def advance(self, num_done: int = 1, *, note: str = "") -> None:
         """Counts `num_done` more units as done; `note` is shown beside them, e.g. a speed."""
 
+    def already(self, num_done: int) -> None:
+        """Counts units that an earlier run has left done, learnt only now; as done, not as speed."""
+
 
 @contextlib.contextmanager
 def progress(
@@ -90,6 +93,10 @@ class _Lines:
             left = (now - self.started) / done_here * (self.total - self.num_done) if done_here else None
             self._write(("time left unknown" if left is None else f"{duration(left)} left") + (note and f", {note}"))
 
+    def already(self, num_done: int) -> None:
+        self.num_done += num_done
+        self.num_before += num_done
+
     def end(self) -> None:
         self._write(f"{duration(self.clock() - self.started)}")
 
@@ -133,3 +140,6 @@ class _Terminal:
 
     def advance(self, num_done: int = 1, *, note: str = "") -> None:
         self.bar.update(self.task, advance=num_done, note=note)
+
+    def already(self, num_done: int) -> None:
+        self.bar.reset(self.task, completed=int(self.bar.tasks[self.task].completed) + num_done)

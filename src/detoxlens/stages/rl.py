@@ -152,7 +152,16 @@ def shown_by_main(world: World, title: str, num_steps: int) -> Iterator[Callable
         yield lambda row: None
         return
     with progress(title, total=num_steps, unit="steps") as bar:
-        yield lambda row: bar.advance(1 if row["step"] else 0)
+        shown = 0
+
+        def show(row: Row) -> None:
+            nonlocal shown
+            if row["step"] > shown + 1:  # continued from a checkpoint
+                bar.already(row["step"] - 1 - shown)
+            bar.advance(min(row["step"], 1))
+            shown = row["step"]
+
+        yield show
 
 
 def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, device: str) -> TextClassifier:
