@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detoxlens.attribution import attribute, gradients
-from tests.attribution.tiny import COMPLETIONS, PROMPTS, loop, max_difference, tiny_model
+from tests.attribution.tiny import COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 
 
 def test_a_model_whose_layers_are_not_recognised_is_cut_at_the_head_instead(monkeypatch):
@@ -68,6 +68,15 @@ def hide_an_operation(model):
     model.gpt_neox.layers[0].mlp.register_forward_hook(lambda m, args, out: Hidden.apply(out))
 
 
+def hide_everything_below_the_head(model):
+    """As fused kernels for the norms do."""
+    model.gpt_neox.final_layer_norm.register_forward_hook(lambda m, args, out: Hidden.apply(out))
+
+
+def hide_the_first_layers_input(model):
+    model.gpt_neox.layers[0].register_forward_pre_hook(lambda m, args: (Hidden.apply(args[0]), *args[1:]))
+
+
 def mix_positions_behind_the_last_attention(model):
     model.gpt_neox.layers[-1].attention.dense.register_forward_pre_hook(lambda m, args: (args[0].cumsum(1),))
 
@@ -80,8 +89,8 @@ def mix_positions_in_the_last_mlp(model):
 @pytest.mark.parametrize(
     "change",
     [
-        add_first_layers_input, change_the_embeddings, hide_an_operation, mix_positions_behind_the_last_attention,
-        mix_positions_in_the_last_mlp,
+        add_first_layers_input, change_the_embeddings, hide_an_operation, hide_everything_below_the_head,
+        hide_the_first_layers_input, mix_positions_behind_the_last_attention, mix_positions_in_the_last_mlp,
     ],
 )  # fmt: skip
 def test_a_model_off_the_usual_path_is_right_all_the_same(change, prompts):
@@ -92,8 +101,24 @@ def test_a_model_off_the_usual_path_is_right_all_the_same(change, prompts):
         assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
 
 
-def test_what_the_tape_cannot_see_is_noticed_and_said(caplog):
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (hide_an_operation, "this model hides operations from the fast path"),
+        (hide_everything_below_the_head, "hidden operations lie between the embeddings and the logits"),
+    ],
+)
+def test_what_the_tape_cannot_see_is_noticed_and_said_once(caplog, change, told):
     model = tiny_model("gpt_neox", dtype=torch.float64)
-    hide_an_operation(model)
-    attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
-    assert "hides operations from the fast path" in caplog.text
+    change(model)
+    attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS, batch_size=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"attribution: {told}; going by torch's own graph, one target at a time, slower"
+    ]
+
+
+def test_an_adapter_on_the_embeddings_is_part_of_the_model():
+    model = with_lora(tiny_model("llama", dtype=torch.float64), target_modules=("embed_tokens", "q_proj"))
+    found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+    for a, prompt, completion in zip(found, PROMPTS, COMPLETIONS, strict=True):
+        assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7

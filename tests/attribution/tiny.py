@@ -55,14 +55,14 @@ def tiny_model(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, 
     return model.to(dtype)
 
 
-def with_lora(model, *, seed: int = 1):
+def with_lora(model, *, seed: int = 1, target_modules=None):
     """A PeftModel whose LoRA matrices are random (both of them: a fresh adapter would change nothing)."""
     from peft import LoraConfig, get_peft_model
 
     conv = "gpt2" in model.config.model_type  # GPT-2 keeps its weights transposed
     linear = ("Linear", "FalconLinear", "Conv1D")
     modules = {n.split(".")[-1] for n, m in model.named_modules() if type(m).__name__ in linear}
-    config = LoraConfig(r=4, target_modules=sorted(modules - {"lm_head"}), fan_in_fan_out=conv)
+    config = LoraConfig(r=4, target_modules=target_modules or sorted(modules - {"lm_head"}), fan_in_fan_out=conv)
     peft_model = get_peft_model(model, config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -74,7 +74,7 @@ def attribute(
     sequences = list(map(Job, map(tuple, prompt_ids), map(tuple, completion_ids), contrasts))
     for i, sequence in enumerate(sequences):
         name = f"sequence {i}" if names is None else names[i]
-        _check_sequence(name, sequence, model.get_input_embeddings().num_embeddings)
+        _check_sequence(name, sequence, model.get_input_embeddings().weight.shape[0])
     results: dict[int, SequenceAttribution] = {}
     with differentiable(model) as prepared:
         make = InseqEngine if METHODS[method] == "inseq" else GradientEngine

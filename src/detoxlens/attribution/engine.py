@@ -18,6 +18,7 @@ from detoxlens.attribution.gradients import (
 )
 from detoxlens.attribution.plan import targets_per_chunk
 from detoxlens.attribution.result import SequenceAttribution, Status
+from detoxlens.attribution.tape import NotTapeable
 from detoxlens.attribution.targets import log_prob, target_value
 from detoxlens.errors import UserError
 
@@ -176,15 +177,19 @@ class GradientEngine:
         return _ChunkScores(_norms(attributions), _probs(at_input, tokens), gaps.tolist())
 
     def _gradients(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor]:
-        """`target_gradients`, the first time held against torch's own graph; where they differ that is used."""
+        """`target_gradients`, the first time held against torch's own graph, which is used where they differ."""
         given = embeddings, positions, valid, value
         if self.tape_is_right is not False:
-            gradients, logits = target_gradients(self.prepared, *given)
-            if self.tape_is_right is None:
-                self.tape_is_right = agrees_with_autograd(gradients, self.prepared, *given)
-            if self.tape_is_right:
-                return gradients, logits
-            log.warning("attribution: this model hides operations from the fast path; going by torch's own, slower")
+            try:
+                gradients, logits = target_gradients(self.prepared, *given)
+                if self.tape_is_right or agrees_with_autograd(gradients, self.prepared, *given):
+                    self.tape_is_right = True
+                    return gradients, logits
+                reason = "this model hides operations from the fast path"
+            except NotTapeable as e:
+                reason = str(e)
+            log.warning("attribution: %s; going by torch's own graph, one target at a time, slower", reason)
+            self.tape_is_right = False
         return gradients_by_autograd(self.prepared, *given)
 
     def _logits(self, embeddings: Tensor, positions: Tensor) -> Tensor:

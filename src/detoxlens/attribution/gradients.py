@@ -112,12 +112,12 @@ def target_gradients(
     Returns:
         (targets, batch, seq, hidden) gradients, zero behind each target's position and in slots without a target; and
         the detached logits (batch, targets, vocab) at `positions`, in float32 at least.
+
+    Raises:
+        NotTapeable: the model does what the tape cannot follow; `gradients_by_autograd` can.
     """
-    try:
-        forward = _Forward(prepared, embeddings, positions)
-        return forward.gradients(value, valid), forward.logits
-    except NotTapeable:
-        return gradients_by_autograd(prepared, embeddings, positions, valid, value)
+    forward = _Forward(prepared, embeddings, positions)
+    return forward.gradients(value, valid), forward.logits
 
 
 def agrees_with_autograd(
@@ -192,6 +192,8 @@ class _Forward:
 
     def gradients(self, value: Callable[[Tensor], Tensor], valid: Tensor) -> Tensor:
         """(targets, batch, seq, hidden)"""
+        if not self.tape.tracks(self.output):
+            raise NotTapeable("hidden operations lie between the embeddings and the logits")
         logits = self.logits.detach().requires_grad_()
         with torch.enable_grad():
             (d_logits,) = torch.autograd.grad(value(logits)[valid].sum(), logits)
@@ -200,7 +202,8 @@ class _Forward:
         seed.index_put_((self.rows, self.positions - self.first), d_logits.to(seed.dtype), accumulate=True)
         seeds, end = self._at_last_layer(seed, valid) or self._at_head(seed, valid)
         found = self.tape.backward(seeds, self.tape.operations[:end]).of(self.embeddings)
-        assert found is not None, "the embeddings reach the logits"
+        if found is None:
+            raise NotTapeable("hidden operations lie between the embeddings and the last layer")
         return found
 
     def _at_last_layer(self, seed: Tensor, valid: Tensor) -> tuple[list[tuple[Tensor, Tensor]], int] | None:

@@ -64,7 +64,7 @@ def inseq_scores(
     if target not in _STEP_FUNCTION:
         raise UserError(f"target={target!r} is not available with Inseq's methods; use probability or log_probability.")
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    vocab = inner.get_input_embeddings().num_embeddings
+    vocab = inner.get_input_embeddings().weight.shape[0]
     # Inseq drops padding wherever it stands: what pads must not occur in the sequence.
     pad = next(i for i in range(vocab) if i not in prompt and i not in completion and i != unk_id)
     tokenizer = id_tokenizer(vocab, pad_id=pad, unk_id=pad if unk_id is None else unk_id)
