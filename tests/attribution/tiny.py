@@ -153,7 +153,7 @@ def loop(model, prompt, completion, *, saliency=False, value=None):
     for t, token in enumerate(completion):
         ids = torch.tensor([[*prompt, *completion[:t]]])
         x = model.get_input_embeddings()(ids).detach().requires_grad_()
-        logits = model(inputs_embeds=x.clone()).logits[0, -1]
+        logits = model(inputs_embeds=x.clone(), use_cache=False).logits[0, -1]
         (g,) = torch.autograd.grad(logits.softmax(-1)[token] if value is None else value(logits, t), x)
         norms = (g if saliency else g * x).norm(dim=-1)[0]
         rows.append((norms / norms.sum()).tolist())

@@ -17,12 +17,16 @@ from detoxlens.attribution.gradients import (
     target_gradients,
 )
 from detoxlens.attribution.plan import targets_per_chunk
+from detoxlens.attribution.quantized import is_quantized
 from detoxlens.attribution.result import SequenceAttribution, Status
 from detoxlens.attribution.tape import NotTapeable
 from detoxlens.attribution.targets import log_prob, target_value
 from detoxlens.errors import UserError
 
 log = logging.getLogger(__name__)
+
+ROUNDING, ROUNDING_OF_SHORT_FORMATS = 1e-3, 0.1
+"""Relative difference between logits up to which later tokens count as unread: float32 and longer, and others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,8 @@ class GradientEngine:
     def _gradients(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor]:
         """`target_gradients`, the first time held against torch's own graph, which is used where they differ."""
         given = embeddings, positions, valid, value
+        if self.tape_is_right is None:
+            self._check_causal(embeddings, int(positions[0, 0]))
         if self.tape_is_right is not False:
             try:
                 gradients, logits = target_gradients(self.prepared, *given)
@@ -192,9 +198,21 @@ class GradientEngine:
             self.tape_is_right = False
         return gradients_by_autograd(self.prepared, *given)
 
+    def _check_causal(self, embeddings: Tensor, position: int) -> None:
+        """Raises UserError if what the model says at `position` depends on what comes after it."""
+        at = torch.tensor([[position]], device=self.device)
+        whole, cut = (self._logits(e, at) for e in (embeddings[:1], embeddings[:1, : position + 1]))
+        short = torch.finfo(embeddings.dtype).bits < 32 or any(map(is_quantized, self.prepared.model.modules()))
+        if (whole - cut).norm() > (ROUNDING_OF_SHORT_FORMATS if short else ROUNDING) * cut.norm():
+            raise UserError(
+                f"attribution: {type(self.prepared.model).__name__} reads the tokens after a position as well as those "
+                "before it; a causal language model is needed (BERT and its kin: is_decoder=True in the config)."
+            )
+
     def _logits(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = self.prepared.model(inputs_embeds=embeddings, use_cache=False).logits
+            given = embeddings.clone()  # a model may change its input
+            logits = self.prepared.model(inputs_embeds=given, use_cache=False).logits
         logits = logits[torch.arange(len(positions), device=positions.device)[:, None], positions]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
