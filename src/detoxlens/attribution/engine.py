@@ -181,27 +181,30 @@ class GradientEngine:
         return _ChunkScores(_norms(attributions), _probs(at_input, tokens), gaps.tolist())
 
     def _gradients(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor]:
-        """`target_gradients`, the first time held against torch's own graph, which is used where they differ."""
-        given = embeddings, positions, valid, value
-        if self.tape_is_right is None:
-            self._check_causal(embeddings, int(positions[0, 0]))
-        if self.tape_is_right is not False:
-            try:
-                gradients, logits = target_gradients(self.prepared, *given)
-                if self.tape_is_right or agrees_with_autograd(gradients, self.prepared, *given):
-                    self.tape_is_right = True
-                    return gradients, logits
-                reason = "this model hides operations from the fast path"
-            except NotTapeable as e:
-                reason = str(e)
-            log.warning("attribution: %s; going by torch's own graph, one target at a time, slower", reason)
-            self.tape_is_right = False
-        return gradients_by_autograd(self.prepared, *given)
+        """By the tape where it is right, which the first chunk tells, or else by torch's own graph."""
+        is_first = self.tape_is_right is None
+        found = None if self.tape_is_right is False else self._by_tape(embeddings, positions, valid, value)
+        gradients, logits = found or gradients_by_autograd(self.prepared, embeddings, positions, valid, value)
+        if is_first:
+            self._check_causal(embeddings, positions, logits)
+        return gradients, logits
 
-    def _check_causal(self, embeddings: Tensor, position: int) -> None:
-        """Raises UserError if what the model says at `position` depends on what comes after it."""
-        at = torch.tensor([[position]], device=self.device)
-        whole, cut = (self._logits(e, at) for e in (embeddings[:1], embeddings[:1, : position + 1]))
+    def _by_tape(self, embeddings: Tensor, positions: Tensor, valid: Tensor, value) -> tuple[Tensor, Tensor] | None:
+        given = self.prepared, embeddings, positions, valid, value
+        try:
+            gradients, logits = target_gradients(*given)
+            self.tape_is_right = self.tape_is_right or agrees_with_autograd(gradients, *given)
+            reason = "this model hides operations from the fast path"
+        except NotTapeable as e:
+            self.tape_is_right, reason = False, str(e)
+        if self.tape_is_right:
+            return gradients, logits
+        log.warning("attribution: %s; going by torch's own graph, one target at a time, slower", reason)
+        return None
+
+    def _check_causal(self, embeddings: Tensor, positions: Tensor, logits: Tensor) -> None:
+        """Raises UserError if `logits` at the first position depend on what comes after it."""
+        whole, cut = logits[0, 0], self._logits(embeddings[:1, : positions[0, 0] + 1], positions[:1, :1])[0, 0]
         short = torch.finfo(embeddings.dtype).bits < 32 or any(map(is_quantized, self.prepared.model.modules()))
         if (whole - cut).norm() > (ROUNDING_OF_SHORT_FORMATS if short else ROUNDING) * cut.norm():
             raise UserError(
