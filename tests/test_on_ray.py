@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from detoxlens.config import load_params
 from tests.import_graph import ROOT
 from tests.models.checkpoints import TEMPLATE, save_classifier
 from tests.ray_cluster import ray_cluster
+from tests.scorers.fake_service import FakeService
 from tests.stages.study import make_study
 
 __all__ = ["ray_cluster"]
@@ -130,17 +133,58 @@ def test_ctrl_c_stops_the_tasks_and_keeps_what_they_have_done(layout, ray_cluste
     assert outs(layout, "generate") == whole
 
 
-def test_a_cluster_of_its_own_leaves_nothing_behind(layout, tmp_path):
-    folder = tmp_path / "t"
-    folder.mkdir()
+def test_a_cluster_of_its_own_leaves_nothing_behind(layout):
     run(layout, "generate")
     whole = outs(layout, "generate")
-    ours = {"TMPDIR": str(folder), "HOME": str(folder), "RAY_ADDRESS": ""}
-    finish(begin(layout, "generate", *RAY, "--shares", "2", "--cpus-per-share", "1", **ours))
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"TMPDIR": folder, "HOME": folder, "RAY_ADDRESS": ""}
+        finish(begin(layout, "generate", *RAY, "--shares", "2", "--cpus-per-share", "1", **own))
+        assert [p for p in Path(folder).iterdir() if "ray" in p.name] == []
+        listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert folder not in listed
     assert outs(layout, "generate") == whole
-    assert list(folder.glob("ray*")) == list(folder.glob(".ray*")) == []
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in listed
+
+
+KEY = "zorgon-sentinel-key-0123456789"
+SITE = """
+import importlib
+service = importlib.import_module("detoxlens.scorers.openai_moderation")  # the package has a function of that name
+service.openai_moderation_service.__kwdefaults__["endpoint"] = {url!r}
+service.QUERIES_PER_SECOND, service.BATCH_SIZE = 8.0, 4
+"""
+"""What every process of the job runs first, as `sitecustomize`: the service is on loopback."""
+
+
+def test_a_key_reaches_the_tasks_of_a_joined_cluster_and_is_seen_nowhere(layout, ray_cluster, tmp_path):
+    run(layout, "generate")
+    yaml = YAML()
+    raw = yaml.load(layout.root / "params.yaml")
+    raw["toxicity"]["scorers"] = ["profanity_check", "openai_moderation"]
+    yaml.dump(raw, layout.root / "params.yaml")
+    with FakeService() as service:
+        (tmp_path / "sitecustomize.py").write_text(SITE.format(url=service.url))
+        path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+        process = begin(layout, "score", *RAY, OPENAI_API_KEY=KEY, PYTHONPATH=path)
+        shown = ""
+        while process.poll() is None:
+            shown += subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+            for pid in workers():  # the environment that `ps e` and /proc list
+                with contextlib.suppress(OSError):
+                    shown += Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace")
+            time.sleep(0.2)
+        said = finish(process)
+    assert service.keys == {f"Bearer {KEY}"} and set(service.answered.values()) == {1}
+    assert "ray::score m/ft" in shown and "RAY_" in shown
+    assert KEY not in said and KEY not in shown
+    files = [p for p in [*Path(ray_cluster.folder).rglob("*"), *layout.root.rglob("*")] if p.is_file()]
+    assert any("worker" in p.name and p.suffix == ".out" for p in files)
+    assert [p for p in files if KEY.encode() in p.read_bytes()] == []
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's workers."""
+    found = subprocess.run(["pgrep", "-f", "^ray::"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def test_sigkill_of_generate_costs_at_most_one_batch_and_no_byte(layout):

@@ -23,6 +23,8 @@ PASSED_ON = ("PYTHONPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PAR
 """Of the environment, what decides bytes, speed or where things are."""
 NO_ADDRESS = ("", "local")
 """Values of RAY_ADDRESS that name no cluster."""
+LONGEST_FOLDER = 25
+"""Characters of the folder for temporary files: a socket's path has 107 at most, and Ray adds some 80."""
 CONNECT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a cluster started here. Tasks read and write files; what goes through Ray is settings and progress."""
@@ -85,7 +87,10 @@ def cluster() -> Iterator[ModuleType]:
     }  # fmt: skip
     with contextlib.ExitStack() as at_end:
         if address in NO_ADDRESS:
-            folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+            parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
+            folder = at_end.enter_context(
+                tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
+            )
             if (
                 "RAY_AUTH_MODE" not in os.environ
             ):  # a token of this cluster's own; Ray would keep one in the home folder
