@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LINE_EVERY_SECONDS = 10.0
+TELL_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +37,41 @@ Watcher = Callable[[Moment], None]
 class Bar(Protocol):
     """What `progress` hands out."""
 
-    def advance(self, num_done: int = 1, *, note: str = "") -> None:
-        """Counts `num_done` more units as done; `note` is shown beside them, e.g. a speed."""
+    def advance(self, num_done: int = 1, *, note: str = "", total: int | None = None) -> None:
+        """Counts `num_done` more units as done.
+
+        Args:
+            num_done: how many more.
+            note: is shown beside them, e.g. a speed.
+            total: units of the whole work, where that has changed.
+        """
 
     def already(self, num_done: int) -> None:
         """Counts units that an earlier run has left done, learnt only now; as done, not as speed."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A bar as it stands: `Reading(title="generate m/ft 0/4", unit="completions", total=120, num_done=40, note="")`."""
+
+    title: str
+    unit: str
+    total: int
+    num_done: int
+    note: str
+
+
+_LISTENER: contextvars.ContextVar[Callable[[Reading], None] | None] = contextvars.ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def readings_to(listener: Callable[[Reading], None]) -> Iterator[None]:
+    """Inside, bars show nothing and are told to `listener`: at their start, their end, and once a second between."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 @contextlib.contextmanager
 def progress(
@@ -62,6 +93,13 @@ def progress(
         stream: where to write; None is standard error.
         clock: seconds, rising.
     """
+    if (listener := _LISTENER.get()) is not None:
+        told = _Told(title, total, unit, num_done, listener, clock)
+        try:
+            yield told
+        finally:
+            told.tell()
+        return
     stream = stream or sys.stderr
     if stream.isatty():
         with _terminal_bar(title, total, unit, num_done, stream) as bar:
@@ -74,6 +112,33 @@ def progress(
         lines.end()
 
 
+class _Told:
+    """Readings for a listener."""
+
+    def __init__(
+        self, title: str, total: int, unit: str, num_done: int, listener: Callable[[Reading], None],
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.title, self.total, self.unit, self.num_done, self.note = title, total, unit, num_done, ""
+        self.listener, self.clock = listener, clock
+        self.tell()
+
+    def advance(self, num_done: int = 1, *, note: str = "", total: int | None = None) -> None:
+        self.num_done, self.note = self.num_done + num_done, note
+        self.total = self.total if total is None else total
+        if self.clock() - self.last_told >= TELL_EVERY_SECONDS:
+            self.tell()
+
+    def already(self, num_done: int) -> None:
+        self.num_done += num_done
+
+    def tell(self) -> None:
+        self.last_told = self.clock()
+        self.listener(
+            Reading(title=self.title, unit=self.unit, total=self.total, num_done=self.num_done, note=self.note)
+        )
+
+
 class _Lines:
     """A plain line at most every `LINE_EVERY_SECONDS`, and one at the end."""
 
@@ -84,8 +149,9 @@ class _Lines:
         self.num_done = self.num_before = num_done
         self.started = self.last_line = clock()
 
-    def advance(self, num_done: int = 1, *, note: str = "") -> None:
+    def advance(self, num_done: int = 1, *, note: str = "", total: int | None = None) -> None:
         self.num_done += num_done
+        self.total = self.total if total is None else total
         now = self.clock()
         if now - self.last_line >= LINE_EVERY_SECONDS and self.num_done < self.total:
             self.last_line = now
@@ -138,8 +204,8 @@ class _Terminal:
     def __init__(self, bar, task) -> None:
         self.bar, self.task = bar, task
 
-    def advance(self, num_done: int = 1, *, note: str = "") -> None:
-        self.bar.update(self.task, advance=num_done, note=note)
+    def advance(self, num_done: int = 1, *, note: str = "", total: int | None = None) -> None:
+        self.bar.update(self.task, advance=num_done, note=note, total=total)
 
     def already(self, num_done: int) -> None:
         self.bar.reset(self.task, completed=int(self.bar.tasks[self.task].completed) + num_done)

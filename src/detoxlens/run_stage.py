@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detoxlens.artifacts import Layout, read_history
 from detoxlens.config import Params, load_params
 from detoxlens.errors import UserError
 from detoxlens.publish import comparable_key, publish_runs
 from detoxlens.shares import Share
+
+if TYPE_CHECKING:
+    from detoxlens.on_ray import RayShares
 
 SECTIONS_OF = {
     "prepare": ("data", "splits"),
@@ -80,6 +83,7 @@ def run_stage(
     model: str | None = None,
     variant: str | None = None,
     track: bool = True,
+    ray: RayShares | None = None,
 ) -> None:
     """Runs the stage `name` of the pipeline in `root`.
 
@@ -90,17 +94,18 @@ def run_stage(
         model: key of `models`, for the stages that take one.
         variant: key of `variants`, for the stages that take one.
         track: record the execution in MLflow, and after `report` write one comparable run per (model, variant).
+        ray: as shares on a Ray cluster, for the stages whose `run` takes a share; None is this process.
     """
     params = _checked_params(params_path, model, variant)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if name != "rl":
             raise UserError(
-                f"{name} runs in one process; what can be launched as several is `detoxlens rl`, and "
-                "`detoxlens attribute --share auto`."
+                f"{name} without --share runs in one process; what can be launched as several is `detoxlens rl`, and "
+                "generate, score and attribute with `--share auto`."
             )
         track = track and os.environ.get("RANK", "0") == "0"
     if not track:
-        _run(root, params, name, model, variant)
+        _run(root, params, name, model, variant, ray)
         return
 
     from detoxlens.tracking import resolve_store, track_stage
@@ -115,7 +120,7 @@ def run_stage(
         key=comparable_key(root, params, model, filed_under) if model and filed_under else None,
         params=stage_params(params, name, model, variant),
     ) as stage_run:
-        _run(root, params, name, model, variant)
+        _run(root, params, name, model, variant, ray)
         if name in TRAINING:
             stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
     if name == "report":
@@ -158,7 +163,12 @@ def _checked_params(params_path: Path, model: str | None, variant: str | None) -
     return params
 
 
-def _run(root: Path, params: Params, name: str, model: str | None, variant: str | None) -> None:
+def _run(root: Path, params: Params, name: str, model: str | None, variant: str | None, ray: RayShares | None) -> None:
+    if ray is not None:
+        from detoxlens.on_ray import run_shares
+
+        run_shares(root, params, name, model=model, variant=variant, shares=ray)
+        return
     stage = importlib.import_module(f"detoxlens.stages.{name}")
     arguments = {key: value for key, value in (("model", model), ("variant", variant)) if value is not None}
     stage.run(root, params, **arguments)

@@ -27,6 +27,11 @@ class Share:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
+    @property
+    def part(self) -> str:
+        """Its name in the scratch folder."""
+        return f"share-{self.index}-of-{self.count}"
+
     def takes(self, number: int) -> bool:
         """Is piece `number` of the work this share's?"""
         return number % self.count == self.index
@@ -34,6 +39,15 @@ class Share:
     def device(self, device: str, num_devices: int) -> str:
         """`device`, or one of this machine's accelerators where it names their kind alone (`cuda`): one share each."""
         return f"cuda:{self.index % num_devices}" if device == "cuda" and num_devices > 0 else device
+
+
+def device_of(share: Share | None, device: str) -> str:
+    """Where a share runs, of the accelerators that this process sees; `device` itself without a share."""
+    if share is None:
+        return device
+    import torch
+
+    return share.device(device, torch.cuda.device_count())
 
 
 def parse_share(text: str, environment: Mapping[str, str]) -> Share:

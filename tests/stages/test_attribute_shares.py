@@ -72,7 +72,7 @@ def counting(monkeypatch) -> list[int]:
 
 
 def test_shares_one_after_another_give_the_bytes_of_one_process(layout, monkeypatch, caplog):
-    caplog.set_level("INFO", "detoxlens.stages.attribute")
+    caplog.set_level("INFO", "detoxlens.batches")
     run(layout)
     whole = outs(layout)
     run(layout, Share(1, 2))

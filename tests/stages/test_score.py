@@ -12,6 +12,7 @@ from detoxlens.artifacts import Layout, read_rows, write_model_ref, write_rows
 from detoxlens.calibrate.command import calibrate_scorer
 from detoxlens.errors import UserError
 from detoxlens.evaluation.config import Bootstrap
+from detoxlens.models.generation import plan_batches
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
 from detoxlens.records import Completion, Fluency, ModelRef, Score
 from detoxlens.scorers.config import ToxicityConfig
@@ -113,16 +114,24 @@ def test_completions_that_are_all_empty_are_counted(layout):
     assert {f.nll_nats for f in fluency} == {None}
 
 
-def test_splits_are_measured_apart_and_come_back_in_order():
-    rows = [SimpleNamespace(split=split, text=n) for n, split in enumerate(("val", "test", "val", "test"))]
-    seen = []
-
-    def measure(part):
-        seen.append([row.text for row in part])
-        return [10 * row.text for row in part]
-
-    assert score.part_by_part(rows, measure) == [0, 10, 20, 30]
-    assert seen == [[0, 2], [1, 3]]
+def test_no_batch_mixes_splits_and_a_forward_pass_is_never_cut_short():
+    rows = [
+        SimpleNamespace(split="val" if n % 3 else "test", prompt_ids=(0,) * (n % 7), completion_ids=(0,))
+        for n in range(300)
+    ]
+    plan = score.plan_of(rows)
+    assert sorted(i for batch in plan for i in batch) == list(range(300))
+    assert [len(batch) for batch in plan] == [64, 36, 64, 64, 64, 8]
+    assert all(len({rows[i].split for i in batch}) == 1 for batch in plan)
+    for split in ("test", "val"):  # the forward passes are those of a split that is measured as a whole
+        members = [i for i in range(300) if rows[i].split == split]
+        whole = plan_batches([len(rows[i].prompt_ids) + 1 for i in members], score.NLL_BATCH_SIZE)
+        pieces = [batch for batch in plan if rows[batch[0]].split == split]
+        assert [[members[k] for k in batch] for batch in whole] == [
+            batch[start : start + score.NLL_BATCH_SIZE]
+            for batch in pieces
+            for start in range(0, len(batch), score.NLL_BATCH_SIZE)
+        ]
 
 
 def test_missing_completions_are_named(layout):
@@ -161,10 +170,10 @@ def test_a_calibration_of_a_scorer_that_does_not_grade_is_told(layout):
         scored(layout, params)
 
 
-def test_a_killed_run_goes_on_behind_the_last_piece_and_gives_the_same_bytes(layout, monkeypatch):
+def test_a_killed_run_goes_on_behind_the_last_batch_and_gives_the_same_bytes(layout, monkeypatch):
     save_classifier(layout.root / "judge", seed=1)
     params = params_of(toxicity={"scorers": ["hf:judge"], "headline": "hf:judge"})
-    monkeypatch.setattr(score, "PIECE", 1)
+    monkeypatch.setattr(score, "BATCH_SIZE", 1)
     scored(layout, params)
     whole = [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)]
     measured = []
@@ -180,7 +189,7 @@ def test_a_killed_run_goes_on_behind_the_last_piece_and_gives_the_same_bytes(lay
     with pytest.raises(KeyboardInterrupt):
         scored(layout, params)
     scored(layout, params)
-    assert measured == [f"{n:016x}" for n in (0, 1, 2, 2)]
+    assert len(set(measured)) == 3 and measured[2:] == [measured[2]] * 2
     assert [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)] == whole
     assert not list((layout.state / "scratch").glob("score@*/*"))
 

@@ -1,7 +1,6 @@
 """Attribution that outlives a kill: batches planned first, each on disk before the next begins, by one process or more.
 
-plan.json                   [[row, row, ...], ...]: decides the last bits of the scores, so it is made once
-batches*.jsonl, a line:     {"batch": number in the plan, "results": [fields of SequenceAttribution, ...]}
+The plan of batches decides the last bits of the scores, so it is made once and stored: `plan.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detoxlens.attribution.api import attribute, plan_batches
 from detoxlens.attribution.config import AttributionConfig
 from detoxlens.attribution.result import SequenceAttribution
+from detoxlens.batches import Batches
 from detoxlens.progress import progress
 from detoxlens.records import Completion
 from detoxlens.scratch import Scratch
@@ -44,40 +44,25 @@ def attribute_rows(
     Returns:
         One per row; None where it is another share's and not finished yet. Without a share none is.
     """
-    plan = scratch.once("plan", lambda: _plan(network, rows, config))
-    found = _finished(scratch, plan)
-    mine = [number for number in range(len(plan)) if share is None or share.takes(number)]
-    total = sum(len(plan[number]) for number in mine)
-    left = [number for number in mine if plan[number][0] not in found]
-    num_done = total - sum(len(plan[number]) for number in left)
-    log = scratch.log("batches")
-    with progress(title, total=total, unit="completions", num_done=num_done) as bar:
-        for number in left:
-            batch = [rows[i] for i in plan[number]]
-            results = attribute(
-                network,
-                prompt_ids=[row.prompt_ids for row in batch],
-                completion_ids=[row.completion_ids for row in batch],
-                names=[f"prompt {row.prompt_id}, sample {row.sample_index}" for row in batch],
-                method=config.method,
-                target=config.target,
-                batch_size=len(batch),
-                num_path_steps=config.num_path_steps,
-            )
-            log.append([{"batch": number, "results": [dataclasses.asdict(result) for result in results]}])
-            found.update(zip(plan[number], results, strict=True))
-            bar.advance(len(batch))
-    if share is not None:
-        found = _finished(scratch, plan)  # the others went on meanwhile
-    return [found.get(i) for i in range(len(rows))]
+    batches = Batches(scratch, scratch.once("plan", lambda: _plan(network, rows, config)), share=share)
 
+    def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
+        batch = [rows[i] for i in numbers]
+        results = attribute(
+            network,
+            prompt_ids=[row.prompt_ids for row in batch],
+            completion_ids=[row.completion_ids for row in batch],
+            names=[f"prompt {row.prompt_id}, sample {row.sample_index}" for row in batch],
+            method=config.method,
+            target=config.target,
+            batch_size=len(batch),
+            num_path_steps=config.num_path_steps,
+        )
+        return [dataclasses.asdict(result) for result in results]
 
-def _finished(scratch: Scratch, plan: Sequence[Sequence[int]]) -> dict[int, SequenceAttribution]:
-    """What is on disk, by row."""
-    found: dict[int, SequenceAttribution] = {}
-    for line in scratch.read_logs("batches"):
-        found.update(zip(plan[line["batch"]], map(_thawed, line["results"]), strict=True))
-    return found
+    with progress(title, total=batches.num_rows, unit="completions", num_done=batches.num_done) as bar:
+        found = batches.run(work, bar)
+    return [_thawed(found[i]) if i in found else None for i in range(len(rows))]
 
 
 def _plan(network: nn.Module, rows: Sequence[Completion], config: AttributionConfig) -> list[list[int]]:
@@ -92,7 +77,7 @@ def _plan(network: nn.Module, rows: Sequence[Completion], config: AttributionCon
 
 
 def _thawed(fields: dict[str, Any]) -> SequenceAttribution:
-    """The result again, from what JSON made of it."""
+    """The result again, from its fields or from what JSON made of them."""
     tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     if fields["scores"] is not None:
         tuples["scores"] = tuple(map(tuple, fields["scores"]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from detoxlens.console import set_up_console
 
 app = typer.Typer(
     name="detoxlens",
@@ -19,8 +19,6 @@ app = typer.Typer(
 )
 STAGES = "Stages of the pipeline (dvc repro runs them)"
 TOOLS = "Tools"
-NOISE = ("`is_gradient_checkpointing` is deprecated",)
-"""Warnings of one library at another that a user can do nothing about (peft 0.21 at transformers 5.23)."""
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A key of params.yaml's models.")]
 VariantOption = Annotated[
@@ -45,7 +43,4 @@ def options(
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the run to MLflow.")] = True,
 ) -> None:
     Context.root, Context.params_path, Context.debug, Context.track = root.resolve(), params, debug, track
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("detoxlens").setLevel(logging.INFO)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
+    set_up_console()

@@ -9,12 +9,101 @@ import typer
 
 from detoxlens.cli.app import STAGES, Context, ModelOption, VariantOption, app
 
+ENGINES = ("local", "ray")
+SHARES = "Several processes at one stage"
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Do one of several shares of the work, e.g. 0/4, or 'auto' under torchrun, accelerate or srun. The "
+        "same command without it puts the shares together and does what they left.",
+        rich_help_panel=SHARES,
+    ),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        help="local, or ray: all shares, put together, as tasks of the cluster in RAY_ADDRESS, or of one started here.",
+        envvar="DETOXLENS_ENGINE",
+        rich_help_panel=SHARES,
+    ),
+]
+SharesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many, on Ray; default: what it runs at once.",
+        envvar="DETOXLENS_SHARES",
+        rich_help_panel=SHARES,
+    ),
+]
+CpusOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="On Ray; default: run.num_threads.", envvar="DETOXLENS_CPUS_PER_SHARE", rich_help_panel=SHARES
+    ),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="On Ray; .25: four on a GPU; default: 1 where run.device is cuda, else 0.",
+        envvar="DETOXLENS_GPUS_PER_SHARE", rich_help_panel=SHARES,
+    ),
+]  # fmt: skip
+
 
 def _stage(name: str, *, model: str | None = None, variant: str | None = None) -> None:
     """Checks all of params.yaml, then runs one stage, tracked."""
     from detoxlens.run_stage import run_stage
 
     run_stage(Context.root, Context.root / Context.params_path, name, model=model, variant=variant, track=Context.track)
+
+
+def _shared_stage(
+    name: str, model: str, variant: str, *, share: str | None, engine: str, shares: int | None, cpus: float | None,
+    gpus: float | None,
+) -> None:  # fmt: skip
+    """`_stage`, a share of it, or all shares on Ray."""
+    from detoxlens.errors import UserError, did_you_mean
+
+    if engine not in ENGINES:
+        raise UserError(
+            f"--engine {engine!r} (or DETOXLENS_ENGINE) is not known.{did_you_mean(engine, ENGINES)} "
+            f"Allowed: {', '.join(ENGINES)}."
+        )
+    if engine == "local" and (shares or cpus or gpus):
+        raise UserError(
+            "--shares, --cpus-per-share and --gpus-per-share (or DETOXLENS_SHARES, ...) are for --engine ray; without "
+            "Ray each process is told its own part, e.g. --share 0/4."
+        )
+    if share is not None and engine == "ray":
+        raise UserError(
+            f"--share {share} and --engine ray: Ray gives out the shares itself; leave --share out and say how many "
+            "with --shares, or unset DETOXLENS_ENGINE."
+        )
+    params_path = Context.root / Context.params_path
+    if share is not None:
+        from detoxlens.run_stage import run_share
+        from detoxlens.shares import parse_share
+
+        run_share(Context.root, params_path, name, model=model, variant=variant, share=parse_share(share, os.environ))
+        return
+    if engine == "local":
+        _stage(name, model=model, variant=variant)
+        return
+    from detoxlens.cluster import Resources
+    from detoxlens.config import load_params
+    from detoxlens.on_ray import RayShares
+    from detoxlens.run_stage import run_stage
+
+    run = load_params(params_path).run
+    resources = Resources(
+        num_cpus=run.num_threads if cpus is None else cpus,
+        num_gpus=float(run.device.startswith("cuda")) if gpus is None else gpus,
+    )
+    run_stage(
+        Context.root, params_path, name, model=model, variant=variant, track=Context.track,
+        ray=RayShares(count=shares, resources=resources),
+    )  # fmt: skip
 
 
 @app.command(rich_help_panel=STAGES)
@@ -48,38 +137,51 @@ def rl(model: ModelOption, variant: VariantOption) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def generate(model: ModelOption, variant: VariantOption) -> None:
+def generate(
+    model: ModelOption,
+    variant: VariantOption,
+    share: ShareOption = None,
+    engine: EngineOption = "local",
+    shares: SharesOption = None,
+    cpus_per_share: CpusOption = None,
+    gpus_per_share: GpusOption = None,
+) -> None:
     """Sample completions of the evaluation prompts."""
-    _stage("generate", model=model, variant=variant)
+    _shared_stage(
+        "generate", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
+    )
 
 
 @app.command(rich_help_panel=STAGES)
-def score(model: ModelOption, variant: VariantOption) -> None:
+def score(
+    model: ModelOption,
+    variant: VariantOption,
+    share: ShareOption = None,
+    engine: EngineOption = "local",
+    shares: SharesOption = None,
+    cpus_per_share: CpusOption = None,
+    gpus_per_share: GpusOption = None,
+) -> None:
     """Grade the completions' toxicity and fluency."""
-    _stage("score", model=model, variant=variant)
+    _shared_stage(
+        "score", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
+    )
 
 
 @app.command(rich_help_panel=STAGES)
 def attribute(
     model: ModelOption,
     variant: VariantOption,
-    share: Annotated[
-        str | None,
-        typer.Option(
-            help="Do one of several shares of the work, e.g. 0/4, or 'auto' under torchrun, accelerate or srun. The "
-            "same command without it puts the shares together and does what they left.",
-        ),
-    ] = None,
+    share: ShareOption = None,
+    engine: EngineOption = "local",
+    shares: SharesOption = None,
+    cpus_per_share: CpusOption = None,
+    gpus_per_share: GpusOption = None,
 ) -> None:
     """Attribute every generated token to the prompt."""
-    if share is None:
-        _stage("attribute", model=model, variant=variant)
-        return
-    from detoxlens.run_stage import run_share
-    from detoxlens.shares import parse_share
-
-    params = Context.root / Context.params_path
-    run_share(Context.root, params, "attribute", model=model, variant=variant, share=parse_share(share, os.environ))
+    _shared_stage(
+        "attribute", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
+    )
 
 
 @app.command(rich_help_panel=STAGES)

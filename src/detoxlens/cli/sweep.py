@@ -57,10 +57,10 @@ def sweep(
         raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
     if engine == "local" and (cpus_per_trial or gpus_per_trial):
         raise UserError("--cpus-per-trial and --gpus-per-trial are for --engine ray; a local trial takes run.device.")
+    from detoxlens.cluster import Resources
     from detoxlens.config import load_params
     from detoxlens.project import names_of
     from detoxlens.sweep.command import sweep as run_sweep
-    from detoxlens.sweep.ray_engine import Resources
 
     ray = None
     if engine == "ray":

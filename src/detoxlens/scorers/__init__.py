@@ -12,7 +12,9 @@ from detoxlens.errors import UserError, did_you_mean
 from detoxlens.scorers.base import Scorer
 from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.openai_moderation import KEY_VARIABLE as OPENAI_KEY
 from detoxlens.scorers.openai_moderation import openai_moderation
+from detoxlens.scorers.perspective import KEY_VARIABLE as PERSPECTIVE_KEY
 from detoxlens.scorers.perspective import perspective
 from detoxlens.scorers.profanity_check import ProfanityCheck
 from detoxlens.scorers.recorded import Recorded
@@ -27,6 +29,9 @@ SCORERS: Mapping[str, Callable[[str, Path, str], Scorer]] = MappingProxyType(
     }
 )
 """What stands before a name's first colon -> (what stands after it, repository root, device) -> scorer."""
+
+KEY_VARIABLES = (PERSPECTIVE_KEY, OPENAI_KEY)
+"""Environment variables that hold the services' keys."""
 
 
 def score_cache(root: Path) -> ScoreCache:

@@ -117,14 +117,21 @@ class RemoteScorer:
         self._jitter = random.Random()  # must differ between processes, and no number depends on it
         self._opener = urllib.request.build_opener(_NoRedirect())
 
+    def divide_pace(self, num_processes: int) -> None:
+        """Asks so much less often that `num_processes` of them together keep the pace that the one key is given."""
+        self._interval_seconds *= num_processes
+
+    def known(self, texts: Sequence[str]) -> dict[str, ScoredText]:
+        """The verdicts that the cache holds, by text."""
+        return self._cache.read(self.name, self.version, unique_texts(texts))
+
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
         """One verdict per text, in their order; equal texts are asked for once.
 
         Raises:
             UserError: the key is missing or refused, the quota is exhausted, or the service cannot be reached.
         """
-        unique = list(dict.fromkeys(text for text in texts if text.strip()))
-        known = self._cache.read(self.name, self.version, unique)
+        unique, known = unique_texts(texts), self.known(texts)
         todo = [text for text in unique if text not in known]
         if todo and not self._key:
             raise UserError(
@@ -231,6 +238,11 @@ class RemoteScorer:
         """One line without the key."""
         message = " ".join(message.split())
         return (message.replace(self._key, "<key>") if self._key else message)[:MAX_ERROR_LENGTH]
+
+
+def unique_texts(texts: Sequence[str]) -> list[str]:
+    """What there is to ask about: each text that is not empty, once, in order."""
+    return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
 def _failed(error: str) -> ScoredText:

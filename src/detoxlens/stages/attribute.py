@@ -25,13 +25,14 @@ from detoxlens.attribution.faithfulness import check_faithfulness
 from detoxlens.attribution.precision import precision_summary
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.resumable import attribute_rows
+from detoxlens.batches import tell_share_done
 from detoxlens.config import ModelConfig, Params
 from detoxlens.errors import UserError
 from detoxlens.models.loading import load_model
 from detoxlens.records import Attribution, Completion
 from detoxlens.scratch import open_scratch, publish, scratch_key
 from detoxlens.seeding import derive_seed, fix_global_state
-from detoxlens.shares import Share
+from detoxlens.shares import Share, device_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +56,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         inputs=[*paths.values(), layout.adapter(model, variant)],
         num_threads=run_config.num_threads,
     )
-    title, part = f"attribute {model}/{variant}", None if share is None else f"share-{share.index}-of-{share.count}"
+    title, part = f"attribute {model}/{variant}", share.part if share else None
     with open_scratch(layout.state, f"attribute@{model}-{variant}", key, part=part) as scratch:
         texts = {
             source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path)
@@ -68,7 +69,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         network = _load(layout, params, model, variant, spec, share)
         if share is not None:
             found = attribute_rows(scratch, network, completions, config, title=f"{title} {share}", share=share)
-            _say_what_is_left(found, title, share)
+            tell_share_done(title, share, num_left=found.count(None), unit="completions")
             return
         found = attribute_rows(scratch, network, completions, config, title=title)
         table = [
@@ -111,15 +112,10 @@ def _load(
     layout: Layout, params: Params, model: str, variant: str, spec: ModelConfig, share: Share | None = None
 ) -> nn.Module:
     """The variant's network, its adapter merged: one product per layer instead of three."""
-    device = params.run.device
-    if share is not None:
-        import torch
-
-        device = share.device(device, torch.cuda.device_count())
     network = load_model(
         layout.root,
         read_model_ref(layout.adapter(model, variant)),
-        device=device,
+        device=device_of(share, params.run.device),
         dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
         quantization=spec.quantization,
@@ -128,16 +124,6 @@ def _load(
     if hasattr(network, "merge_and_unload") and spec.quantization is None:  # merging would round to few bits anew
         return network.merge_and_unload()
     return network
-
-
-def _say_what_is_left(found: Sequence[SequenceAttribution | None], title: str, share: Share) -> None:
-    next_step = "the same command without --share, or dvc repro, writes the result"
-    if num_left := found.count(None):
-        log.info(
-            "%s: share %s is done; other shares have %d completions left. Then %s.", title, share, num_left, next_step
-        )
-    else:
-        log.info("%s: share %s is done, and so are all others: %s.", title, share, next_step)
 
 
 def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed: int, where: Path) -> list[Completion]:

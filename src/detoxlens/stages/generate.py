@@ -4,19 +4,22 @@
     outs: outputs/<m>/<v>/completions.parquet
 
 The batches are planned and stored before the first is sampled; a killed run goes on behind its last finished batch and
-gives the same bytes. Row seeds depend on (run.seed, prompt, sample index) alone: variants are compared in pairs.
+gives the same bytes; so do several processes with a share each. Row seeds depend on (run.seed, prompt, sample index)
+alone: variants are compared in pairs.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from detoxlens.artifacts import Layout, read_json, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_rows
+from detoxlens.batches import Batches, tell_share_done
 from detoxlens.config import Params, TemplateConfig
 from detoxlens.data.templates import EncodedPrompt, check_length, encode_prompt
 from detoxlens.errors import UserError
@@ -28,6 +31,7 @@ from detoxlens.progress import progress
 from detoxlens.records import Completion, Prompt
 from detoxlens.scratch import Scratch, open_scratch, publish, scratch_key
 from detoxlens.seeding import derive_seed, fix_global_state
+from detoxlens.shares import Share, device_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +49,8 @@ class Row:
     seed: int
 
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, share: Share | None = None) -> None:
+    """Runs the stage; or a share of its batches, which wait in the scratch folder for a run without `share`."""
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("generation", GenerationConfig, model=model, variant=variant)
     fix_global_state(run_config.seed, run_config.num_threads)
@@ -62,15 +67,20 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         inputs=[layout.prompts, layout.adapter(model, variant)],
         num_threads=run_config.num_threads,
     )
-    with open_scratch(layout.state, f"generate@{model}-{variant}", key) as scratch:
+    title, part = f"generate {model}/{variant}", share.part if share else None
+    with open_scratch(layout.state, f"generate@{model}-{variant}", key, part=part) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
-        backend = load_backend(root, ref, spec, tokenizer, config, device=run_config.device)
         rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)
-        if context := backend.context_length:
-            named = {f"{row.prompt.prompt_id} ({row.prompt.text[:40]!r}...)": row.encoded for row in rows}
-            check_length(named, max_new_tokens=config.max_new_tokens, context_length=context)
-        samples = sample_rows(scratch, backend, rows, config, title=f"generate {model}/{variant}")
+
+        @functools.cache  # loaded when first needed: where all batches are done, never
+        def backend() -> Backend:
+            return load_backend(root, ref, spec, tokenizer, config, device=device_of(share, run_config.device))
+
+        samples = sample_rows(scratch, backend, rows, config, title=f"{title} {share}" if share else title, share=share)
+        if share is not None:
+            tell_share_done(title, share, num_left=samples.count(None), unit="completions")
+            return
         built = scratch.path / "completions.parquet"
         write_rows(built, [completion_of(r, s, tokenizer) for r, s in zip(rows, samples, strict=True)], Completion)
         publish(built, layout.completions(model, variant))
@@ -96,47 +106,57 @@ def encode_rows(
 
 def sample_rows(
     scratch: Scratch,
-    backend: Backend,
+    backend: Callable[[], Backend],
     rows: Sequence[Row],
     config: GenerationConfig,
     *,
     title: str,
-) -> list[Sampled]:
-    """A sample per row; what an earlier, killed run has finished is read from `scratch`, not sampled again."""
-    plan = _stored_plan(scratch.path / "plan.json", backend, rows, config)
-    batches = scratch.log("batches")  # {"batch": number in the plan, "samples": [[token ids, finish reason], ...]}
-    done = {line["batch"]: [Sampled(tuple(ids), why) for ids, why in line["samples"]] for line in batches.read()}
-    num_done, num_tokens, started = sum(map(len, done.values())), 0, time.monotonic()
-    with progress(title, total=len(rows), unit="completions", num_done=num_done) as bar:
-        for number, batch in enumerate(plan):
-            if number in done:
-                continue
-            done[number] = backend.sample([rows[i].encoded.ids for i in batch], [rows[i].seed for i in batch])
-            batches.append([{"batch": number, "samples": [[s.token_ids, s.finish_reason] for s in done[number]]}])
-            num_tokens += sum(len(s.token_ids) for s in done[number])
-            bar.advance(len(batch), note=f"{num_tokens / (time.monotonic() - started):.0f} tokens/s")
-    log.info("%s: %d tokens, %.0f tokens/s", title, num_tokens, num_tokens / (time.monotonic() - started))
-    sampled = {i: s for number, batch in enumerate(plan) for i, s in zip(batch, done[number], strict=True)}
-    return [sampled[i] for i in range(len(rows))]
+    share: Share | None = None,
+) -> list[Sampled | None]:
+    """A sample per row; what an earlier or another process has finished is read from `scratch`, not sampled again.
+
+    With a share, None where a row is another's and not finished yet.
+    """
+    batches = Batches(scratch, scratch.once("plan", lambda: _plan(backend(), rows, config)), share=share)
+    num_tokens, started = 0, time.monotonic()
+
+    def work(batch: Sequence[int]) -> list[Any]:
+        nonlocal num_tokens
+        samples = backend().sample([rows[i].encoded.ids for i in batch], [rows[i].seed for i in batch])
+        num_tokens += sum(len(s.token_ids) for s in samples)
+        return [[s.token_ids, s.finish_reason] for s in samples]
+
+    def speed() -> str:
+        return f"{num_tokens / (time.monotonic() - started):.0f} tokens/s"
+
+    with progress(title, total=batches.num_rows, unit="completions", num_done=batches.num_done) as bar:
+        found = batches.run(work, bar, note=speed)
+    if num_tokens:
+        log.info("%s: %d tokens, %s", title, num_tokens, speed())
+    return [Sampled(tuple(found[i][0]), found[i][1]) if i in found else None for i in range(len(rows))]
 
 
-def _stored_plan(file: Path, backend: Backend, rows: Sequence[Row], config: GenerationConfig) -> list[list[int]]:
+def _plan(backend: Backend, rows: Sequence[Row], config: GenerationConfig) -> list[list[int]]:
     """Batches of row numbers, made once: an accelerator's free memory, and with it `auto`, may differ on resuming.
 
     No batch mixes validation with test prompts: a sweep answers the former alone, and its numbers are to be those of
     the pipeline to the last bit.
+
+    Raises:
+        UserError: a prompt does not fit the model's context.
     """
-    if not file.exists():
-        plan: list[list[int]] = []
-        for split in dict.fromkeys(row.prompt.split for row in rows):
-            members = [i for i, row in enumerate(rows) if row.prompt.split == split]
-            lengths = [len(rows[i].encoded.ids) for i in members]
-            batch_size = config.batch_size
-            if batch_size == "auto":
-                batch_size = backend.auto_batch_size(max(lengths))
-            plan += [[members[k] for k in batch] for batch in plan_batches(lengths, batch_size)]
-        write_json(file, plan)
-    return read_json(file)
+    if context := backend.context_length:
+        named = {f"{row.prompt.prompt_id} ({row.prompt.text[:40]!r}...)": row.encoded for row in rows}
+        check_length(named, max_new_tokens=config.max_new_tokens, context_length=context)
+    plan: list[list[int]] = []
+    for split in dict.fromkeys(row.prompt.split for row in rows):
+        members = [i for i, row in enumerate(rows) if row.prompt.split == split]
+        lengths = [len(rows[i].encoded.ids) for i in members]
+        batch_size = config.batch_size
+        if batch_size == "auto":
+            batch_size = backend.auto_batch_size(max(lengths))
+        plan += [[members[k] for k in batch] for batch in plan_batches(lengths, batch_size)]
+    return plan
 
 
 def completion_of(row: Row, sampled: Sampled, tokenizer: PreTrainedTokenizerBase) -> Completion:

@@ -3,45 +3,55 @@
 deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
 outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet
 
-What a model has to compute (an `hf:` scorer, the likelihoods) is kept in pieces of `PIECE` completions: a killed run
-goes on behind the last and gives the same bytes. Remote services have their own cache; the others cost nothing.
+What is computed here (verdicts of local scorers, the likelihoods) is kept in batches of `BATCH_SIZE`: a killed run goes
+on behind the last and gives the same bytes; so do several processes with a share each. Remote services have their own
+cache, which shares fill: each asks about texts of its own, at its share of the pace that the key is given.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_rows
+from detoxlens.batches import Batches, tell_share_done
 from detoxlens.config import Params
 from detoxlens.errors import UserError
 from detoxlens.evaluation.calibration import Calibration
 from detoxlens.evaluation.fluency import mentions_prompt
 from detoxlens.models.classifier import weights_version
+from detoxlens.models.generation import plan_batches
 from detoxlens.models.likelihood import completion_nll
 from detoxlens.models.loading import load_model, load_tokenizer
-from detoxlens.progress import progress
+from detoxlens.progress import Bar, progress
 from detoxlens.records import Completion, Fluency, ModelRef, Score
 from detoxlens.scorers import make_scorer
 from detoxlens.scorers.base import Scorer
 from detoxlens.scorers.config import ToxicityConfig
 from detoxlens.scorers.hf import HfClassifier
 from detoxlens.scorers.recorded import Recorded
-from detoxlens.scratch import LineLog, open_scratch, scratch_key
+from detoxlens.scorers.remote import RemoteScorer, unique_texts
+from detoxlens.scratch import open_scratch, scratch_key
 from detoxlens.seeding import fix_global_state
+from detoxlens.shares import Share, device_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NLL_BATCH_SIZE = 16
-PIECE = 1024
-"""Completions measured together: what a kill can cost."""
+BATCH_SIZE = 64
+"""Completions kept together: what a kill can cost. A multiple of `NLL_BATCH_SIZE`: no forward pass is cut short."""
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-def run(root: Path, params: Params, *, model: str, variant: str) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, share: Share | None = None) -> None:
+    """Runs the stage; or a share of it, which waits in the scratch folder and the score cache for a run without it."""
     layout, run_config = Layout(root), params.run
     config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
     fix_global_state(run_config.seed, run_config.num_threads)
@@ -51,7 +61,7 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
     scorers = [
         Recorded(str(recorded), root=root, name=name)
         if name == "recorded"
-        else make_scorer(name, root=root, device=run_config.device)
+        else make_scorer(name, root=root, device=device_of(share, run_config.device))
         for name in config.scorers
     ]
     imported = not any(c.completion_ids for c in completions)
@@ -72,25 +82,32 @@ def run(root: Path, params: Params, *, model: str, variant: str) -> None:
         inputs=[layout.completions(model, variant), *([] if imported else [layout.adapter(model, "it")])],
         num_threads=run_config.num_threads,
     )
-    scores: list[Score] = []
-    total = len(completions) * (len(scorers) + 1)
-    with (
-        open_scratch(layout.state, f"score@{model}-{variant}", key) as scratch,
-        progress(f"score {model}/{variant}", total=total, unit="verdicts") as bar,
-    ):
-        for number, scorer in enumerate(scorers):
-            if isinstance(scorer, Recorded):  # may know one split and not another; only knowing none is a mistake
-                rows = score_completions(scorer, completions)
-            elif isinstance(scorer, HfClassifier):
-                kept = scratch.log(f"scores-{number}")
-                rows = kept_pieces(kept, completions, lambda part, s=scorer: score_completions(s, part), Score)
-            else:
-                rows = part_by_part(completions, lambda part, scorer=scorer: score_completions(scorer, part))
-            scores += rows
-            bar.advance(len(rows))
+    title, part = f"score {model}/{variant}", share.part if share else None
+    with open_scratch(layout.state, f"score@{model}-{variant}", key, part=part) as scratch:
+        plan = plan_of(completions)
+
+        def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
+            return kept_batches(Batches(scratch, plan, name=name, share=share), completions, measure, cls)
+
+        measures = [
+            asked(scorer, completions, share)
+            if isinstance(scorer, Recorded | RemoteScorer)
+            else kept(f"scores-{number}", functools.partial(score_completions, scorer), Score)
+            for number, scorer in enumerate(scorers)
+        ]
+        likelihood = kept("fluency", fluency_measure(layout, params, model, share, imported=imported), Fluency)
+        total = sum(m.num_rows for m in (*measures, likelihood))
+        done = sum(m.num_done for m in (*measures, likelihood))
+        with progress(f"{title} {share}" if share else title, total=total, num_done=done, unit="verdicts") as bar:
+            verdicts = [measure.run(bar) for measure in measures]
+            fluency = likelihood.run(bar)
+        if share is not None:
+            num_left = sum(rows.count(None) for rows in (*verdicts, fluency))
+            tell_share_done(title, share, num_left=num_left, unit="verdicts")
+            return
+        for scorer, rows in zip(scorers, verdicts, strict=True):
             log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(row.status for row in rows)))
-        fluency = measure_fluency(layout, params, model, completions, scratch.log("fluency"))
-        bar.advance(len(fluency))
+        scores = [row for rows in verdicts for row in rows]
         if calibration:
             scores += calibration.apply(scores)
         write_rows(layout.scores(model, variant), scores, Score)
@@ -118,49 +135,67 @@ def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) 
             )
 
 
-def part_by_part(completions: list[Completion], measure: Callable[[list[Completion]], list[R]]) -> list[R]:
-    """`measure` of each split's completions on their own, in the order of `completions`.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measure(Generic[R]):
+    """One thing that is measured of the completions."""
 
-    A batch's company changes the last bits. A sweep has the validation prompts alone, and is to find the same numbers.
+    num_rows: int
+    """What this process has to do of it."""
+    num_done: int
+    """How much of that was done before."""
+    run: Callable[[Bar], list[R | None]]
+    """Does the rest. A row per completion; of a share, None for each row that others have left."""
+
+
+def plan_of(completions: Sequence[Completion]) -> list[list[int]]:
+    """Batches of similar length. No batch mixes splits: company changes the last bits, and a sweep, which has the
+    validation prompts alone, is to find the same numbers.
     """
-    found: dict[int, R] = {}
-    for members in _members(completions).values():
-        found.update(zip(members, measure([completions[i] for i in members]), strict=True))
-    return [found[i] for i in range(len(completions))]
+    plan: list[list[int]] = []
+    for split in dict.fromkeys(c.split for c in completions):
+        members = [i for i, c in enumerate(completions) if c.split == split]
+        lengths = [len(completions[i].prompt_ids) + len(completions[i].completion_ids) for i in members]
+        plan += [[members[k] for k in batch] for batch in plan_batches(lengths, BATCH_SIZE)]
+    return plan
 
 
-def kept_pieces(
-    kept: LineLog, completions: list[Completion], measure: Callable[[list[Completion]], list[R]], cls: type[R]
-) -> list[R]:
-    """`part_by_part` with at most `PIECE` completions at a time; pieces that `kept` holds are not measured again.
+def kept_batches(
+    batches: Batches, completions: Sequence[Completion], measure: Callable[[list[Completion]], list[R]], cls: type[R]
+) -> Measure[R]:
+    """What is computed here, a batch at a time; `measure` gives a row of the dataclass `cls` per completion."""
 
-    Args:
-        kept: {"piece": number, "rows": [fields of `cls`, ...]} per line.
-        completions: what is measured.
-        measure: one row per completion, in their order.
-        cls: the rows' dataclass.
-    """
-    done = {line["piece"]: [cls(**fields) for fields in line["rows"]] for line in kept.read()}
-    pieces = [
-        members[start : start + PIECE]
-        for members in _members(completions).values()
-        for start in range(0, len(members), PIECE)
-    ]
-    found: dict[int, R] = {}
-    for number, members in enumerate(pieces):
-        if number not in done:
-            done[number] = measure([completions[i] for i in members])
-            kept.append([{"piece": number, "rows": [dataclasses.asdict(row) for row in done[number]]}])
-        found.update(zip(members, done[number], strict=True))
-    return [found[i] for i in range(len(completions))]
+    def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(row) for row in measure([completions[i] for i in numbers])]
+
+    def run(bar: Bar) -> list[R | None]:
+        found = batches.run(work, bar)
+        return [cls(**found[i]) if i in found else None for i in range(len(completions))]
+
+    return Measure(batches.num_rows, batches.num_done, run)
 
 
-def _members(completions: Sequence[Completion]) -> dict[str, list[int]]:
-    """Split -> the numbers of its completions."""
-    found: dict[str, list[int]] = {}
-    for i, completion in enumerate(completions):
-        found.setdefault(completion.split, []).append(i)
-    return found
+def asked(scorer: Recorded | RemoteScorer, completions: list[Completion], share: Share | None) -> Measure[Score]:
+    """What others have said, or say now. A share asks a service about its part of the texts, no two about the same."""
+    if share is None:
+
+        def ask_all(bar: Bar) -> list[Score | None]:
+            rows = score_completions(scorer, completions)
+            bar.advance(len(rows))
+            return rows
+
+        return Measure(len(completions), 0, ask_all)
+    if isinstance(scorer, Recorded):  # read when the shares are put together; costs nothing
+        return Measure(0, 0, lambda bar: [])
+    scorer.divide_pace(share.count)
+    texts = unique_texts([c.completion for c in completions])
+    mine = [text for number, text in enumerate(texts) if share.takes(number)]
+
+    def ask(bar: Bar) -> list[Score | None]:
+        scorer.score(mine)
+        bar.advance(len(mine))
+        return [None] * (len(texts) - len(scorer.known(texts)))
+
+    return Measure(len(mine), 0, ask)
 
 
 def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
@@ -187,16 +222,38 @@ def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Sco
     ]
 
 
-def measure_fluency(
-    layout: Layout, params: Params, model: str, completions: list[Completion], kept: LineLog
-) -> list[Fluency]:
-    """Likelihood of every completion under the model as released (`it`), whichever variant wrote it.
+def fluency_measure(
+    layout: Layout, params: Params, model: str, share: Share | None, *, imported: bool
+) -> Callable[[list[Completion]], list[Fluency]]:
+    """Likelihood under the model as released (`it`), whichever variant wrote the completions; it is loaded when needed.
 
-    Without any token ids (completions made elsewhere) there is none, and no model is loaded.
+    Where none has token ids (`imported`: they were made elsewhere) there is no likelihood, and no model is loaded.
     """
-    if not any(c.completion_ids for c in completions):
-        return _fluency(completions, [None] * len(completions))
-    return _with_likelihood(layout, params, model, completions, kept)
+    spec = params.model(model)
+
+    @functools.cache
+    def it() -> tuple[PreTrainedModel, int]:
+        ref = read_model_ref(layout.adapter(model, "it"))
+        network = load_model(
+            layout.root, ref, device=device_of(share, params.run.device), dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code, quantization=spec.quantization, device_map=spec.device_map,
+        )  # fmt: skip
+        return network, load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
+
+    def measure(part: list[Completion]) -> list[Fluency]:
+        if imported:
+            return _fluency(part, [None] * len(part))
+        network, pad_token_id = it()
+        nll_nats = completion_nll(
+            network,
+            [c.prompt_ids for c in part],
+            [c.completion_ids for c in part],
+            batch_size=NLL_BATCH_SIZE,
+            pad_token_id=pad_token_id,
+        )
+        return _fluency(part, nll_nats)
+
+    return measure
 
 
 def _fluency(completions: Sequence[Completion], nll_nats: Sequence[float | None]) -> list[Fluency]:
@@ -210,27 +267,3 @@ def _fluency(completions: Sequence[Completion], nll_nats: Sequence[float | None]
         )
         for c, nll in zip(completions, nll_nats, strict=True)
     ]
-
-
-def _with_likelihood(
-    layout: Layout, params: Params, model: str, completions: list[Completion], kept: LineLog
-) -> list[Fluency]:
-    spec = params.model(model)
-    ref = read_model_ref(layout.adapter(model, "it"))
-    network = load_model(
-        layout.root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization, device_map=spec.device_map,
-    )  # fmt: skip
-    tokenizer = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code)
-
-    def measure(part: list[Completion]) -> list[Fluency]:
-        nll_nats = completion_nll(
-            network,
-            [c.prompt_ids for c in part],
-            [c.completion_ids for c in part],
-            batch_size=NLL_BATCH_SIZE,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return _fluency(part, nll_nats)
-
-    return kept_pieces(kept, completions, measure, Fluency)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.artifacts import Layout, read_history
+from detoxlens.cluster import Resources
 from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.run_stage import check_params
 from detoxlens.sweep.config import Method
 from detoxlens.sweep.liveness import REASON
-from detoxlens.sweep.ray_engine import Resources, run_on_ray
+from detoxlens.sweep.ray_engine import run_on_ray
 from detoxlens.sweep.study import Sweep, plan, point_of, sigterm_interrupts, work
 from detoxlens.sweep.workers import run_workers
 
