@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,32 @@ def check_params(params: Params) -> None:
         for model in params.raw["models"]:
             for variant in params.raw["variants"]:
                 params.section(name, cls, model=model, variant=variant)
+    for variant in params.raw["variants"]:
+        _check_overrides_count(params, variant)
+
+
+def _check_overrides_count(params: Params, variant: str) -> None:
+    """Raises UserError if an override of the variant has no effect on its algorithm."""
+    from detoxlens.rl.unread import why_unread
+
+    chosen = params.variant(variant)
+    if chosen.algorithm is None:
+        return
+    for key in _dotted(chosen.overrides):
+        if why := why_unread(chosen.algorithm, key):
+            raise UserError(
+                f"{params.path}: variants.{variant}.overrides.{key} has no effect on algorithm "
+                f"{chosen.algorithm!r}: {why} Remove it."
+            )
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`ppo.kl.coef`, ...: the path of every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def run_stage(
