@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from detoxlens.errors import UserError
 from detoxlens.publish import comparable_key, publish_runs
 from detoxlens.shares import Share
 
+log = logging.getLogger(__name__)
 SECTIONS_OF = {
     "prepare": ("data", "splits"),
     "reward_model": ("reward_model",),
@@ -146,7 +148,10 @@ def run_stage(
         if name in TRAINING:
             stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
     if name == "report":
-        publish_runs(root, params, store)
+        try:
+            publish_runs(root, params, store)
+        except UserError as e:
+            log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
 
 
 def run_share(root: Path, params_path: Path, name: str, *, model: str, variant: str, share: Share) -> None:
