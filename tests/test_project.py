@@ -146,6 +146,31 @@ def test_a_misspelt_override_of_a_model_that_does_not_run_is_found():
         check_params(params)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "overrides", "told"),
+    [
+        (
+            "rloo",
+            {"ppo": {"value_coef": 0.5}},
+            r"overrides\.ppo\.value_coef has no effect on algorithm 'rloo': there is no",
+        ),
+        ("grpo", {"ppo": {"kl": {"coef": 0.1, "horizon": 9}}}, r"overrides\.ppo\.kl\.horizon .*'grpo'.* Remove it"),
+        (
+            "ppo",
+            {"ppo": {"num_generations": 2}},
+            r"overrides\.ppo\.num_generations .*read by rloo and grpo\. Remove it",
+        ),
+    ],
+)
+def test_an_override_that_a_variants_algorithm_does_not_read_is_refused(algorithm, overrides, told):
+    params = load_params(ROOT / "params.yaml")
+    params.raw["variants"]["other"] = {"kind": "rl", "algorithm": algorithm, "overrides": overrides}
+    with pytest.raises(UserError, match=r"params\.yaml: variants\.other\." + told):
+        check_params(params)
+    params.raw["variants"]["other"]["overrides"] = {"ppo": {"kl": {"coef": 0.1}, "num_epochs": 1}}
+    check_params(params)
+
+
 def test_the_authors_preset_is_valid_keeps_comments_and_changes_nothing_twice(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from detoxlens.artifacts import Layout, read_json, read_rows
 from detoxlens.config import Params
 from detoxlens.data.config import DataConfig, SplitsConfig
-from detoxlens.errors import UserError
 from detoxlens.models.config import GenerationConfig
 from detoxlens.records import Completion, Score
 from detoxlens.reporting.config import ReportConfig
@@ -22,7 +20,6 @@ from detoxlens.scorers.config import ToxicityConfig
 if TYPE_CHECKING:
     from detoxlens.tracking import AdapterVersion, Curve, Store
 
-log = logging.getLogger(__name__)
 GLANCE = "At a glance"
 """The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
 ENTROPY_CURVE = "entropy/own/prompt_entropy_bits"
@@ -43,8 +40,10 @@ def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
 def publish_runs(root: Path, params: Params, store: Store) -> None:
     """Writes every (model, variant) of the report as one MLflow run to compare, and registers its adapter.
 
-    The same content again changes nothing. A store that cannot be used costs no result: the report stands, and a
-    warning says how to try again.
+    The same content again changes nothing.
+
+    Raises:
+        UserError: the store cannot be used.
     """
     from detoxlens.reporting.report import FILES
     from detoxlens.reporting.style import colours
@@ -66,33 +65,30 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
     reports = _md5s(root, [layout.reports / name for name in FILES])
     config = params.section("report", ReportConfig)
     split = config.primary_split
-    try:
-        for model in run.models:
-            run_ids = {}
-            for variant in run.variants:
-                run_ids[variant] = write_comparable_run(
-                    store,
-                    model=model,
-                    variant=variant,
-                    key=comparable_key(root, params, model, variant),
-                    params=comparable_params(params, model=model, variant=variant),
-                    metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
-                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
-                    figures=sorted((layout.reports / "figures").glob("*.png")),
-                    completions=completions_table(layout, model, variant),
-                    adapter=layout.adapter(model, variant),
-                    datasets=datasets,
-                    outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
-                    color=colours(run.variants)[variant],
-                    root=root,
-                )
-            adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
-            if adapters:
-                register_adapters(
-                    store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
-                )
-    except UserError as e:
-        log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
+    for model in run.models:
+        run_ids = {}
+        for variant in run.variants:
+            run_ids[variant] = write_comparable_run(
+                store,
+                model=model,
+                variant=variant,
+                key=comparable_key(root, params, model, variant),
+                params=comparable_params(params, model=model, variant=variant),
+                metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
+                curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
+                figures=sorted((layout.reports / "figures").glob("*.png")),
+                completions=completions_table(layout, model, variant),
+                adapter=layout.adapter(model, variant),
+                datasets=datasets,
+                outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
+                color=colours(run.variants)[variant],
+                root=root,
+            )
+        adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
+        if adapters:
+            register_adapters(
+                store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
+            )
 
 
 def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:

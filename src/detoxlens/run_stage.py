@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from detoxlens.shares import Share
 if TYPE_CHECKING:
     from detoxlens.on_ray import RayShares
 
+log = logging.getLogger(__name__)
 SECTIONS_OF = {
     "prepare": ("data", "splits"),
     "reward_model": ("reward_model",),
@@ -73,6 +76,32 @@ def check_params(params: Params) -> None:
         for model in params.raw["models"]:
             for variant in params.raw["variants"]:
                 params.section(name, cls, model=model, variant=variant)
+    for variant in params.raw["variants"]:
+        _check_overrides_count(params, variant)
+
+
+def _check_overrides_count(params: Params, variant: str) -> None:
+    """Raises UserError if an override of the variant has no effect on its algorithm."""
+    from detoxlens.rl.unread import why_unread
+
+    chosen = params.variant(variant)
+    if chosen.algorithm is None:
+        return
+    for key in _dotted(chosen.overrides):
+        if why := why_unread(chosen.algorithm, key):
+            raise UserError(
+                f"{params.path}: variants.{variant}.overrides.{key} has no effect on algorithm "
+                f"{chosen.algorithm!r}: {why} Remove it."
+            )
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`ppo.kl.coef`, ...: the path of every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def run_stage(
@@ -124,7 +153,10 @@ def run_stage(
         if name in TRAINING:
             stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
     if name == "report":
-        publish_runs(root, params, store)
+        try:
+            publish_runs(root, params, store)
+        except UserError as e:
+            log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
 
 
 def run_share(root: Path, params_path: Path, name: str, *, model: str, variant: str, share: Share) -> None:

@@ -10,7 +10,9 @@ import torch
 
 from detoxlens.errors import UserError
 from detoxlens.rl.checkpoint import adapter_state
+from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
 from detoxlens.rl.groups import GroupTrainer
+from detoxlens.rl.unread import UNREAD
 
 
 def share_of_low_letters(texts):
@@ -174,3 +176,50 @@ def test_bfloat16_weights_train_a_float32_adapter(train, make_policy, gradient_c
     _, result = train("rloo", policy=policy, num_steps=2, gradient_checkpointing=gradient_checkpointing)
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)
     assert {p.dtype for p in policy.parameters() if p.requires_grad} == {torch.float32}
+
+
+OTHERWISE = {
+    "value_learning_rate": 0.5, "value_clip_range": 0.9, "value_coef": 3.0, "value_function": "lora",
+    "value_gradient_to_backbone": False, "gamma": 0.5, "lam": 0.1, "whiten_rewards": True, "entropy_coef": 0.5,
+    "whiten_advantages": False,
+    "kl": {"control": "adaptive", "target_nats_per_sequence": 0.1, "horizon": 10, "estimator": "k3"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])
+def test_a_param_that_is_called_unread_changes_no_byte_and_one_that_is_not_is_read(
+    algorithm, train, make_policy, monkeypatch
+):
+    listed = {name.removeprefix("ppo.") for name in UNREAD[algorithm]} - {"lora.dropout"}
+    changes = {name: value for name, value in OTHERWISE.items() if name in listed or name == "kl"}
+    assert listed == {*changes, *(f"kl.{name}" for name in OTHERWISE["kl"])} - {"kl"}
+    read = set()
+    for cls, prefix in ((PpoConfig, ""), (KlConfig, "kl."), (ValidationConfig, "validation.")):
+        note_reads(monkeypatch, cls, prefix, read)
+    plain, expected = train(algorithm, num_steps=2, selector=lambda texts: [0.5] * len(texts))
+    everything = {n for n in PpoConfig.model_fields if n not in ("kl", "validation")}
+    everything |= {f"kl.{n}" for n in KlConfig.model_fields} | {
+        f"validation.{n}" for n in ValidationConfig.model_fields
+    }
+    by_the_stage = {"max_context_turns", "max_prompt_tokens", "validation.num_prompts", "validation.filter"}
+    assert everything - by_the_stage - read <= listed
+    policy = make_policy(("query_key_value", "dense"))
+    for module in policy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    changed, result = train(
+        algorithm, num_steps=2, selector=lambda texts: [0.5] * len(texts), policy=policy, folder="d", **changes
+    )
+    assert result == expected and same(adapter_state(changed), adapter_state(plain))
+
+
+def note_reads(monkeypatch, cls, prefix, read):
+    """Adds the name of each field of `cls` that is read from now on."""
+    plain = cls.__getattribute__
+
+    def noting(self, name):
+        if name in cls.model_fields:
+            read.add(f"{prefix}{name}")
+        return plain(self, name)
+
+    monkeypatch.setattr(cls, "__getattribute__", noting)

@@ -158,6 +158,25 @@ def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch)
     assert told == [("KILLED", "pruned", "gate:")] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_the_gate_ends_hopeless_trials_of_trls_algorithms_and_alters_no_other(root, monkeypatch, algorithm):
+    asked = ("    algorithm: ppo\n", f"    algorithm: {algorithm}\n")
+    with params_changed(root, asked):
+        run_sweep(root, 1, study=algorithm)
+        with monkeypatch.context() as patch:
+            patch.setattr("detoxlens.sweep.probe.Probe.toxicity_of_it", lambda *_: 0.4)
+            patch.setattr("detoxlens.sweep.probe.share_toxic", lambda scores: 0.75)
+            run_sweep(root, 1, study=f"{algorithm}-hopeless")
+    with params_changed(root, asked, (GATE, "  gate:\n")):
+        run_sweep(root, 1, study=f"{algorithm}-no-gate")
+    assert all("early_toxicity" in t.user_attrs for t in trials_of(root, algorithm))
+    assert outcome(root, algorithm) == outcome(root, f"{algorithm}-no-gate")
+    (ended,) = trials_of(root, f"{algorithm}-hopeless")
+    assert ended.state.name == "PRUNED" and "toxic after 50 % of its training" in ended.user_attrs["reason"]
+    assert not list((Layout(root).state / f"sweeps/{algorithm}-hopeless").glob("trial-*/"))
+
+
 def test_an_unknown_metric_method_and_model_are_named(swept, monkeypatch, capsys):
     root, _ = swept
     assert main(monkeypatch, root, "--method", "poo") == 2

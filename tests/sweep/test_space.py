@@ -57,7 +57,9 @@ def test_a_bad_distribution_is_told_when_params_load(distribution, told):
         ({"ppo__learning_rat": NUMBER}, r"ppo\.learning_rat is not a param.*Did you mean 'ppo\.learning_rate'"),
         ({"ppo__kl": NUMBER}, r"ppo\.kl is not a param"),
         ({"sft__learning_rate": NUMBER}, r"varies keys of lora, ppo, generation"),
-        ({"lora__dropout": {"type": "float", "low": 0, "high": 1.5}}, r"includes 1\.5: .*lora\.dropout=1\.5"),
+        ({"ppo__gamma": {"type": "float", "low": 0, "high": 1.5}}, r"includes 1\.5: .*ppo\.gamma=1\.5"),
+        ({"lora__dropout": NUMBER}, r"lora\.dropout has no effect on rl, whose algorithm is 'ppo': .* Leave it out"),
+        ({"ppo__num_generations": {"type": "int", "low": 2, "high": 4}}, r"It is read by rloo and grpo\. Leave it out"),
         ({"ppo__kl__control": {"type": "categorical", "choices": ["fixed", "adaptiv"]}}, r"includes 'adaptiv'"),
         ({}, r"sweep\.space\.ppo is empty"),
     ],
@@ -65,6 +67,32 @@ def test_a_bad_distribution_is_told_when_params_load(distribution, told):
 def test_a_space_that_does_not_fit_the_params_is_told_before_any_trial(space, told):
     with pytest.raises(UserError, match=told):
         checked(params_with(**space))
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("value_coef", "there is no value function"), ("lam", "the reward is of the whole response"),
+        ("kl__horizon", r"TRL keeps ppo\.kl\.coef fixed"), ("entropy_coef", "TRL's loss has no entropy bonus"),
+    ],
+)  # fmt: skip
+def test_a_param_that_the_algorithm_does_not_read_cannot_be_swept(algorithm, key, why):
+    params = params_with(**{f"ppo__{key}": NUMBER})
+    params.raw["variants"]["group"] = {"kind": "rl", "algorithm": algorithm}
+    said = (
+        rf"ppo\.{key.replace('__', '.')} has no effect on group, whose algorithm is '{algorithm}': {why}.*read by ppo"
+    )
+    with pytest.raises(UserError, match=said):
+        checked(params, variant="group")
+
+
+def test_what_rloo_and_grpo_read_can_be_swept():
+    groups = {"type": "int", "low": 2, "high": 8}
+    params = params_with(ppo__kl__coef=NUMBER, ppo__clip_range=NUMBER, ppo__num_generations=groups)
+    for algorithm in ("rloo", "grpo"):
+        params.raw["variants"]["group"] = {"kind": "rl", "algorithm": algorithm}
+        assert len(checked(params, variant="group")) == 3
 
 
 def test_two_swept_keys_may_be_valid_only_together():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import pytest
 from detoxlens.config import load_params
 from detoxlens.publish import GLANCE, GLANCE_CURVE, publish_runs
 from detoxlens.reporting.report import write_report
-from detoxlens.tracking import Store, charts_url, resolve_store, ui_command, ui_environment
+from detoxlens.tracking import Store, charts_url, resolve_store
 from tests.import_graph import ROOT
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load
@@ -40,21 +41,21 @@ PATIENCE = 180  # seconds for a page to show something
 
 @contextlib.contextmanager
 def served(store: Store) -> Iterator[str]:
-    """The address of the page with all charts while `detoxlens ui`'s server runs on the store."""
+    """The address of the page with all charts while `detoxlens ui` runs in the store's project."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = charts_url(store, port=port)
+    command = [sys.executable, "-m", "detoxlens", "--root", str(store.state.parent), "ui", "--port", str(port)]
     server = subprocess.Popen(
-        ui_command(store, port=port), env=os.environ | ui_environment(store),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )  # fmt: skip
     try:
         wait(lambda: answers(f"http://127.0.0.1:{port}/health") or server.poll() is not None)
         assert server.poll() is None, "the server has ended"
         yield address
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)  # MLflow's server too
         server.wait()
 
 

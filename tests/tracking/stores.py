@@ -4,6 +4,7 @@ from pathlib import Path
 
 from detoxlens.tracking import Store
 from detoxlens.tracking.store import open_client
+from tests.import_graph import ROOT
 
 NOISE = "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
 """MLflow 3.17 with SQLAlchemy 2.1; the warning is about MLflow's own mappers."""
@@ -30,3 +31,9 @@ def everything(store: Store, run_id: str) -> dict:
     folder = Path(run["info"]["artifact_uri"].removeprefix("file://"))
     artifacts = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {"run": run, "histories": histories, "artifacts": artifacts}
+
+
+def documented_line() -> str:
+    """The README's line that loads the champion of tiny-neox."""
+    (line,) = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "@champion" in line]
+    return line.strip()

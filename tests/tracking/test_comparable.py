@@ -7,8 +7,9 @@ import pytest
 from detoxlens import tracking
 from detoxlens.errors import UserError
 from detoxlens.tracking import Curve, dvc_md5, track_stage, write_comparable_run
+from detoxlens.tracking.runs import keep_one
 from detoxlens.tracking.store import open_client
-from tests.tracking.stores import NEOX_FT, NOISE, everything, runs_of
+from tests.tracking.stores import KEY, NEOX_FT, NOISE, everything, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
 
@@ -88,3 +89,25 @@ def test_curves_beyond_mlflows_batch_limit_arrive_whole(store, files):
     curve = Curve(name="ppo/reward", points=tuple((i, i / 2) for i in range(2345)))
     run_id = write_comparable_run(store, **NEOX_FT, **(files | {"curves": [curve]}))
     assert everything(store, run_id)["histories"]["ppo/reward"] == [(i, i / 2) for i in range(2345)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "their_status", "stay"),
+    [
+        (5, "RUNNING", "theirs"),  # older than mine: mine goes
+        (20, "FINISHED", "mine"),  # younger and done: theirs goes
+        (20, "RUNNING", "mine theirs"),  # younger, still being written: its writer takes it away
+    ],
+)
+def test_of_runs_that_two_machines_made_at_once_the_oldest_stays_with_all_children(store, theirs, their_status, stay):
+    client, experiment = open_client(store)
+    tags = {"detoxlens.key": KEY, "detoxlens.kind": "variant"}
+    mine = client.create_run(experiment, start_time=10, tags=tags, run_name="mine")
+    other = client.create_run(experiment, start_time=theirs, tags=tags, run_name="theirs")
+    children = [client.create_run(experiment, tags={"mlflow.parentRunId": r.info.run_id}) for r in (mine, other)]
+    client.update_run(other.info.run_id, status=their_status)
+    kept = keep_one(client, experiment, mine, tags)
+    assert kept.info.run_name == stay.split()[0]
+    assert sorted(r.info.run_name for r in runs_of(store, key=KEY)) == stay.split()
+    parents = {client.get_run(c.info.run_id).data.tags["mlflow.parentRunId"] for c in children}
+    assert parents == {r.info.run_id for r in (mine, other) if r.info.run_name in stay}

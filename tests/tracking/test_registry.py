@@ -6,7 +6,7 @@ import pytest
 
 from detoxlens.tracking import AdapterVersion, dvc_md5, register_adapters, write_comparable_run
 from detoxlens.tracking.store import open_client
-from tests.tracking.stores import KEY, NEOX_FT, NOISE
+from tests.tracking.stores import KEY, NEOX_FT, NOISE, documented_line
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
 NAME = "tiny-neox-detox"
@@ -117,7 +117,7 @@ def test_the_documented_line_loads_the_champion(store, files, monkeypatch):
     base.load_state_dict(weights)
     mlflow.set_tracking_uri(store.uri)  # in the project's root this is MLflow's own default
     try:
-        model = peft.PeftModel.from_pretrained(base, mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion"))
+        model = eval(documented_line(), {"PeftModel": peft.PeftModel, "base": base, "mlflow": mlflow})
     finally:
         mlflow.set_tracking_uri(None)
     torch.testing.assert_close(model.eval()(torch.arange(5)[None]).logits, said)

@@ -107,10 +107,16 @@ def test_four_processes_at_once_on_a_machine_without_a_store_all_log(tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_a_damaged_store_is_told_in_one_paragraph(store):
-    store.database.write_bytes(b"not a database, " * 1000)
+@pytest.mark.parametrize("damage", [lambda whole: b"not a database, " * 1000, lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_store_is_told_in_one_paragraph_and_nothing_is_lost(store, damage, caplog):
+    damaged = damage(store.database.read_bytes())
+    store.database.write_bytes(damaged)
+    with track_stage(store, stage="generate", **NEOX_FT, params={}, send_after_seconds=0):
+        pass
+    assert "kept and sent later" in caplog.text and len(list(store.pending.glob("*.json"))) == 1
     with pytest.raises(UserError, match=r"tracking store .* cannot be used: .*Move .*mlflow\.db aside"):
-        prepare_store(store)
+        send_pending(store)
+    assert store.database.read_bytes() == damaged and len(list(store.pending.glob("*.json"))) == 1
 
 
 def test_a_store_of_another_mlflow_version_is_told_how_to_upgrade(store):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from detoxlens.config import Params, Section
 from detoxlens.errors import UserError, did_you_mean
+from detoxlens.rl.unread import why_unread
 from detoxlens.run_stage import section_classes
 from detoxlens.sweep.config import Choices, Distribution, FloatRange, Method, SweepConfig
 
@@ -70,6 +71,11 @@ def space_of(config: SweepConfig, params: Params, method: Method, models: list[s
             raise UserError(
                 f"{where}.{name} has no effect: {variant} goes on training the adapter of "
                 f"{params.variant(variant).init_from!r}, whose shape is fixed. Leave lora.* out, or sweep that one."
+            )
+        algorithm = params.variant(variant).algorithm
+        if algorithm is not None and (why := why_unread(algorithm, name)):
+            raise UserError(
+                f"{where}.{name} has no effect on {variant}, whose algorithm is {algorithm!r}: {why} Leave it out."
             )
         others = [other.rpartition(".")[2] for other in space if other != name]
         for value in ends(distribution):

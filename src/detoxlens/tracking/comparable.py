@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from detoxlens.tracking.curves import Curve
 from detoxlens.tracking.keys import dvc_md5, flat_metrics, flat_params
-from detoxlens.tracking.runs import log_metrics, log_params, variant_run
+from detoxlens.tracking.runs import keep_one, log_metrics, log_params, move_children, variant_run, variant_tags
 from detoxlens.tracking.stages import send_pending
 from detoxlens.tracking.store import Store, open_client, told
 
@@ -128,17 +128,15 @@ def write_comparable_run(
         _tag_outputs(client, run, outputs)
         client.set_terminated(run_id, status="FINISHED")
         client.set_tag(run_id, CONTENT, digest)
-    return run_id
+        return keep_one(client, experiment_id, run, variant_tags(key)).info.run_id
 
 
 def _replace(client: MlflowClient, experiment_id: str, old: Run, *, model: str, variant: str, key: str) -> Run:
     """A fresh run in place of `old`, with its children and its parent."""
     parent = old.data.tags.get("mlflow.parentRunId")
-    children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{old.info.run_id}'")
     client.delete_run(old.info.run_id)
     new = variant_run(client, experiment_id, model=model, variant=variant, key=key, project_run_id=parent)
-    for child in children:
-        client.set_tag(child.info.run_id, "mlflow.parentRunId", new.info.run_id)
+    move_children(client, experiment_id, old.info.run_id, new.info.run_id)
     return new
 
 

@@ -20,6 +20,28 @@ def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) 
     return found[0] if found else None
 
 
+def keep_one(client: MlflowClient, experiment_id: str, run: Run, tags: Mapping[str, str]) -> Run:
+    """The oldest live run that carries the tags, after `run` was made or filled; what was made beside it goes.
+
+    A lock ends with its machine, and MLflow has no "make it unless it is there": clients on two machines may both look,
+    find nothing and make one. So each looks again. A younger run is taken away by whoever made it, or, when it is
+    finished, by anyone; one that is still being written is left to its writer. Its children move to the oldest.
+    """
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"])
+    for other in found[1:]:
+        if other.info.run_id == run.info.run_id or other.info.status == "FINISHED":
+            move_children(client, experiment_id, other.info.run_id, found[0].info.run_id)
+            client.delete_run(other.info.run_id)
+    return found[0]
+
+
+def move_children(client: MlflowClient, experiment_id: str, old: str, new: str) -> None:
+    """Files the runs below `old` under `new`."""
+    for child in client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{old}'"):
+        client.set_tag(child.info.run_id, "mlflow.parentRunId", new)
+
+
 def variant_run(
     client: MlflowClient,
     experiment_id: str,
@@ -31,16 +53,21 @@ def variant_run(
     start_ms: int | None = None,
 ) -> Run:
     """The run of (model, variant) that carries `key`, opened (with this start) if there is none; `report` fills it."""
-    tags = {"detoxlens.key": key, "detoxlens.kind": "variant"}
-    found = find_run(client, experiment_id, tags)
+    identity = variant_tags(key)
+    found = find_run(client, experiment_id, identity)
     if found is not None:
         return found
-    tags |= {"detoxlens.model": model, "detoxlens.variant": variant}
+    tags = identity | {"detoxlens.model": model, "detoxlens.variant": variant}
     if project_run_id is not None:
         tags["mlflow.parentRunId"] = project_run_id
     run = client.create_run(experiment_id, start_time=start_ms, run_name=f"{model}/{variant}", tags=tags)
     client.update_run(run.info.run_id, status="SCHEDULED")  # until `report` has filled it
-    return run
+    return keep_one(client, experiment_id, run, identity)
+
+
+def variant_tags(key: str) -> dict[str, str]:
+    """The tags by which the run of a (model, variant) is found."""
+    return {"detoxlens.key": key, "detoxlens.kind": "variant"}
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: Iterable[tuple[str, float, int, int]]) -> None:

@@ -178,7 +178,7 @@ def told(store: Store) -> Iterator[None]:
             if "error code 401" in cause
             else f"Run `mlflow db upgrade {store.shown_uri}` after a backup."
             if out_of_date
-            else f"Move {store.database} aside to start a new one; `detoxlens report` writes its runs again."
+            else f"Move {store.database} aside to start a new one; `detoxlens log` writes its runs again."
             if store.database is not None
             else "Start the server, or unset MLFLOW_TRACKING_URI to log into the project's own store."
         )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from detoxlens.tracking.keys import flat_params
-from detoxlens.tracking.runs import find_run, log_metrics, log_params
+from detoxlens.tracking.runs import find_run, keep_one, log_metrics, log_params
 from detoxlens.tracking.store import Store, open_client, told
 
 
@@ -52,6 +52,7 @@ def write_sweep_runs(store: Store, *, name: str, params: Mapping[str, Any], tria
             start = min((t.start_ms for t in trials), default=None)
             parent = client.create_run(experiment_id, start_time=start, run_name=f"sweep/{name}", tags=identity | above)
             log_params(client, parent.info.run_id, flat_params(params))
+            parent = keep_one(client, experiment_id, parent, identity)
         for trial in trials:
             mine = {"detoxlens.kind": "trial", "detoxlens.sweep": name, "detoxlens.trial": str(trial.number)}
             run = find_run(client, experiment_id, mine)
