@@ -76,6 +76,23 @@ class VariantConfig(Section):
     group: str | None = None
     overrides: dict[str, dict[str, Any]] = {}
 
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> VariantConfig:
+        def mistake(key: str, told: str) -> PydanticCustomError:
+            return PydanticCustomError("of_key", "{told}", {"key": key, "told": told})
+
+        if self.kind == "rl" and self.algorithm is None:
+            raise mistake("algorithm", " is missing; a variant of kind rl needs ppo, rloo or grpo")
+        if self.kind != "rl" and self.algorithm is not None:
+            told = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
+            raise mistake("algorithm", told)
+        if self.kind != "rl" and self.init_from not in (None, "it"):
+            told = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
+            raise mistake("init_from", told)
+        if self.init_from not in (None, "it", "ft"):
+            raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and 'ft'")
+        return self
+
 
 class TemplateConfig(Section):
     """How a chat is written for a model: user.format(text) + bot + reply.format(text) + end, turn by turn."""
@@ -150,6 +167,21 @@ class Params:
         """The declaration of one variant."""
         return self._entry("variants", key, VariantConfig)
 
+    def trained_variant(self, key: str, *, stage: str, kind: str) -> VariantConfig:
+        """The declaration of a variant that `stage` trains.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        found = self.variant(key)
+        if found.kind != kind:
+            of_kind = [name for name in self.raw["variants"] if self.variant(name).kind == kind]
+            raise UserError(
+                f"{self.path}: variants.{key} has kind {found.kind!r}; stage {stage} trains variants of kind {kind!r}: "
+                f"{', '.join(of_kind) or 'none is declared'}."
+            )
+        return found
+
     @property
     def run(self) -> RunConfig:
         """The section `run`, its lists checked against `models` and `variants`."""
@@ -161,9 +193,6 @@ class Params:
             raise UserError(
                 f"{self.path}: run.variants must contain 'it' (kind: base), against which all are measured."
             )
-        for key, variant in declared.items():
-            if mistake := _mistake(variant):
-                raise UserError(f"{self.path}: variants.{key}.{mistake}")
         for key, expected in self.variants_by_kind(run.variants).items():
             given = getattr(run, key)
             if sorted(given) != sorted(expected):
@@ -186,17 +215,6 @@ class Params:
         """The variant's own seed, or run.seed."""
         own = self.variant(variant).seed
         return self.run.seed if own is None else own
-
-
-def _mistake(variant: VariantConfig) -> str | None:
-    """What of a variant's keys does not go together."""
-    if variant.kind != "rl" and variant.init_from not in (None, "it"):
-        return f"init_from={variant.init_from!r}: only variants of kind rl start from another adapter; remove it."
-    if variant.init_from not in (None, "it", "ft"):
-        return f"init_from={variant.init_from!r}: allowed are 'it' and 'ft'."
-    if variant.kind == "rl" and variant.algorithm is None:
-        return "algorithm is missing; a variant of kind rl needs ppo, rloo or grpo."
-    return None
 
 
 def load_params(path: Path) -> Params:
@@ -230,6 +248,8 @@ def parse(cls: type[S], raw: Any, where: str) -> S:
             key = ".".join(map(str, (where, *error["loc"])))
             if error["type"] == "unknown_key":
                 lines.append(f"{key}.{error['ctx']['key']} is not a known key.{error['msg']}.")
+            elif error["type"] == "of_key":
+                lines.append(f"{key}.{error['ctx']['key']}{error['msg']}.")
             elif error["type"] == "missing":
                 lines.append(f"{key} is missing; add it (see the committed params.yaml).")
             else:
