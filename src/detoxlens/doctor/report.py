@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from detoxlens.artifacts import Layout
-from detoxlens.doctor import machine, models, results, tracking
+from detoxlens.doctor import machine, models, remote, results, tracking
 from detoxlens.doctor.check import Check
 from detoxlens.errors import UserError
 
@@ -48,9 +48,9 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
     project: list[results.Project] = []
     reads = "git diff -- dvc.yaml dvc.lock params.yaml"
     add("outputs", lambda: _first(project, results.read_project(root), results.check_outputs), mend=reads)
+    asked = remote.ask(project[0]) if project else None
     if project:
         add("cache", lambda: results.check_cache(project[0]), mend=reads)
-        add("remote", lambda: results.check_remote(project[0]), mend="dvc remote list")
     add("scratch", lambda: results.check_scratch(Layout(root).state))
     store = None
     try:
@@ -63,6 +63,8 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
             add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)), mend="detoxlens log")
         add("registry", lambda: tracking.check_registry(stored_versions(store)), mend="detoxlens log")
     add("studies", lambda: tracking.check_studies(Layout(root).state))
+    if project:  # late: a remote that is no folder answers meanwhile
+        add("remote", lambda: remote.check_remote(project[0], asked), mend="dvc remote list")
     add("disk", lambda: machine.check_disk(root))
     if valid:
         params, here = load_params(params_path), machine.this_machine()
