@@ -19,6 +19,8 @@ from detoxlens.models.lora import LoraConfig
 from detoxlens.rl.config import PpoConfig
 from detoxlens.sft.config import SftConfig
 
+SELECTION = "selection"
+"""Split of the validation prompts."""
 PROCESS_GIB = 1.0
 """Of a process that has loaded torch, transformers and peft."""
 Config = Mapping[str, Any]
@@ -87,10 +89,13 @@ def cut_down(params: Params, root: Path, size: Size, *, num_prompts: int) -> Par
             raw["data"][key] = str((root / raw["data"][key]).resolve())
     num_val = max(1, num_prompts // 8)
     split = raw["report"]["primary_split"]
-    raw["splits"] = {split: raw["splits"][split] | {"max_val": num_val, "max_test": num_prompts - num_val}}
+    raw["splits"] = {  # validation prompts apart, so that they are not attributed
+        split: raw["splits"][split] | {"max_val": 0, "max_test": num_prompts - num_val},
+        SELECTION: raw["splits"][split] | {"max_val": num_val, "max_test": 0},
+    }
     raw["attribution"]["filters"] = [split]
     raw["ppo"]["num_steps"] = size.num_ppo_steps
-    raw["ppo"]["validation"] |= {"every": size.num_ppo_steps, "num_prompts": num_val, "filter": split}
+    raw["ppo"]["validation"] |= {"every": size.num_ppo_steps, "num_prompts": num_val, "filter": SELECTION}
     raw["toxicity"] |= {"scorers": ["profanity_check"], "headline": "profanity_check", "calibration": None}
     if size.num_tested is not None:
         raw["attribution"] |= {"max_sequences": size.num_tested, "precision_check": 0}
