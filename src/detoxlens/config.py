@@ -223,10 +223,19 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: the file is missing, is not UTF-8 or YAML, repeats a key or has an unknown section.
     """
+    return Params(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or YAML, or repeats a key.
+    """
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run from the project's root, or pass --params FILE.") from None
     except UnicodeDecodeError as e:
@@ -235,7 +244,6 @@ def load_params(path: Path) -> Params:
         mark = getattr(e, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UserError(f"{path} is not valid YAML: {str(e).splitlines()[0]}{place}.") from None
-    return Params(raw, path.name)
 
 
 def parse(cls: type[S], raw: Any, where: str) -> S:

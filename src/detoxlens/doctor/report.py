@@ -40,14 +40,25 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         return all(line.status != "broken" for line in lines)
 
     def params_are_valid() -> Check:
+        if not params_path.exists():  # nothing that git could mend
+            detail = f"{params_path} does not exist; run from the project's root, or pass --root PROJECT"
+            return Check(name="params", status="broken", detail=detail)
         check_params(load_params(params_path))
         return Check(name="params", status="ok", detail=f"{params_path.name} is valid for every declared model")
 
     add("versions", lambda: machine.check_versions(root / "constraints.txt"), mend=machine.INSTALL)
     valid = add("params", params_are_valid, mend=f"git diff -- {params_path.name}")
     project: list[results.Project] = []
+
+    def outputs_are_here() -> Check:
+        if not (root / ".dvc").is_dir():
+            detail = f"{root} is no DVC repository; run from the project's root, or pass --root PROJECT"
+            return Check(name="outputs", status="broken", detail=detail)
+        project.append(results.read_project(root))
+        return results.check_outputs(project[0])
+
     reads = "git diff -- dvc.yaml dvc.lock params.yaml"
-    add("outputs", lambda: _first(project, results.read_project(root), results.check_outputs), mend=reads)
+    add("outputs", outputs_are_here, mend=reads)
     asked = remote.ask(project[0]) if project else None
     if project:
         add("cache", lambda: results.check_cache(project[0]), mend=reads)
@@ -72,12 +83,6 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         add("machine", lambda: machine.check_machine(here, device=run.device, num_threads=run.num_threads))
         add("models", lambda: models.check_models(root, params, here))
     return found
-
-
-def _first(kept: list[results.Project], project: results.Project, check: Callable[[results.Project], Check]) -> Check:
-    """Keeps the project for the checks after this one, and makes this one."""
-    kept.append(project)
-    return check(project)
 
 
 def as_text(checks: Sequence[Check]) -> str:
