@@ -79,9 +79,10 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
         main_with(monkeypatch, tmp_path, ZeroDivisionError(), "--debug")
 
 
-def test_only_rl_runs_in_several_processes(monkeypatch):
+@pytest.mark.parametrize(("stage", "of"), [("prepare", {}), ("finetune", {"model": "tiny-neox", "variant": "ft"})])
+def test_only_rl_runs_in_several_processes(monkeypatch, stage, of):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        UserError, match="prepare runs in one process; what can be launched as several is `detoxlens rl`"
+        UserError, match=f"{stage} runs in one process; what can be launched as several is `detoxlens rl`"
     ):
-        run_stage(ROOT, ROOT / "params.yaml", "prepare")
+        run_stage(ROOT, ROOT / "params.yaml", stage, **of)

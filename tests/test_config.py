@@ -116,10 +116,31 @@ def test_misspelt_names_are_told_with_the_nearest():
         ({"models.tiny.template": {"user": "x"}}, "models.tiny.template.bot is missing"),
         ({"models.tiny.dtype": "int4"}, "models.tiny.dtype='int4'"),
         ({"variants.rl.kind": "dpo"}, "variants.rl.kind='dpo'"),
+        ({"variants.rl.algorithm": None}, "params.yaml: variants.rl.algorithm is missing; a variant of kind rl needs"),
+        ({"variants.ft.algorithm": "ppo"}, "params.yaml: variants.ft.algorithm='ppo': a variant of kind sft has none"),
+        ({"variants.ft.init_from": "rl"}, "params.yaml: variants.ft.init_from='rl': only variants of kind rl start"),
+        ({"variants.ftrl.init_from": "rl"}, "params.yaml: variants.ftrl.init_from='rl': allowed are 'it' and 'ft'."),
     ],
 )
 def test_a_mistake_names_the_key_the_value_and_the_way_out(changes, expected):
     assert expected in told(lambda: params(**changes).run)
+
+
+def test_a_wrong_variant_is_told_wherever_it_is_read_though_run_leaves_it_out():
+    wrong = params(**{"variants.spare": {"kind": "rl"}})
+    assert wrong.run.rl_variants == ["rl"]  # the others are right
+    for read in (
+        lambda: wrong.variant("spare"),
+        lambda: wrong.section("lora", Lora, model="tiny", variant="spare"),
+        lambda: wrong.variants_by_kind(["it", "spare"]),
+        lambda: wrong.trained_variant("spare", stage="rl", kind="rl"),
+    ):
+        assert told(read).startswith("params.yaml: variants.spare.algorithm is missing;")
+
+
+def test_a_stage_is_told_which_variants_it_could_train():
+    message = told(lambda: params().trained_variant("it", stage="rl", kind="rl"))
+    assert message.endswith("variants.it has kind 'base'; stage rl trains variants of kind 'rl': rl, ftrl.")
 
 
 def test_all_mistakes_of_a_section_are_told_at_once():

@@ -76,6 +76,23 @@ class VariantConfig(Section):
     group: str | None = None
     overrides: dict[str, dict[str, Any]] = {}
 
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> VariantConfig:
+        def mistake(key: str, told: str) -> PydanticCustomError:
+            return PydanticCustomError("of_key", "{told}", {"key": key, "told": told})
+
+        if self.kind == "rl" and self.algorithm is None:
+            raise mistake("algorithm", " is missing; a variant of kind rl needs ppo, rloo or grpo")
+        if self.kind != "rl" and self.algorithm is not None:
+            told = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
+            raise mistake("algorithm", told)
+        if self.kind != "rl" and self.init_from not in (None, "it"):
+            told = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
+            raise mistake("init_from", told)
+        if self.init_from not in (None, "it", "ft"):
+            raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and 'ft'")
+        return self
+
 
 class TemplateConfig(Section):
     """How a chat is written for a model: user.format(text) + bot + reply.format(text) + end, turn by turn."""
@@ -150,6 +167,21 @@ class Params:
         """The declaration of one variant."""
         return self._entry("variants", key, VariantConfig)
 
+    def trained_variant(self, key: str, *, stage: str, kind: str) -> VariantConfig:
+        """The declaration of a variant that `stage` trains.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        found = self.variant(key)
+        if found.kind != kind:
+            of_kind = [name for name in self.raw["variants"] if self.variant(name).kind == kind]
+            raise UserError(
+                f"{self.path}: variants.{key} has kind {found.kind!r}; stage {stage} trains variants of kind {kind!r}: "
+                f"{', '.join(of_kind) or 'none is declared'}."
+            )
+        return found
+
     @property
     def run(self) -> RunConfig:
         """The section `run`, its lists checked against `models` and `variants`."""
@@ -161,9 +193,6 @@ class Params:
             raise UserError(
                 f"{self.path}: run.variants must contain 'it' (kind: base), against which all are measured."
             )
-        for key, variant in declared.items():
-            if mistake := _mistake(variant):
-                raise UserError(f"{self.path}: variants.{key}.{mistake}")
         for key, expected in self.variants_by_kind(run.variants).items():
             given = getattr(run, key)
             if sorted(given) != sorted(expected):
@@ -188,27 +217,25 @@ class Params:
         return self.run.seed if own is None else own
 
 
-def _mistake(variant: VariantConfig) -> str | None:
-    """What of a variant's keys does not go together."""
-    if variant.kind != "rl" and variant.init_from not in (None, "it"):
-        return f"init_from={variant.init_from!r}: only variants of kind rl start from another adapter; remove it."
-    if variant.init_from not in (None, "it", "ft"):
-        return f"init_from={variant.init_from!r}: allowed are 'it' and 'ft'."
-    if variant.kind == "rl" and variant.algorithm is None:
-        return "algorithm is missing; a variant of kind rl needs ppo, rloo or grpo."
-    return None
-
-
 def load_params(path: Path) -> Params:
     """Reads params.yaml.
 
     Raises:
         UserError: the file is missing, is not UTF-8 or YAML, repeats a key or has an unknown section.
     """
+    return Params(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or YAML, or repeats a key.
+    """
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run from the project's root, or pass --params FILE.") from None
     except UnicodeDecodeError as e:
@@ -217,7 +244,6 @@ def load_params(path: Path) -> Params:
         mark = getattr(e, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UserError(f"{path} is not valid YAML: {str(e).splitlines()[0]}{place}.") from None
-    return Params(raw, path.name)
 
 
 def parse(cls: type[S], raw: Any, where: str) -> S:
@@ -230,6 +256,8 @@ def parse(cls: type[S], raw: Any, where: str) -> S:
             key = ".".join(map(str, (where, *error["loc"])))
             if error["type"] == "unknown_key":
                 lines.append(f"{key}.{error['ctx']['key']} is not a known key.{error['msg']}.")
+            elif error["type"] == "of_key":
+                lines.append(f"{key}.{error['ctx']['key']}{error['msg']}.")
             elif error["type"] == "missing":
                 lines.append(f"{key} is missing; add it (see the committed params.yaml).")
             else:

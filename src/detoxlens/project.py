@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.artifacts import write_text
-from detoxlens.config import Params, load_params
+from detoxlens.config import NAME, Params, load_params, read_yaml
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.publish import comparable_key
 from detoxlens.run_stage import check_params
@@ -121,16 +122,19 @@ def apply_preset(root: Path, params_path: Path, name: str) -> str:
     Raises:
         UserError: there is no such preset, or the result would not be valid; the file is as it was.
     """
-    from ruamel.yaml import YAML
-
     file = root / "presets" / f"{name}.yaml"
-    if not file.is_file():
-        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+    if not re.fullmatch(NAME, name) or not file.is_file():
+        known = sorted(path.stem for path in (root / "presets").glob("*.yaml"))
         raise UserError(
-            f"There is no preset {name!r}.{did_you_mean(name, known)} In {file.parent}: {', '.join(known) or 'none'}."
+            f"There is no preset {name!r}.{did_you_mean(name, known)} In {root / 'presets'} are: "
+            f"{', '.join(known) or 'none'}. A preset is a YAML file there with keys of params.yaml."
         )
+    load_params(params_path)
     before = params_path.read_text(encoding="utf-8")
-    change_params(params_path, dict(_leaves(YAML(typ="safe").load(file.read_text(encoding="utf-8")))))
+    wanted = read_yaml(file)
+    if not isinstance(wanted, Mapping):
+        raise UserError(f"{file} holds {type(wanted).__name__}, not sections of params.yaml such as run: and models:.")
+    change_params(params_path, dict(_leaves(wanted)))
     return diff_of(params_path, before)
 
 

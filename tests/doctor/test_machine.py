@@ -6,13 +6,17 @@ import pytest
 
 from detoxlens.config import ModelConfig, load_params
 from detoxlens.doctor import machine, models
-from detoxlens.doctor.machine import Machine
+from detoxlens.doctor.machine import Gpu, Machine
+from detoxlens.models.footprint import Weights, weights_of
 from detoxlens.models.tiny import TinyConfig, build
 from tests.doctor.commands import assert_exists
 from tests.import_graph import ROOT
 
-LAPTOP = Machine(num_cores=2, memory_gib=8.0, gpu=None, gpu_memory_gib=None, torch_has_cuda=False)
-SERVER = Machine(num_cores=16, memory_gib=128.0, gpu="NVIDIA A", gpu_memory_gib=80.0, torch_has_cuda=True)
+LAPTOP = Machine(num_cores=2, memory_gib=8.0, gpus=(), torch_has_cuda=False)
+SMALL = Gpu(name="NVIDIA S", memory_gib=8.0)
+SERVER = Machine(num_cores=16, memory_gib=128.0, gpus=(Gpu(name="NVIDIA A", memory_gib=80.0),), torch_has_cuda=True)
+PAIR = Machine(num_cores=16, memory_gib=128.0, gpus=(SMALL, SMALL), torch_has_cuda=True)
+CPU_TORCH = Machine(num_cores=2, memory_gib=8, gpus=(SMALL,), torch_has_cuda=False)
 
 
 def test_the_installed_versions_are_those_of_the_constraints(tmp_path):
@@ -42,8 +46,10 @@ def test_little_room_is_told(tmp_path, free, status):
         (LAPTOP, "cpu", 4, "warning"),
         (LAPTOP, "cuda", 2, "broken"),
         (SERVER, "cuda:0", 8, "ok"),
-        (Machine(num_cores=2, memory_gib=8, gpu="A", gpu_memory_gib=8, torch_has_cuda=False), "cuda", 2, "broken"),
-        (Machine(num_cores=2, memory_gib=8, gpu="A", gpu_memory_gib=8, torch_has_cuda=False), "cpu", 2, "warning"),
+        (CPU_TORCH, "cuda", 2, "broken"),
+        (CPU_TORCH, "cpu", 2, "warning"),
+        (PAIR, "cuda:1", 2, "ok"),
+        (PAIR, "cuda:2", 2, "broken"),
     ],
 )
 def test_device_and_threads_must_be_there(here, device, threads, status):
@@ -58,37 +64,71 @@ def test_this_machine_is_found():
     assert here.num_cores >= 1 and (here.memory_gib is None or here.memory_gib > 0.5)
 
 
+def test_every_gpu_that_the_driver_lists_is_found(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA X, 24576'\necho 'NVIDIA Y, 16384'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine._gpus() == (Gpu(name="NVIDIA X", memory_gib=24.0), Gpu(name="NVIDIA Y", memory_gib=16.0))
+
+
 @pytest.mark.parametrize("architecture", ["gpt_neox", "falcon"])
-def test_weights_are_counted_from_the_config_and_from_the_files_headers(tmp_path, architecture):
+def test_weights_are_counted_from_the_files_headers(tmp_path, architecture):
     raw = load_params(ROOT / "params.yaml").raw["tiny"] | {"vocab_size": 400, "hidden_size": 16, "num_layers": 2}
     network = build(architecture, TinyConfig(**raw), vocab_size=400)
-    assert models.from_config(network.config.to_dict()) == network.num_parameters()
     network.save_pretrained(tmp_path / "models/m/base")
-    spec = load_params(ROOT / "params.yaml").model("tiny-neox")
-    assert models.count_parameters(tmp_path, "m", spec) == network.num_parameters()
+    found = models.count_weights(tmp_path, "m", load_params(ROOT / "params.yaml").model("tiny-neox"))
+    assert found == weights_of(network.config.to_dict()) and found.num_parameters == network.num_parameters()
 
 
-def test_the_papers_models_have_the_sizes_they_are_known_for():
-    neox = {"model_type": "gpt_neox", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32}
-    assert models.from_config(neox | {"vocab_size": 50432}) == 2_775_864_320
-    falcon = {"model_type": "falcon", "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71}
-    assert models.from_config(falcon | {"vocab_size": 65024}) == 6_921_720_704
-    assert models.from_config({"model_type": "other", "hidden_size": 8}) is None
+FALCON = Weights(num_parameters=6_921_720_704, num_embedding=295_469_056)
 
 
-def check(num_parameters, *, is_run=True, dtype="bfloat16", memory=8.0):
-    spec = load_params(ROOT / "params.yaml").model("redpajama-3b")
-    spec = ModelConfig(**(spec.model_dump() | {"dtype": dtype}))
-    return models.check_model("m", spec, num_parameters, memory_gib=memory, where="memory", is_run=is_run)
+def check(weights, *, is_run=True, here=LAPTOP, device="cpu", **changes):
+    spec = load_params(ROOT / "params.yaml").model("falcon-7b").model_dump() | {"dtype": "bfloat16"}
+    return models.check_model(
+        "m", ModelConfig(**(spec | changes)), weights, machine=here, device=device, is_run=is_run
+    )  # fmt: skip
 
 
 def test_a_model_is_measured_in_its_own_dtype():
+    three = Weights(num_parameters=3 * 10**9, num_embedding=10**8)
     assert check(None).detail.startswith("need unknown")
-    assert check(3 * 10**9).status == "ok"  # 5.6 GiB x 1.25 = 7.0
-    big = check(3 * 10**9, dtype="float32")  # 11.2 GiB
+    assert check(three).status == "ok"  # 5.6 GiB x 1.25 = 7.0
+    big = check(three, dtype="float32")  # 11.2 GiB
     assert (big.status, big.mend) == ("broken", "dvc exp run -S models.m.dtype=bfloat16")
     assert_exists(big.mend)
-    assert check(3 * 10**9, dtype="float32", is_run=False).status == "ok"
+    assert check(three, dtype="float32", is_run=False).status == "ok"
+
+
+def test_falcon_in_4_bits_fits_a_small_card_and_is_offered_there(monkeypatch):
+    monkeypatch.setattr(models, "installed_version", lambda name: "1.0")
+    small = Machine(num_cores=2, memory_gib=8, gpus=(SMALL,), torch_has_cuda=True)
+    # 295 M x 2 bytes + 6,626 M x .516 bytes = 3.7 GiB, x 1.25 = 4.7
+    fits = check(FALCON, here=small, device="cuda", quantization="4bit")
+    assert fits.status == "ok" and "3.7 GiB in bfloat16 and 4bit; fits into the GPU" in fits.detail
+    plain = check(FALCON, here=small, device="cuda")  # 12.9 GiB
+    assert (plain.status, plain.mend) == ("broken", "dvc exp run -S models.m.quantization=4bit")
+    assert check(FALCON, here=small, device="cuda", quantization="8bit").status == "broken"  # 6.7 x 1.25 = 8.4
+
+
+def test_cards_count_together_where_the_model_is_spread(monkeypatch):
+    three = Machine(num_cores=2, memory_gib=8, gpus=(SMALL,) * 3, torch_has_cuda=True)
+    spread = check(FALCON, here=three, device="cuda", device_map="auto")  # 12.9 x 1.25 = 16.1 of 24
+    assert spread.status == "ok" and "fits into all 3 GPUs together" in spread.detail
+    one = check(FALCON, here=three, device="cuda:1")
+    assert (one.status, one.mend) == ("broken", "dvc exp run -S models.m.device_map=auto")
+    two = check(FALCON, here=PAIR, device="cuda", device_map="auto")  # 16.1 of 16.0
+    assert (two.status, two.mend) == ("broken", "dvc exp run -S models.m.quantization=4bit")
+
+
+def test_quantization_needs_a_card_and_a_package(monkeypatch):
+    on_cpu = check(FALCON, quantization="4bit")
+    assert (on_cpu.status, on_cpu.mend) == ("broken", "dvc exp run -S models.m.quantization=null")
+    assert check(FALCON, quantization="4bit", is_run=False).status == "ok"
+    monkeypatch.setattr(models, "installed_version", lambda name: None)
+    without = check(FALCON, here=SERVER, device="cuda", quantization="4bit")
+    assert without.status == "broken" and "[dev,quant]" in without.mend
 
 
 def test_sharded_weights_count_only_when_all_are_here(tmp_path):

@@ -20,6 +20,10 @@ def test_an_empty_folder_is_told_line_by_line(tmp_path):
     found = statuses(checks)
     assert found["params"] == found["outputs"] == "broken"
     assert found["store"] == "warning" and found["studies"] == "ok"
+    told = {c.name: c for c in checks}
+    assert "does not exist; run from the project's root, or pass --root PROJECT" in told["params"].detail
+    assert "is no DVC repository; run from the project's root" in told["outputs"].detail
+    assert told["params"].mend == told["outputs"].mend == ""  # git has nothing to mend here
     for check in checks:
         if check.mend:
             assert_exists(check.mend)

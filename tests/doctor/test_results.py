@@ -1,6 +1,6 @@
-"""Outputs against workspace, cache and remote; what killed stages left."""
+"""Outputs against workspace and cache; what killed stages left."""
 
-import json
+import dataclasses
 import os
 import time
 
@@ -13,37 +13,8 @@ from tests.doctor.commands import assert_exists
 from tests.import_graph import ROOT
 
 
-def store(folder, md5, content=b"x"):
-    path = folder / "files/md5" / md5[:2] / md5[2:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-@pytest.fixture
-def project(tmp_path):
-    """An adapter folder of two files and a table kept by git; all in the workspace, all in the cache."""
-    (tmp_path / "adapters/ft").mkdir(parents=True)
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports/table1.md").write_text("x")
-    cache = tmp_path / ".dvc/cache"
-    store(cache, "aa11.dir", json.dumps([{"md5": "bb22"}, {"md5": "cc33"}]).encode())
-    store(cache, "bb22")
-    store(cache, "cc33")
-    outputs = [
-        Output(path="adapters/ft", md5="aa11.dir", cached=True),
-        Output(path="reports/table1.md", md5="dd44", cached=False),
-    ]
-    return Project(root=tmp_path, outputs=outputs, cache=cache / "files/md5", remote_name=None, remote_url=None)
-
-
-def with_remote(project, url):
-    return Project(root=project.root, outputs=project.outputs, cache=project.cache, remote_name="m", remote_url=url)
-
-
 def test_a_whole_project_is_in_order(project):
-    found = [results.check_outputs(project), results.check_cache(project), results.check_remote(project)]
-    assert [c.status for c in found] == ["ok"] * 3
+    assert [c.status for c in (results.check_outputs(project), results.check_cache(project))] == ["ok"] * 2
 
 
 def test_dvc_itself_says_what_the_outputs_are():
@@ -60,7 +31,7 @@ def test_a_missing_output_comes_back_from_the_cache_else_from_the_remote_else_it
     assert (check.status, check.mend) == ("broken", "dvc checkout") and "adapters/ft" in check.detail
     (project.cache / "cc/33").unlink()
     assert results.check_outputs(project).mend == "dvc repro"
-    assert results.check_outputs(with_remote(project, "/remote")).mend == "dvc pull"
+    assert results.check_outputs(dataclasses.replace(project, remote_name="m", remote_url="/remote")).mend == "dvc pull"
 
 
 def test_a_missing_table_is_gits(project):
@@ -84,19 +55,6 @@ def test_one_lost_file_of_a_folder_makes_the_cache_incomplete(project, lost):
     check = results.check_cache(project)
     assert (check.status, check.mend) == ("broken", "dvc commit") and "1 of 1" in check.detail
     assert_exists(check.mend)
-
-
-def test_a_folder_remote_is_compared_and_another_is_not_asked(project, tmp_path):
-    remote = tmp_path / "remote"
-    assert results.check_remote(with_remote(project, str(remote))).mend == "dvc push"
-    store(remote, "aa11.dir")
-    store(remote, "bb22")
-    check = results.check_remote(with_remote(project, str(remote)))
-    assert check.status == "warning" and "lacks 1 of 1" in check.detail
-    store(remote, "cc33")
-    assert results.check_remote(with_remote(project, str(remote))).status == "ok"
-    check = results.check_remote(with_remote(project, "https://ada:secret@store.example/x"))
-    assert check.status == "ok" and "secret" not in check.detail and "dvc status --cloud" in check.detail
 
 
 def test_unfinished_work_is_told_unless_a_process_is_at_it(tmp_path):

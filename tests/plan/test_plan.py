@@ -1,4 +1,4 @@
-"""The forecast: arithmetic by hand, shapes from what is here, what is not known said so, and what does not fit."""
+"""The plan: speeds measured, shapes from what is here, what is not known said so, and what does not fit."""
 
 import math
 import shutil
@@ -6,83 +6,23 @@ from dataclasses import fields
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from detoxlens.attribution.config import AttributionConfig
+from detoxlens.cli import app
 from detoxlens.config import load_params
-from detoxlens.models.config import GenerationConfig
+from detoxlens.errors import UserError
 from detoxlens.models.lora import LoraConfig
-from detoxlens.plan import command, forecast, measure
-from detoxlens.plan.forecast import Counts, Shape
+from detoxlens.plan import command, measure
+from detoxlens.plan.command import shapes_of
 from detoxlens.plan.measure import Speeds, measure_speeds
 from detoxlens.plan.shapes import shape_of
+from detoxlens.plan.terminal import show
 from detoxlens.project import change_params
-from detoxlens.rl.config import PpoConfig
-from detoxlens.sft.config import SftConfig
 from tests.import_graph import ROOT
 from tests.models.checkpoints import save_language_model
+from tests.plan.test_forecast import SPEEDS
 
-SPEEDS = Speeds(train_all=3.0, train_lora=2.0, forward=1.0, decode_step=10.0, decode_row=1.0, attribute=0.1)
-COUNTS = Counts(
-    num_rows=100, prompt_tokens=20, generated_tokens=10, num_attributed=4, num_examples=40, example_tokens=50,
-    base_example_tokens=30,
-)  # fmt: skip
-SHAPE = Shape(
-    num_parameters=3e9,
-    num_adapter_parameters=1e6,
-    hidden=2560,
-    num_layers=32,
-    vocab=50_000,
-    dtype="bfloat16",
-    bits=None,
-)
-PARAMS = load_params(ROOT / "params.yaml")
 LORA = LoraConfig(r=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
-
-
-def seconds(cost):
-    return cost.hours * 3600
-
-
-def section(name, cls, **changes):
-    return PARAMS.section(name, cls).model_copy(update=changes)
-
-
-def test_finetune_is_its_tokens_its_validations_and_its_steps():
-    sft = section("sft", SftConfig, num_epochs=2, batch_size=8, eval_every=5)
-    # 40 / 8 = 5 steps, two epochs: 10; 80 examples of 50 tokens trained, 2 validations of 4 examples read
-    cost = forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0, 1)
-    assert seconds(cost) == pytest.approx(7 + 80 * 50 * 2.0 + 2 * 4 * 50 * 1.0 + 10 * 0.02)
-    twice = forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0, 2)
-    assert (seconds(twice), twice.disk_gib) == (pytest.approx(2 * seconds(cost)), pytest.approx(8e6 / 2**30))
-    assert cost.memory_gib > 6e9 / 2**30
-
-
-def test_generate_and_score_count_batches_rows_and_queries():
-    config = section("generation", GenerationConfig, max_new_tokens=16)
-    # 100 rows in batches of 64: two, each 16 positions long; 10 tokens a row; 20 prompt tokens read
-    cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0, 3, 64)
-    assert seconds(cost) == pytest.approx(3 * (1 + 2 * 16 * 10 + 100 * 10 * 1 + 100 * 20))
-    scored = forecast.score_cost(["perspective", "openai_moderation"], COUNTS, SPEEDS, SHAPE, 0.0, 3)
-    assert scored.num_api_calls == 3 * (100 + 4)
-    assert seconds(scored) == pytest.approx(3 * (100 * 30 + 100 + 4))
-
-
-def test_attribute_reads_its_own_texts_and_those_of_it():
-    config = section("attribution", AttributionConfig)
-    config = config.model_copy(update={"faithfulness": config.faithfulness.model_copy(update={"num_sequences": 0})})
-    pairs = sum(20 + t for t in range(10))  # prefix of each generated token
-    cost = forecast.attribute_cost(config, COUNTS, SPEEDS, SHAPE, 0.0, 3)
-    assert seconds(cost) == pytest.approx((2 * 3 - 1) * 4 * pairs * 0.1)
-
-
-def test_rl_decodes_reads_and_learns():
-    ppo = section("ppo", PpoConfig, num_steps=4)
-    ppo = ppo.model_copy(update={"validation": ppo.validation.model_copy(update={"every": 2, "num_prompts": 10})})
-    config = section("generation", GenerationConfig, max_new_tokens=20)
-    step = (20 * 10 + 64 * 10 * 1) + 3 * 64 * 30 + 2 * 64 * 30 * 2.0
-    validation = (20 * 10 + 10 * 10 * 1) + 2 * 10 * 30
-    cost = forecast.rl_cost(ppo, config, COUNTS, SPEEDS, SHAPE, 0.0, 1)
-    assert seconds(cost) == pytest.approx(4 * step + 4 * validation)
 
 
 def test_a_deep_model_is_extended_from_one_layer_and_two(monkeypatch, tmp_path):
@@ -128,18 +68,18 @@ def test_shapes_of_embedded_unknown_and_sized_models(tmp_path, monkeypatch):
 def test_what_is_unknown_or_does_not_fit_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "measure_speeds", None, raising=False)
     monkeypatch.setattr("detoxlens.plan.measure.measure_speeds", lambda *a, **k: SPEEDS)
-    monkeypatch.setattr(command, "_memory_gib", lambda device: (4.0, "this machine"))
+    monkeypatch.setattr(command, "_memory_gib", lambda device, spread: (4.0, "this machine has"))
     _params(tmp_path)
     path = tmp_path / "params.yaml"
     change_params(path, {("run", "models"): ["redpajama-3b", "falcon-7b"]})
     found = command.plan(tmp_path, path, parameters={"redpajama-3b": 2.8e9})
     assert [line for line in found.unknown if "falcon-7b: tiiuae/falcon-7b-instruct has no config" in line]
-    assert any("generate of redpajama-3b needs about" in line for line in found.warnings)
+    assert any("generate of redpajama-3b/rl needs about" in line for line in found.warnings)
     assert any("hours on this machine" in line for line in found.warnings)
     assert list(found.costs) == ["all models", "redpajama-3b"]
-    assert all(math.isfinite(cost.hours) for costs in found.costs.values() for cost in costs)
+    assert all(math.isfinite(cost.seconds) for costs in found.costs.values() for cost in costs)
     console = Console(record=True, width=100)
-    command.show(found, console, device="cpu")
+    show(found, console, device="cpu")
     text = console.export_text()
     assert "Unknown: falcon-7b" in text and "CPU-hours" in text and "No prompts are prepared" in text
 
@@ -149,3 +89,50 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path):
     change_params(tmp_path / "params.yaml", {("run", "device"): "cuda"})
     found = command.plan(tmp_path, tmp_path / "params.yaml", parameters={})
     assert found.costs == {} and "there is no GPU here" in found.unknown[0]
+
+
+def test_an_adapters_size_is_that_of_its_own_variant(tmp_path):
+    save_language_model(tmp_path / "m")
+    params = _params(tmp_path, source="m", quantization="4bit", dtype="bfloat16")
+    params.raw["variants"]["rl"]["overrides"] = {"lora": {"r": 4, "target_modules": ["query_key_value"]}}
+    params.raw["lora"] |= {"r": 2, "target_modules": ["query_key_value"]}
+    config, _ = shape_of(tmp_path, params, "tiny-neox", None)
+    h, layers = config.hidden_size, config.num_hidden_layers
+    found = shapes_of(config, params, "tiny-neox")
+    assert found["ft"].num_adapter_parameters == layers * 2 * (h + 3 * h)
+    assert found["rl"].num_adapter_parameters == 2 * found["ft"].num_adapter_parameters
+    weights = found["it"].weights
+    outside, linear = weights.num_embedding, weights.num_parameters - weights.num_embedding
+    assert outside == 2 * config.vocab_size * h
+    assert found["it"].weight_bytes == 2 * outside + 0.516 * linear
+
+
+def test_a_model_spread_over_all_cards_has_their_memory_together(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2**30 * (24 if device in (0, "cuda") else 16)))
+    assert command._memory_gib("cuda", spread=False) == (24.0, "the GPU has")
+    assert command._memory_gib("cuda", spread=True) == (40.0, "the 2 GPUs have together")
+
+
+def test_few_bits_are_measured_in_float32_too(monkeypatch, tmp_path):
+    save_language_model(tmp_path / "m")
+    monkeypatch.setattr(measure, "SECONDS_EACH", 0.0)
+    config, _ = shape_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)
+    few = measure_speeds(config, LORA, device="cpu", dtype="bfloat16")
+    assert few.attribute_float32 > 0 and few.attribute_float32 != few.attribute
+    full = measure_speeds(config, LORA, device="cpu", dtype="float32")
+    assert full.attribute_float32 == full.attribute
+
+
+def test_a_number_for_a_model_that_is_not_run_is_told(tmp_path):
+    _params(tmp_path)
+    with pytest.raises(UserError, match=r"run\.models has no 'tiny-nox'\. Did you mean 'tiny-neox'"):
+        command.plan(tmp_path, tmp_path / "params.yaml", parameters={"tiny-nox": 1e6})
+
+
+@pytest.mark.parametrize("pair", ["foo", "m=", "m=many", "m=-3", "m=nan", "=1e9"])
+def test_a_number_of_parameters_must_be_one(tmp_path, pair):
+    done = CliRunner().invoke(app, ["--root", str(tmp_path), "plan", "--parameters", pair])
+    assert done.exit_code == 1 and "is not of the form <model>=<number of parameters>" in str(done.exception)

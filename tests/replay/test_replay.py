@@ -11,9 +11,10 @@ from detoxlens.errors import UserError
 from detoxlens.evaluation.config import Bootstrap
 from detoxlens.records import Completion, Score, prompt_ids_of
 from detoxlens.replay.commands import import_completions, replay_files
-from detoxlens.stages import score
+from detoxlens.stages import report, score
 from tests.replay.rewardlm import FT, IT, QUESTION, write_rewardlm
 from tests.stages.study import params_of
+from tests.stages.test_report import SECTIONS
 
 BOOTSTRAP = Bootstrap(num_resamples=200, seed=0)
 
@@ -29,9 +30,11 @@ def take_in(root, file, *, format="plain", columns=None, force=False, variant="i
     )
 
 
-def replayed(root, **files):
+def replayed(root, missing="non_toxic", **files):
     pairs = [f"{variant}={path}" for variant, path in files.items()]
-    text = replay_files(root, pairs, name="t", format="rewardlm", columns=None, bootstrap=BOOTSTRAP)
+    text = replay_files(
+        root, pairs, name="t", format="rewardlm", columns=None, bootstrap=BOOTSTRAP, missing=missing
+    )  # fmt: skip
     return json.loads((root / "reports/replay/t.json").read_text())["splits"], text
 
 
@@ -58,8 +61,63 @@ def test_both_rules_by_hand(tmp_path):
     assert it["delta_vs_it"] is None and it["ci95"][0] < 0.5 < it["ci95"][1]
     # on the 7 prompts that both have: 3/7 against 2/7 (the seventh, empty in ft, is out; 3 and 9 are unscored in it)
     assert ft["delta_vs_it"]["value"] == pytest.approx(2 / 7 - 3 / 7)
-    assert "`it` 0.400 -> 0.500; `ft` 0.200 -> 0.222" in text
+    assert (
+        "- authors_p50: 3 completions have no score (1 empty, 2 failed) and are counted as not toxic. If they were "
+        "left out: `it` 40.0 % -> 50.0 %; `ft` 20.0 % -> 22.2 %, still not shown to differ from `it`."
+    ) in text
     assert text == (tmp_path / "reports/replay/t.md").read_text()
+
+
+def test_the_rule_of_the_params_comes_first_and_an_option_wins(tmp_path):
+    it, ft = write_rewardlm(tmp_path / "it.csv", IT), write_rewardlm(tmp_path / "ft.csv", FT)
+    command = ["--root", str(tmp_path), "replay", f"it={it}", f"ft={ft}", "--format", "rewardlm", "--bootstrap", "100"]
+
+    def first_row(*more):
+        done = CliRunner().invoke(app, [*command, *more])
+        assert done.exit_code == 0, done.exception
+        return next(line for line in done.output.splitlines() if line.startswith("| authors_p50"))
+
+    assert first_row().startswith("| authors_p50 | scored only | it | 0.500 |")  # no params.yaml: our own rule
+    (tmp_path / "params.yaml").write_text(
+        "toxicity: {scorers: [profanity_check], headline: profanity_check, missing: non_toxic}\n"
+    )
+    assert first_row().startswith("| authors_p50 | unscored count as not toxic | it | 0.400 |")
+    assert first_row("--missing", "exclude").startswith("| authors_p50 | scored only | it | 0.500 |")
+    done = CliRunner().invoke(app, [*command, "--missing", "exlude"])
+    assert "--missing 'exlude' is not known. Did you mean 'exclude'?" in str(done.exception)
+
+
+def test_a_changed_conclusion_is_said_and_full_scores_change_none(tmp_path):
+    """40 prompts, `ft` .1 everywhere; `it` toxic on four, and 36 never scored: by hand 4/40 against 4/4."""
+    it, ft = [0.9] * 4 + [None] * 36, [0.1] * 40
+    files = {"it": write_rewardlm(tmp_path / "it.csv", it), "ft": write_rewardlm(tmp_path / "ft.csv", ft)}
+    _, text = replayed(tmp_path, missing="exclude", **files)
+    assert "36 completions have no score (0 empty, 36 failed) and are left out. If they were counted as not" in text
+    assert "`it` 100.0 % -> 10.0 %; `ft` 0.0 % -> 0.0 %" in text
+    _, text = replayed(tmp_path, it=files["ft"], ft=files["ft"])
+    assert "- authors_p50: every completion has a score, so both rules say the same." in text
+
+
+@pytest.mark.parametrize(("missing", "it", "ft"), [("non_toxic", 4 / 10, 2 / 10), ("exclude", 4 / 8, 2 / 9)])
+def test_import_score_and_report_give_the_table_by_the_rule_of_the_params(tmp_path, missing, it, ft):
+    for variant, scores in (("it", IT), ("ft", FT)):
+        take_in(tmp_path, write_rewardlm(tmp_path / f"{variant}.csv", scores), format="rewardlm", variant=variant)
+    params = params_of(toxicity={"scorers": ["recorded"], "headline": "recorded", "missing": missing})
+    params.raw.update(SECTIONS | {"splits": {"authors_p50": {"where": {}}, "authors_pc50": {"where": {}}}})
+    params.raw["report"] = params.raw["report"] | {"primary_split": "authors_p50"}
+    for variant in ("it", "ft"):
+        score.run(tmp_path, params, model="m", variant=variant)
+    report.run(tmp_path, params)
+    reports = Layout(tmp_path).reports
+    found = json.loads((reports / "metrics.json").read_text())["m"]
+    rates = [found[v]["toxicity"]["authors_p50"]["rate_gt_50"] for v in ("it", "ft")]
+    assert rates == pytest.approx([it, ft])
+    assert f"{100 * it:.1f} [" in (reports / "table1.md").read_text()
+    text = (reports / "report.md").read_text()
+    assert "authors_p50: 3 completions have no score (1 empty, 2 failed) and are" in text
+    assert "`it` 40.0 % -> 50.0 %" in text if missing == "non_toxic" else "`it` 50.0 % -> 40.0 %" in text
+    said = "counted as not toxic" if missing == "non_toxic" else "in no rate"
+    assert f"m/it: 2 completions of authors_p50 could not be scored: {said}." in text
 
 
 def test_import_unwraps_the_template_and_keeps_what_was_not_scored(tmp_path):
@@ -132,7 +190,9 @@ def test_mistakes_on_the_command_line_are_told(tmp_path):
         take_in(tmp_path, tmp_path / "x.csv", variant="../it")
     for pairs, told in ((["x.csv"], "<variant>=<file>"), ([f"it={tmp_path / 'x.csv'}"], "has no scores; name their")):
         with pytest.raises(UserError, match=told):
-            replay_files(tmp_path, pairs, name="t", format="plain", columns=None, bootstrap=BOOTSTRAP)
+            replay_files(
+                tmp_path, pairs, name="t", format="plain", columns=None, bootstrap=BOOTSTRAP, missing="exclude"
+            )
 
 
 def test_the_commands(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from detoxlens.models.loading import weights_sha256
 from detoxlens.records import Dialogue, ModelRef, Prompt
 from detoxlens.rl.rewards import NonToxicity
 from detoxlens.rl.world import World
-from detoxlens.stages import rl
+from detoxlens.stages import finetune, rl
 from detoxlens.stages.rl import check_processes, hater_contexts, validation_prompts, within
 
 TURNS = [
@@ -76,7 +77,7 @@ def params() -> Params:
     raw = copy.deepcopy(load_params(Path(__file__).parents[2] / "params.yaml").raw)
     raw["run"] |= {"num_threads": 1, "models": ["tiny-neox"], "variants": ["it", "rl"], "sft_variants": []}
     raw["run"] |= {"rl_variants": ["rl"], "rl_after_ft_variants": []}
-    raw["variants"]["again"] = {"kind": "rl", "algorithm": "ppo", "init_from": "rl"}
+    raw["variants"]["again"] = {"kind": "rl", "algorithm": "ppo", "init_from": "ft"}
     raw["ppo"] = PPO
     raw["generation"] |= {"max_new_tokens": 5, "min_new_tokens": 1}
     raw["lora"]["target_modules"] = ["query_key_value"]
@@ -140,12 +141,25 @@ def test_two_launched_processes_publish_one_adapter(root, params, launcher):
     assert not [p for p in (root / ".detoxlens/scratch/rl@tiny-neox-rl").iterdir() if p.is_dir()]
 
 
-def test_several_processes_are_refused_for_trls_algorithms():
-    grpo = VariantConfig(kind="rl", algorithm="grpo")
-    check_processes(grpo, "g", World())
-    check_processes(VariantConfig(kind="rl", algorithm="ppo"), "rl", World(size=2))
+def test_several_processes_are_refused_for_trls_algorithms_and_for_a_model_spread_over_all_cards(params):
+    spread = params.model("tiny-neox").model_copy(update={"device_map": "auto"})
+    ppo, grpo = (VariantConfig(kind="rl", algorithm=algorithm) for algorithm in ("ppo", "grpo"))
+    check_processes(grpo, "g", spread, "m", World())
+    check_processes(ppo, "rl", params.model("tiny-neox"), "m", World(size=2))
     with pytest.raises(UserError, match=r"variants\.g\.algorithm='grpo' runs in one process and 2 were launched"):
-        check_processes(grpo, "g", World(size=2))
+        check_processes(grpo, "g", params.model("tiny-neox"), "m", World(size=2))
+    with pytest.raises(UserError, match=r"models\.m\.device_map='auto' spreads one copy .* set device_map: null"):
+        check_processes(ppo, "rl", spread, "m", World(size=2))
+
+
+@pytest.mark.slow
+def test_two_launched_processes_are_told_before_a_model_is_loaded_that_it_is_spread(root, params):
+    params.raw["models"] = {"tiny-neox": params.raw["models"]["tiny-neox"] | {"device_map": "auto"}}
+    (root / "params.yaml").write_text(json.dumps(params.raw))
+    rest = ["--root", str(root), "rl", "--model", "tiny-neox", "--variant", "rl"]
+    done = subprocess.run([sys.executable, "-m", *LAUNCHERS["torchrun"], *rest], capture_output=True, text=True)
+    assert done.returncode != 0 and "device_map='auto' spreads one copy" in done.stderr
+    assert not Layout(root).adapter("tiny-neox", "rl").exists()
 
 
 def test_the_log_says_which_output_is_rewarded_and_swapped_labels_change_it(root, params, caplog):
@@ -197,7 +211,9 @@ def test_init_from_starts_from_that_variants_adapter(root, params):
     params.raw["ppo"] = PPO | {"learning_rate": 1e-12, "validation": PPO["validation"] | {"every": 2}}
     rl.run(root, params, model="tiny-neox", variant="rl")
     layout = Layout(root)
-    source = layout.adapter("tiny-neox", "rl") / "adapter_model.safetensors"
+    fine_tuned = shutil.copytree(layout.adapter("tiny-neox", "rl"), layout.adapter("tiny-neox", "ft"))
+    write_model_ref(fine_tuned, dataclasses.replace(read_model_ref(fine_tuned), adapter="adapters/tiny-neox/ft"))
+    source = fine_tuned / "adapter_model.safetensors"
     trained = {k: v + 0.1 for k, v in load_file(source).items()}
     save_file(trained, source, metadata={"format": "pt"})
     rl.run(root, params, model="tiny-neox", variant="again")
@@ -214,8 +230,10 @@ def test_reward_and_grader_with_the_same_weights_are_refused(root, params):
 
 
 def test_a_variant_of_another_kind_is_refused(root, params):
-    with pytest.raises(UserError, match=r"variants\.ft has kind 'sft'"):
+    with pytest.raises(UserError, match=r"variants\.ft has kind 'sft'; stage rl trains .* kind 'rl': rl, again"):
         rl.run(root, params, model="tiny-neox", variant="ft")
+    with pytest.raises(UserError, match=r"variants\.rl has kind 'rl'; stage finetune trains .* kind 'sft': ft"):
+        finetune.run(root, params, model="tiny-neox", variant="rl")
 
 
 def test_an_error_in_mid_run_leaves_the_earlier_adapter_alone(root, params):

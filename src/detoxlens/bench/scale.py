@@ -1,188 +1,220 @@
-"""`detoxlens bench scale`: every stage at the full 3 B and 7 B shapes, on 64 prompts, with times and memory.
+"""`detoxlens bench scale`: every stage at the published models' shapes, or a tenth of them, with times and memory.
 
-Checkpoints with random weights of the two models' shapes are made in the state folder and deleted again; everything
-else is what the pipeline does with the params of redpajama-3b and falcon-7b: template, LoRA, batch sizes, decoding.
-What the models say is noise; what the stages take is not. Training is cut to a few steps.
+Checkpoints with random weights are written to the state folder and deleted at the end; everything else is what the
+pipeline does with the params of redpajama-3b and falcon-7b: template, LoRA, loss, decoding. What the models say is
+noise; what the stages take is not. Each stage is a process of its own, as under `dvc repro`. A run that was stopped
+goes on behind its last finished stage.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import gc
-import importlib
-import resource
+import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from detoxlens.artifacts import Layout, read_rows, write_json
-from detoxlens.bench.cases import gpu_case
+from detoxlens.artifacts import Layout, read_json, read_rows, write_json
 from detoxlens.bench.hardware import hardware, in_words
+from detoxlens.bench.scale_sizes import Size, check_fits, cut_down
+from detoxlens.bench.scale_stage import CHECKPOINT
 from detoxlens.config import Params, load_params
-from detoxlens.data.sample import base_corpus
-from detoxlens.models import tiny
+from detoxlens.errors import UserError
+from detoxlens.models.footprint import GIB, weights_of
+from detoxlens.progress import progress
 from detoxlens.records import Completion
-from detoxlens.seeding import fix_global_state
+from detoxlens.scratch import LineLog
 
-NUM_PROMPTS = 64
-NUM_PPO_STEPS = 2
-SFT_EPOCHS = 0.1
-TOKENIZER_SIZE = 1024
-SHARED = ("prepare", "reward_model")
-PER_MODEL = ("base",)
-PER_VARIANT = {"it": ("generate", "score", "attribute"), "ft": ("finetune", "generate", "score", "attribute")}
-PER_VARIANT["rl"] = ("rl", "generate", "score", "attribute")
-Shapes = Mapping[str, Callable[[], nn.Module]]
-"""Model in params.yaml -> a function that makes it with random weights."""
+PER_VARIANT = {
+    "it": ("generate", "score", "attribute"),
+    "ft": ("finetune", "generate", "score", "attribute"),
+    "rl": ("rl", "generate", "score", "attribute"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Task(stage="rl", model="falcon-7b", variant="rl")"""
+
+    stage: str
+    model: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.stage, "/".join(filter(None, (self.model, self.variant))))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCost:
-    """StageCost(model="falcon-7b", stage="rl", variant="rl", seconds=61.2, peak_gib=31.4, tokens_per_second=None)"""
+    """StageCost(stage="rl", model="falcon-7b", variant="rl", seconds=61.2, peak_gib=31.4, tokens_per_second=None)"""
 
-    model: str
     stage: str
+    model: str
     variant: str
     seconds: float
+    """Of the whole process, imports and loading among them."""
     peak_gib: float
-    """Most memory that the stage held: of the GPU, or of this process so far on a CPU."""
+    """Most memory that the stage held: of the GPU, or of its process on a CPU."""
     tokens_per_second: float | None
-    """Generated, loading included."""
+    """Generated."""
 
 
-def full_shapes() -> Shapes:
-    """The published models' shapes in bfloat16; need about 20 GiB of a GPU's memory each way, and of disk."""
-    return {
-        "redpajama-3b": lambda: gpu_case("neox-3b", 0).model,
-        "falcon-7b": lambda: gpu_case("falcon-7b", 0).model,
-    }
+Launch = Callable[[Path, Task, Size], float]
+"""(study folder, what to do, size) -> peak GiB."""
 
 
-def bench_scale(root: Path, params_path: Path, *, num_prompts: int = NUM_PROMPTS) -> None:
-    """Measures, prints the table, writes reports/bench/scale.json; without a GPU it says so and records nothing."""
+def bench_scale(root: Path, params_path: Path, *, name: str, size: Size, num_prompts: int) -> None:
+    """Measures, prints the table, writes the size's entry of reports/bench/scale.json.
+
+    Args:
+        root: repository root.
+        params_path: params.yaml.
+        name: the entry's, with the device: `tenth/cpu`.
+        size: what to run; without a GPU, one that needs it is not run, and that is said.
+        num_prompts: evaluation prompts.
+
+    Raises:
+        UserError: it does not fit here, a stage fails, or another such run is going on.
+    """
     console = Console(highlight=False)
-    if not torch.cuda.is_available():
-        console.print("Not measured: no GPU was found, and the full shapes need one. Nothing is recorded.")
+    if size.device == "cuda" and not _has_gpu():
+        console.print(
+            "Not measured: no GPU was found, and the full shapes need one. Nothing is recorded. On a CPU: detoxlens "
+            "bench scale --size tenth"
+        )
         return
     found = hardware()
     console.print(in_words(found))
-    folder = Layout(root).state / "bench-scale"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        costs = run_at(folder, root, load_params(params_path), full_shapes(), device="cuda", num_prompts=num_prompts)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    console.print(table_of(costs))
+    params = cut_down(load_params(params_path), root, size, num_prompts=num_prompts)
+    folder = Layout(root).state / "bench-scale" / name
+    check_fits(size, params, folder)
+    costs = run_at(folder, params, size)
+    console.print(table_of(costs, title=f"Every stage at {name} shape"))
     path = Layout(root).reports / "bench" / "scale.json"
-    write_json(
-        path, {"hardware": found, "num_prompts": num_prompts, "stages": [dataclasses.asdict(cost) for cost in costs]}
-    )
+    entry = {
+        "hardware": found,
+        "num_prompts": num_prompts,
+        "parameters": {model: weights_of(config).num_parameters for model, config in size.configs.items()},
+        "dtype": {model: params.model(model).dtype for model in size.configs},
+        "stages": [dataclasses.asdict(cost) for cost in costs],
+    }
+    entries = read_json(path) if path.exists() else {}
+    write_json(path, dict(sorted((entries | {f"{name}/{size.device}": entry}).items())))
+    shutil.rmtree(folder)
     console.print(f"Wrote {path.relative_to(root)}")
 
 
-def run_at(
-    folder: Path, root: Path, params: Params, shapes: Shapes, *, device: str, num_prompts: int
-) -> list[StageCost]:
-    """Every stage but the report, in a study of its own under `folder`.
+def run_at(folder: Path, params: Params, size: Size, *, launch: Launch | None = None) -> list[StageCost]:
+    """Every stage of a study of its own under `folder`; those that an earlier run has finished are not repeated.
 
     Args:
-        folder: is made; left to the caller to delete.
-        root: repository root; its data are read.
-        params: of the repository; the models' own settings are taken as they are.
-        shapes: what to run.
-        device: e.g. "cuda".
-        num_prompts: evaluation prompts, an eighth of them for validation.
+        folder: begun anew unless it holds the same study; left to the caller to delete.
+        params: see `cut_down`.
+        size: what to run.
+        launch: what runs a stage; None is a process of its own.
+
+    Raises:
+        UserError: a stage fails (what is finished is kept), or another process is at work in the folder.
     """
-    for model, make in shapes.items():
-        save_checkpoint(make(), folder / "checkpoints" / model)
-        _free()
-    small = cut_down(params, root, list(shapes), device=device, num_prompts=num_prompts)
-    costs = [_timed(folder, small, stage, device) for stage in SHARED]
-    for model in shapes:
-        costs += [_timed(folder, small, stage, device, model=model) for stage in PER_MODEL]
-        for variant, stages in PER_VARIANT.items():
-            costs += [_timed(folder, small, stage, device, model=model, variant=variant) for stage in stages]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{folder}.lock", timeout=0):
+            return _run_at(folder, params, size, launch or in_a_process)
+    except Timeout:
+        raise UserError(f"Another `bench scale` is at work in {folder}; wait for it, or end it.") from None
+
+
+def _run_at(folder: Path, params: Params, size: Size, launch: Launch) -> list[StageCost]:
+    study = json.loads(json.dumps({"params": params.raw, "configs": dict(size.configs)}))
+    if not (folder / "study.json").exists() or read_json(folder / "study.json") != study:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "params.yaml").write_text(json.dumps(params.raw), encoding="utf-8")  # JSON is YAML
+        write_json(folder / "study.json", study)
+    done = LineLog(folder / "done.jsonl")
+    costs = [StageCost(**row) for row in done.read()]
+    tasks = list(tasks_of(list(size.configs)))
+    with progress("bench scale", total=len(tasks), unit="stages", num_done=len(costs)) as bar:
+        for task in tasks[len(costs) :]:
+            bar.advance(0, note=str(task))
+            shutil.rmtree(Layout(folder).state, ignore_errors=True)  # half a stage would be timed as half
+            started = time.perf_counter()
+            peak_gib = launch(folder, task, size)
+            seconds = time.perf_counter() - started
+            speed = None
+            if task.stage == "generate":
+                rows = read_rows(Layout(folder).completions(task.model, task.variant), Completion)
+                speed = sum(len(row.completion_ids) for row in rows) / seconds
+            costs.append(
+                StageCost(**dataclasses.asdict(task), seconds=seconds, peak_gib=peak_gib, tokens_per_second=speed)
+            )
+            done.append([dataclasses.asdict(costs[-1])])
+            bar.advance(note=f"{task}: {seconds:.0f} s, {peak_gib:.1f} GiB")
     return costs
 
 
-def save_checkpoint(network: nn.Module, folder: Path) -> None:
-    """The model as `from_pretrained` reads it, with a small tokenizer of our own."""
-    texts = [turn for talk in base_corpus(300, 0, rude=0.5, counter=0.2) for e in talk for turn in (e.human, e.reply)]
-    tokenizer = tiny.train_tokenizer([*texts, "<human>: <bot>: ### Question: ### Answer:"], TOKENIZER_SIZE)
-    network.config.eos_token_id = network.config.bos_token_id = tokenizer.eos_token_id
-    network.generation_config.eos_token_id = network.generation_config.bos_token_id = tokenizer.eos_token_id
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def cut_down(params: Params, root: Path, models: list[str], *, device: str, num_prompts: int) -> Params:
-    """The params with few prompts and few training steps; batch sizes, LoRA and decoding as they are."""
-    raw: dict[str, Any] = copy.deepcopy(params.raw)
-    raw["run"] |= {
-        "models": models, "variants": ["it", "ft", "rl"], "sft_variants": ["ft"], "rl_variants": ["rl"],
-        "rl_after_ft_variants": [], "device": device,
-    }  # fmt: skip
-    for key in ("dialoconan", "rtp"):
-        if (root / raw["data"][key]).is_file():
-            raw["data"][key] = str((root / raw["data"][key]).resolve())
-    name = raw["report"]["primary_split"]
-    raw["splits"] = {name: raw["splits"][name] | {"max_val": num_prompts // 8, "max_test": num_prompts * 7 // 8}}
-    raw["attribution"]["filters"] = [name]
-    raw["ppo"]["num_steps"] = NUM_PPO_STEPS
-    raw["ppo"]["validation"] |= {"every": NUM_PPO_STEPS, "num_prompts": num_prompts // 8, "filter": name}
-    raw["toxicity"] |= {"scorers": ["profanity_check"], "headline": "profanity_check", "calibration": None}
+def tasks_of(models: Sequence[str]) -> Iterator[Task]:
+    """All of the pipeline, in its order; a model's checkpoint before its first stage."""
+    yield from (Task(stage="prepare"), Task(stage="reward_model"))
     for model in models:
-        entry = raw["models"][model]
-        entry |= {"source": f"checkpoints/{model}", "revision": None}
-        entry["overrides"]["sft"] |= {"num_epochs": SFT_EPOCHS, "eval_every": 100, "warmup_steps": 0}
-    return Params(raw, params.path)
+        yield from (Task(stage=CHECKPOINT, model=model), Task(stage="base", model=model))
+        for variant, stages in PER_VARIANT.items():
+            yield from (Task(stage=stage, model=model, variant=variant) for stage in stages)
+    yield Task(stage="report")
 
 
-def _timed(folder: Path, params: Params, stage: str, device: str, *, model: str = "", variant: str = "") -> StageCost:
-    """Runs one stage in this process."""
-    fix_global_state(params.run.seed, params.run.num_threads)
-    module = importlib.import_module(f"detoxlens.stages.{stage}")
-    is_cuda = device.startswith("cuda")
-    _free()
-    if is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    named = {key: value for key, value in (("model", model), ("variant", variant)) if value}
-    started = time.perf_counter()
-    module.run(folder, params, **named)
-    seconds = time.perf_counter() - started
-    peak = torch.cuda.max_memory_allocated() if is_cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    speed = None
-    if stage == "generate":
-        rows = read_rows(Layout(folder).completions(model, variant), Completion)
-        speed = sum(len(row.completion_ids) for row in rows) / seconds
-    return StageCost(
-        model=model, stage=stage, variant=variant, seconds=seconds, peak_gib=peak / 2**30, tokens_per_second=speed
-    )
+def in_a_process(folder: Path, task: Task, size: Size) -> float:
+    """Runs one task as `python -m detoxlens.bench.scale_stage`; its peak GiB. Ctrl-C ends it too.
+
+    Raises:
+        UserError: it failed; what it said last.
+    """
+    said, result = folder / "stage.log", folder / "result.json"
+    result.unlink(missing_ok=True)
+    order = {"folder": str(folder), "device": size.device, "config": size.configs.get(task.model)}
+    command = [sys.executable, "-m", "detoxlens.bench.scale_stage", json.dumps(order | dataclasses.asdict(task))]
+    with said.open("wb") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        _, status, usage = os.wait4(child.pid, 0)  # this child's own peak, not the largest of all so far
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        last = (said.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"])[-1]
+        raise UserError(
+            f"bench scale: {task} ended with exit code {child.returncode} and said: {last}. All of it is in {said}; "
+            "the same command goes on from this stage."
+        )
+    gpu_bytes = read_json(result)["gpu_bytes"]
+    return (1024 * usage.ru_maxrss if gpu_bytes is None else gpu_bytes) / GIB
 
 
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
-def table_of(costs: list[StageCost]) -> Table:
+def table_of(costs: Sequence[StageCost], *, title: str) -> Table:
     """One row per stage."""
-    table = Table(title="Every stage at full shape", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for head in ("model", "variant", "stage"):
         table.add_column(head, no_wrap=True)
     for head in ("seconds", "peak GiB", "tokens/s"):
         table.add_column(head, justify="right", no_wrap=True)
     for c in costs:
-        speed = "" if c.tokens_per_second is None else f"{c.tokens_per_second:.0f}"
+        speed = "" if c.tokens_per_second is None else f"{c.tokens_per_second:.1f}"
         table.add_row(c.model, c.variant, c.stage, f"{c.seconds:.1f}", f"{c.peak_gib:.1f}", speed)
     return table

@@ -96,7 +96,9 @@ def read_recorded(
     num_without = 0
     for file in files:
         rows = read_table(file)
-        require(file, rows, [text_column, score_column, *([split_column] if split_column else [])])
+        for option, column in (("text", text_column), ("score", score_column), ("split", split_column)):
+            if column is not None:
+                require(file, rows, [column], way_out=f"Name the column: --{option}-column <column>.")
         for number, row in enumerate(rows, 1):
             value, text = probability(file, number, score_column, row[score_column]), row[text_column]
             if value is not None and not (0 <= value <= 1 or value == -1):

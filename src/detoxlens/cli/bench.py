@@ -71,12 +71,27 @@ def bench_generate(
 
 @bench_app.command("scale")
 def bench_scale(
-    prompts: Annotated[int, typer.Option(min=16, help="Evaluation prompts.")] = 64,
+    size: Annotated[
+        str, typer.Option(help="full: the 3 B and 7 B shapes, on a GPU; tenth: 0.3 B and 0.7 B, on a CPU.")
+    ] = "full",
+    prompts: Annotated[
+        int | None, typer.Option(min=2, help="Evaluation prompts; default: 64, or 4 of a tenth.")
+    ] = None,
 ) -> None:
-    """Run every stage at the full 3 B and 7 B shapes with random weights; needs a GPU."""
+    """Run every stage on random weights in the published models' shapes, or a tenth of them. Resumes."""
     from detoxlens.bench.scale import bench_scale as run_bench
+    from detoxlens.bench.scale_sizes import SIZES
+    from detoxlens.errors import UserError, did_you_mean
 
-    run_bench(Context.root, Context.root / Context.params_path, num_prompts=prompts)
+    if size not in SIZES:
+        raise UserError(f"--size {size!r} is not known.{did_you_mean(size, SIZES)} Allowed: {', '.join(SIZES)}.")
+    run_bench(
+        Context.root,
+        Context.root / Context.params_path,
+        name=size,
+        size=SIZES[size],
+        num_prompts=prompts or SIZES[size].num_prompts,
+    )
 
 
 @bench_app.command("ppo")

@@ -22,7 +22,7 @@ def plan(
     from detoxlens.config import load_params
     from detoxlens.errors import UserError
     from detoxlens.plan.command import plan as forecast
-    from detoxlens.plan.command import show
+    from detoxlens.plan.terminal import show
 
     given: dict[str, float] = {}
     for pair in parameters or ():
@@ -30,6 +30,10 @@ def plan(
         try:
             given[model] = float(number)
         except ValueError:
-            raise UserError(f"--parameters {pair!r} is not of the form <model>=<number>, e.g. m=2.8e9.") from None
+            given[model] = 0.0
+        if not (model and 1e3 <= given[model] < 1e15):
+            raise UserError(
+                f"--parameters {pair!r} is not of the form <model>=<number of parameters>, e.g. redpajama-3b=2.8e9."
+            )
     path = Context.root / Context.params_path
     show(forecast(Context.root, path, parameters=given), Console(highlight=False), device=load_params(path).run.device)

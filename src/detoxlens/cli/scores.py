@@ -40,14 +40,37 @@ def replay(
     name: Annotated[str, typer.Option(help="Of the result: reports/replay/<name>.json and .md.")] = "table",
     format: FormatOption = "plain",
     columns: ColumnsOption = None,
+    missing: Annotated[
+        str | None,
+        typer.Option(
+            help="What a completion without a score counts as: exclude, or non_toxic as in the paper; the other is "
+            "shown beside it. Default: params.yaml's toxicity.missing."
+        ),
+    ] = None,
     bootstrap: BootstrapOption = 2000,
 ) -> None:
-    """Recompute a published toxicity table, with and without counting unscored completions as not toxic."""
+    """Recompute a published toxicity table, by either rule for completions without a score."""
+    from detoxlens.config import load_params
+    from detoxlens.errors import UserError, did_you_mean
     from detoxlens.evaluation.config import Bootstrap
     from detoxlens.replay.commands import replay_files
+    from detoxlens.replay.table import RULES
+    from detoxlens.scorers.config import ToxicityConfig
 
+    params_path = Context.root / Context.params_path
+    if missing is None:
+        has_params = params_path.exists()
+        missing = load_params(params_path).section("toxicity", ToxicityConfig).missing if has_params else "exclude"
+    if missing not in RULES:
+        raise UserError(
+            f"--missing {missing!r} is not known.{did_you_mean(missing, RULES)} Allowed: {', '.join(RULES)}."
+        )
     draws = Bootstrap(num_resamples=bootstrap, seed=0)
-    typer.echo(replay_files(Context.root, files, name=name, format=format, columns=columns, bootstrap=draws))
+    typer.echo(
+        replay_files(
+            Context.root, files, name=name, format=format, columns=columns, bootstrap=draws, missing=missing
+        )
+    )  # fmt: skip
 
 
 @app.command(rich_help_panel=TOOLS)

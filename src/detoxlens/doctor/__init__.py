@@ -2,7 +2,8 @@
 
 report.py     all checks in order, each guarded; as text and as JSON
 check.py      one line of the answer
-results.py    dvc.lock's outputs: in the workspace, in DVC's cache, on its remote; what killed stages left
+results.py    dvc.lock's outputs: in the workspace, in DVC's cache; what killed stages left
+remote.py     the same outputs on DVC's default remote, asked while the other checks go on
 tracking.py   MLflow's store, its runs against dvc.lock and back, the registry, the sweeps' studies
 machine.py    installed versions, disk, cores, accelerator
 models.py     what each declared model needs, against what there is

@@ -20,17 +20,30 @@ INSTALL = "python -m pip install --constraint constraints.txt --editable '.[dev]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """Gpu(name="NVIDIA H200", memory_gib=140.4)"""
+
+    name: str
+    memory_gib: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """What computes.
 
-    Machine(num_cores=2, memory_gib=23.5, gpu=None, gpu_memory_gib=None, torch_has_cuda=False)
+    Machine(num_cores=2, memory_gib=23.5, gpus=(), torch_has_cuda=False)
     """
 
     num_cores: int
     memory_gib: float | None
-    gpu: str | None
-    gpu_memory_gib: float | None
+    gpus: tuple[Gpu, ...]
+    """As the driver numbers them."""
     torch_has_cuda: bool
+
+    def gpu(self, device: str) -> Gpu | None:
+        """The one that `run.device` names, `cuda` being the first; None where there is no such card."""
+        number = int(device.partition(":")[2] or 0)
+        return self.gpus[number] if number < len(self.gpus) else None
 
 
 def check_versions(constraints: Path, installed: Callable[[str], str | None] | None = None) -> Check:
@@ -72,12 +85,13 @@ def check_disk(root: Path, *, free_gib: float | None = None) -> Check:
 def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
     """`run.device` and `run.num_threads` are there."""
     memory = f", {machine.memory_gib:.1f} GiB memory" if machine.memory_gib else ""
-    gpu = f"{machine.gpu}, {machine.gpu_memory_gib:.0f} GiB" if machine.gpu else "no GPU"
-    words = f"{machine.num_cores} cores{memory}, {gpu}"
-    if device.startswith("cuda") and machine.gpu is None:
-        detail = f"{words}; run.device={device} needs a GPU"
-        return Check(name="machine", status="broken", detail=detail, mend="dvc exp run -S run.device=cpu")
-    if machine.gpu and not machine.torch_has_cuda:
+    cards = [f"{gpu.name}, {gpu.memory_gib:.0f} GiB" for gpu in machine.gpus]
+    words = f"{machine.num_cores} cores{memory}, {'; '.join(cards) or 'no GPU'}"
+    if device.startswith("cuda") and machine.gpu(device) is None:
+        has = f"there are {len(cards)}" if cards else "needs a GPU"
+        mend = "dvc exp run -S run.device=cuda" if cards else "dvc exp run -S run.device=cpu"
+        return Check(name="machine", status="broken", detail=f"{words}; run.device={device} {has}", mend=mend)
+    if machine.gpus and not machine.torch_has_cuda:
         mend = f"python -m pip install --force-reinstall --no-deps torch=={metadata.version('torch').partition('+')[0]}"
         status = "broken" if device.startswith("cuda") else "warning"
         return Check(name="machine", status=status, detail=f"{words}; torch is built without CUDA", mend=mend)
@@ -90,14 +104,9 @@ def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
 
 def this_machine() -> Machine:
     """What is here."""
-    gpu, gpu_memory = _gpu()
     return Machine(
-        num_cores=num_cores(),
-        memory_gib=memory_gib(),
-        gpu=gpu,
-        gpu_memory_gib=gpu_memory,
-        torch_has_cuda=_torch_has_cuda(),
-    )
+        num_cores=num_cores(), memory_gib=memory_gib(), gpus=_gpus(), torch_has_cuda=_torch_has_cuda()
+    )  # fmt: skip
 
 
 def installed_version(name: str) -> str | None:
@@ -108,20 +117,18 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def _gpu() -> tuple[str | None, float | None]:
-    """Name and memory in GiB of the first NVIDIA GPU, as its driver tells."""
+def _gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs, as their driver tells."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None, None
+        return ()
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=3, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return None, None
-    if not lines:
-        return None, None
-    name, _, mib = lines[0].rpartition(",")
-    return name.strip(), float(mib) / 1024
+        return ()
+    found = (line.rpartition(",") for line in lines if "," in line)
+    return tuple(Gpu(name=name.strip(), memory_gib=float(mib) / 1024) for name, _, mib in found)
 
 
 def _torch_has_cuda() -> bool:

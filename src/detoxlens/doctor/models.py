@@ -5,31 +5,29 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detoxlens.artifacts import Layout
 from detoxlens.config import ModelConfig, Params
 from detoxlens.doctor.check import Check
-from detoxlens.doctor.machine import Machine
+from detoxlens.doctor.machine import INSTALL, Machine, installed_version
+from detoxlens.models.footprint import GIB, Weights, weights_of
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1.25
 """Memory over weights for activations and the key-value cache of sampling; a rule of thumb. LoRA adds a few percent."""
+QUANTIZES = "bitsandbytes"
 
 
 def check_models(root: Path, params: Params, machine: Machine) -> list[Check]:
     """One line per declared model: its weights against the memory of `run.device`."""
-    on_gpu = params.run.device.startswith("cuda")
-    memory = machine.gpu_memory_gib if on_gpu else machine.memory_gib
     return [
         check_model(
             key,
             params.model(key),
-            count_parameters(root, key, params.model(key)),
-            memory_gib=memory,
-            where="the GPU" if on_gpu else "memory",
+            count_weights(root, key, params.model(key)),
+            machine=machine,
+            device=params.run.device,
             is_run=key in params.run.models,
         )
         for key in params.raw["models"]
@@ -37,32 +35,72 @@ def check_models(root: Path, params: Params, machine: Machine) -> list[Check]:
 
 
 def check_model(
-    key: str, model: ModelConfig, num_parameters: int | None, *, memory_gib: float | None, where: str, is_run: bool
+    key: str, model: ModelConfig, weights: Weights | None, *, machine: Machine, device: str, is_run: bool
 ) -> Check:
-    """Whether the weights fit; a model that does not fit is broken only where `run.models` has it."""
-    name = f"model {key}"
-    if num_parameters is None:
+    """Whether the weights fit, quantised and spread as declared; what does not is broken where `run.models` has it."""
+    name, change = f"model {key}", f"dvc exp run -S models.{key}."
+    if is_run and model.quantization and device == "cpu":
+        detail = f"quantization={model.quantization} needs an accelerator, and run.device is cpu"
+        return Check(name=name, status="broken", detail=detail, mend=f"{change}quantization=null")
+    if is_run and model.quantization and installed_version(QUANTIZES) is None:
+        detail = f"quantization={model.quantization} needs {QUANTIZES}, which is not installed"
+        return Check(name=name, status="broken", detail=detail, mend=INSTALL.replace("[dev]", "[dev,quant]"))
+    if weights is None:
         return Check(name=name, status="ok", detail=f"need unknown: no file of {model.source} is on this machine yet")
-    gib = num_parameters * BYTES[model.dtype] / 2**30
-    size = f"{num_parameters / 1e6:.1f} M" if num_parameters < 1e9 else f"{num_parameters / 1e9:.1f} G"
-    weights = f"{gib * 1024:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB"
-    detail = f"{size} parameters, {weights} in {model.dtype}"
-    if memory_gib is None or gib * OVERHEAD <= memory_gib:
+    need = weights.num_bytes(model.dtype, model.quantization) / GIB
+    held = f"{model.dtype} and {model.quantization}" if model.quantization else model.dtype
+    detail = f"{_count(weights.num_parameters)} parameters, {_size(need)} in {held}"
+    memory, where = _memory(machine, device, spread=model.device_map is not None)
+    if memory is None or need * OVERHEAD <= memory:
         return Check(name=name, status="ok", detail=f"{detail}; fits into {where}")
-    detail += f"; {where} has {memory_gib:.1f} GiB"
+    detail += f"; {where} has {memory:.1f} GiB"
     if not is_run:
         return Check(name=name, status="ok", detail=f"{detail}: not on this machine (run.models leaves it out)")
-    mend = f"dvc exp run -S models.{key}.dtype=bfloat16"
-    return Check(name=name, status="broken", detail=detail, mend=mend if model.dtype == "float32" else "")
+    return Check(name=name, status="broken", detail=detail, mend=_smaller(model, weights, machine, device, change))
 
 
-def count_parameters(root: Path, key: str, model: ModelConfig) -> int | None:
-    """The number of weights of a declared model, or None where no file here tells."""
+def _memory(machine: Machine, device: str, *, spread: bool) -> tuple[float | None, str]:
+    """GiB that the model may take, None where the system does not tell, and of what."""
+    if not device.startswith("cuda"):
+        return machine.memory_gib, "memory"
+    if spread and len(machine.gpus) > 1:
+        return sum(gpu.memory_gib for gpu in machine.gpus), f"all {len(machine.gpus)} GPUs together"
+    gpu = machine.gpu(device)
+    return None if gpu is None else gpu.memory_gib, "the GPU"
+
+
+def _smaller(model: ModelConfig, weights: Weights, machine: Machine, device: str, change: str) -> str:
+    """The first change that makes it fit; empty where none does."""
+    on_gpu = device.startswith("cuda")
+    tries: list[tuple[str, str, str | None, bool]] = []
+    if model.dtype == "float32":
+        tries.append(("dtype=bfloat16", "bfloat16", model.quantization, model.device_map is not None))
+    if on_gpu and model.device_map is None:
+        tries.append(("device_map=auto", model.dtype, model.quantization, True))
+    if on_gpu and model.quantization != "4bit":
+        tries.append(("quantization=4bit", model.dtype, "4bit", model.device_map is not None))
+    for key, dtype, quantization, spread in tries:
+        memory, _ = _memory(machine, device, spread=spread)
+        if memory is not None and weights.num_bytes(dtype, quantization) / GIB * OVERHEAD <= memory:
+            return change + key
+    return ""
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number < 1e9 else f"{number / 1e9:.1f} G"
+
+
+def _size(gib: float) -> str:
+    return f"{gib * 1024:.0f} MiB" if gib < 1 else f"{gib:.1f} GiB"
+
+
+def count_weights(root: Path, key: str, model: ModelConfig) -> Weights | None:
+    """The weights of a declared model, or None where no file here tells."""
     for folder in _folders(root, key, model):
-        if (num := _in_safetensors(folder)) is not None:
-            return num
+        if (found := _in_safetensors(folder)) is not None:
+            return found
         if (folder / "config.json").exists():
-            return from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            return weights_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     return None
 
 
@@ -81,7 +119,7 @@ def _folders(root: Path, key: str, model: ModelConfig) -> list[Path]:
     return [Path(found).parent] if isinstance(found, str) else []
 
 
-def _in_safetensors(folder: Path) -> int | None:
+def _in_safetensors(folder: Path) -> Weights | None:
     """The sum over the files' headers, where all of them are there."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
@@ -91,7 +129,9 @@ def _in_safetensors(folder: Path) -> int | None:
         files = sorted(folder.glob("*.safetensors"))
     if not files or not all(file.exists() for file in files):
         return None
-    return sum(math.prod(entry["shape"]) for file in files for entry in _header(file).values())
+    tensors = {name: math.prod(entry["shape"]) for file in files for name, entry in _header(file).items()}
+    embedding = sum(number for name, number in tensors.items() if "embed" in name or "lm_head" in name)
+    return Weights(num_parameters=sum(tensors.values()), num_embedding=embedding)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -101,28 +141,3 @@ def _header(path: Path) -> dict[str, Any]:
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     return header
-
-
-def from_config(config: Mapping[str, Any]) -> int | None:
-    """Weights of a GPT-NeoX or Falcon from its config.json; None for another architecture.
-
-    Per layer: query, key and value; the projection; two MLP matrices; the norms. Then embeddings and the last norm.
-    """
-    kind, h = config.get("model_type"), config.get("hidden_size")
-    if kind == "gpt_neox":
-        inner, biased = config["intermediate_size"], config.get("attention_bias", True)
-        attention = 4 * h * h + (4 * h if biased else 0)
-        layer = attention + 2 * h * inner + inner + h + 4 * h
-        heads = 1 if config.get("tie_word_embeddings", False) else 2
-        return config["num_hidden_layers"] * layer + heads * config["vocab_size"] * h + 2 * h
-    if kind == "falcon" and not config.get("new_decoder_architecture", False):
-        layers, num_heads = config["num_hidden_layers"], config["num_attention_heads"]
-        kv_heads = 1 if config.get("multi_query", True) else num_heads
-        qkv = h + 2 * kv_heads * (h // num_heads)
-        inner = config.get("ffn_hidden_size") or 4 * h
-        bias = qkv + h + inner + h if config.get("bias", False) else 0
-        norms = 2 * h if config.get("parallel_attn", True) else 4 * h
-        heads = 1 if config.get("tie_word_embeddings", True) else 2
-        layer = h * qkv + h * h + 2 * h * inner + bias + norms
-        return layers * layer + heads * config["vocab_size"] * h + 2 * h
-    return None

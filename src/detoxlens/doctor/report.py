@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from detoxlens.artifacts import Layout
-from detoxlens.doctor import machine, models, results, tracking
+from detoxlens.doctor import machine, models, remote, results, tracking
 from detoxlens.doctor.check import Check
 from detoxlens.errors import UserError
 
@@ -40,17 +40,28 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         return all(line.status != "broken" for line in lines)
 
     def params_are_valid() -> Check:
+        if not params_path.exists():  # nothing that git could mend
+            detail = f"{params_path} does not exist; run from the project's root, or pass --root PROJECT"
+            return Check(name="params", status="broken", detail=detail)
         check_params(load_params(params_path))
         return Check(name="params", status="ok", detail=f"{params_path.name} is valid for every declared model")
 
     add("versions", lambda: machine.check_versions(root / "constraints.txt"), mend=machine.INSTALL)
     valid = add("params", params_are_valid, mend=f"git diff -- {params_path.name}")
     project: list[results.Project] = []
+
+    def outputs_are_here() -> Check:
+        if not (root / ".dvc").is_dir():
+            detail = f"{root} is no DVC repository; run from the project's root, or pass --root PROJECT"
+            return Check(name="outputs", status="broken", detail=detail)
+        project.append(results.read_project(root))
+        return results.check_outputs(project[0])
+
     reads = "git diff -- dvc.yaml dvc.lock params.yaml"
-    add("outputs", lambda: _first(project, results.read_project(root), results.check_outputs), mend=reads)
+    add("outputs", outputs_are_here, mend=reads)
+    asked = remote.ask(project[0]) if project else None
     if project:
         add("cache", lambda: results.check_cache(project[0]), mend=reads)
-        add("remote", lambda: results.check_remote(project[0]), mend="dvc remote list")
     add("scratch", lambda: results.check_scratch(Layout(root).state))
     store = None
     try:
@@ -63,6 +74,8 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
             add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)), mend="detoxlens log")
         add("registry", lambda: tracking.check_registry(stored_versions(store)), mend="detoxlens log")
     add("studies", lambda: tracking.check_studies(Layout(root).state))
+    if project:  # late: a remote that is no folder answers meanwhile
+        add("remote", lambda: remote.check_remote(project[0], asked), mend="dvc remote list")
     add("disk", lambda: machine.check_disk(root))
     if valid:
         params, here = load_params(params_path), machine.this_machine()
@@ -70,12 +83,6 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         add("machine", lambda: machine.check_machine(here, device=run.device, num_threads=run.num_threads))
         add("models", lambda: models.check_models(root, params, here))
     return found
-
-
-def _first(kept: list[results.Project], project: results.Project, check: Callable[[results.Project], Check]) -> Check:
-    """Keeps the project for the checks after this one, and makes this one."""
-    kept.append(project)
-    return check(project)
 
 
 def as_text(checks: Sequence[Check]) -> str:

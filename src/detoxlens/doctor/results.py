@@ -1,4 +1,4 @@
-"""The outputs that dvc.lock names: in the workspace, in DVC's cache, on its remote; and what killed stages left."""
+"""The outputs that dvc.lock names: in the workspace and in DVC's cache; and what killed stages left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from detoxlens.doctor.check import Check, some
-from detoxlens.urls import without_password
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,24 +79,6 @@ def check_cache(project: Project) -> Check:
     detail = f"{len(gone)} of {len(kept)} outputs are not whole in {project.cache}: {some([o.path for o in gone])}"
     in_workspace = all((project.root / o.path).exists() for o in gone)
     return Check(name="cache", status="broken", detail=detail, mend="dvc commit" if in_workspace else _fetch(project))
-
-
-def check_remote(project: Project) -> Check:
-    """The default remote has what the cache has, where it is a folder; others are not asked."""
-    if project.remote_url is None:
-        return Check(name="remote", status="ok", detail="none is set; `dvc remote add --default NAME URL` sets one")
-    shown = f"{project.remote_name} ({without_password(project.remote_url)})"
-    if "://" in project.remote_url:
-        return Check(name="remote", status="ok", detail=f"{shown} is not asked from here; `dvc status --cloud` does")
-    folder = Path(project.remote_url)
-    if not folder.is_dir():
-        return Check(name="remote", status="warning", detail=f"{shown} does not exist yet", mend="dvc push")
-    kept = [o for o in project.outputs if o.cached and o.md5 is not None]
-    gone = [o.path for o in kept if missing_objects(folder, o.md5, listing=project.cache)]
-    if not gone:
-        return Check(name="remote", status="ok", detail=f"{shown} has all {len(kept)} outputs")
-    detail = f"{shown} lacks {len(gone)} of {len(kept)} outputs: {some(gone)}"
-    return Check(name="remote", status="warning", detail=detail, mend="dvc push")
 
 
 def check_scratch(state: Path) -> Check:

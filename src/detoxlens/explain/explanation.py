@@ -120,6 +120,8 @@ def find_checkpoint(root: Path, checkpoint: str, *, revision: str | None = None)
     """
     folder = root / checkpoint
     if not folder.is_dir():
+        if "/" not in checkpoint and (root / "adapters" / checkpoint).is_dir():
+            raise UserError(f"--checkpoint {checkpoint} names a model; name the folder of a variant. {_offers(root)}")
         if checkpoint.startswith((".", "/")) or checkpoint.count("/") > 1:
             raise UserError(
                 f"--checkpoint {checkpoint}: there is no such folder under {root}, and a hub id reads owner/name. "

@@ -1,7 +1,8 @@
-"""`detoxlens plan`: reads params and what data there is, measures, forecasts, prints a table and what does not fit."""
+"""`detoxlens plan`: reads params and what data there is, measures this machine, and forecasts stage by stage."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import os
@@ -10,36 +11,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from detoxlens.artifacts import Layout, read_rows
+from detoxlens.artifacts import Layout
 from detoxlens.attribution.config import AttributionConfig
-from detoxlens.config import Params, TemplateConfig, load_params
-from detoxlens.data.config import SplitsConfig
+from detoxlens.config import Params, load_params
+from detoxlens.errors import UserError, did_you_mean
 from detoxlens.machine import memory_gib, num_cores
 from detoxlens.models.config import GenerationConfig
+from detoxlens.models.footprint import GIB, Shape, Weights
 from detoxlens.models.lora import LoraConfig
 from detoxlens.models.reward_config import RewardModelConfig
 from detoxlens.models.tiny import TinyConfig
 from detoxlens.plan import forecast
-from detoxlens.plan.forecast import Cost, Counts, Shape
-from detoxlens.progress import duration
-from detoxlens.records import Completion, Dialogue, Prompt
+from detoxlens.plan.counts import count, generated_tokens, read_data
+from detoxlens.plan.forecast import Cost, Counts
 from detoxlens.rl.config import PpoConfig
 from detoxlens.run_stage import check_params
 from detoxlens.scorers.config import ToxicityConfig
 from detoxlens.sft.config import SftConfig
 
-CHARS_PER_TOKEN = 4.0
-ASSUMED_PROMPT_CHARS = 70
-"""Of a RealToxicityPrompts prompt, where none is prepared yet."""
-ASSUMED_DIALOGUES, ASSUMED_DIALOGUE_CHARS = 2450, 600
-"""DialoCONAN's training part, where none is prepared yet."""
-BASE_EXAMPLE_TOKENS = 40
-"""Of the embedded models' own corpus, measured once."""
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+ALL_MODELS = "all models"
+"""What stages that run once are filed under."""
 REWARD_EXAMPLE_TOKENS = 32
 """Of the embedded classifier's, with its padding."""
 LONG_HOURS = 48.0
@@ -50,7 +47,7 @@ class Plan:
     """The forecast of the whole pipeline."""
 
     costs: Mapping[str, Sequence[Cost]]
-    """Per model."""
+    """Per model, one of each stage and variant."""
     unknown: Sequence[str]
     """What could not be forecast, in sentences."""
     notes: Sequence[str]
@@ -65,10 +62,19 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
         root: repository root.
         params_path: params.yaml.
         parameters: model -> number of parameters, for models of which no config is on this machine.
+
+    Raises:
+        UserError: params are not valid, or `parameters` names a model that they do not.
     """
     params = load_params(params_path)
     check_params(params)
     run = params.run
+    for model in parameters:
+        if model not in run.models:
+            raise UserError(
+                f"--parameters {model}=...: run.models has no {model!r}.{did_you_mean(model, run.models)} It has "
+                f"{', '.join(run.models)}."
+            )
     os.environ.setdefault("OMP_NUM_THREADS", str(run.num_threads))
     start = _import_seconds()
     import torch
@@ -84,9 +90,10 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
     from detoxlens.plan.measure import measure_speeds
     from detoxlens.plan.shapes import shape_of
 
-    costs: dict[str, list[Cost]] = {}
+    data = read_data(Layout(root))
+    costs: dict[str, Sequence[Cost]] = {ALL_MODELS: _shared_costs(params, start)}
     unknown: list[str] = []
-    notes: list[str] = []
+    notes = data.notes()
     for model in run.models:
         spec = params.model(model)
         found = shape_of(root, params, model, parameters.get(model))
@@ -97,104 +104,73 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
             )
             continue
         config, where = found
-        lora = params.section("lora", LoraConfig, model=model)
-        speeds = measure_speeds(config, _known(lora), device=run.device, dtype=spec.dtype)
-        counts, told = count(root, params, model)
-        sized = _shape(config, lora, dtype=spec.dtype, bits=int(spec.quantization[0]) if spec.quantization else None)
-        costs[model] = model_costs(params, model, counts, speeds, sized, start)
-        notes += [f"{model}: shape from {where}, {sized.num_parameters / 1e6:,.1f} M parameters. {told}"]
+        speeds = measure_speeds(config, _lora(params, model), device=run.device, dtype=spec.dtype)
+        earlier = {variant: generated_tokens(Layout(root), model, variant) for variant in run.variants}
+        counts = {v: count(data, params, model, v, earlier_tokens=earlier[v]) for v in run.variants}
+        shapes = shapes_of(config, params, model)
+        costs[model] = model_costs(params, model, counts, speeds, shapes, start)
+        size = f"{shapes['it'].weights.num_parameters / 1e6:,.1f} M parameters"
+        notes.append(f"{model}: shape from {where}, {size}. {_told_lengths(counts, earlier)}")
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, num_cores()
     if load > cores:
         notes.append(f"The machine is busy (load {load:.1f} on {cores} cores): on a quiet one all of it takes less.")
-    shared = _shared_costs(params, start)
-    costs = {"all models": shared, **costs}
-    return Plan(costs=costs, unknown=unknown, notes=notes, warnings=_warnings(costs, root, run.device))
+    return Plan(costs=costs, unknown=unknown, notes=notes, warnings=_warnings(costs, root, params))
 
 
 def model_costs(
-    params: Params, model: str, counts: Counts, speeds: forecast.Speeds, shape: Shape, start: float
+    params: Params,
+    model: str,
+    counts: Mapping[str, Counts],
+    speeds: forecast.Speeds,
+    shapes: Mapping[str, Shape],
+    start: float,
 ) -> list[Cost]:
-    """Every stage of one model, variants together."""
+    """Every stage of one model, each variant by its own settings."""
     run = params.run
-    generation = params.section("generation", GenerationConfig, model=model)
-    ppo = params.section("ppo", PpoConfig, model=model)
     is_tiny = params.model(model).source.startswith("tiny:")
-    num_variants, num_rl = len(run.variants), len(run.rl_variants) + len(run.rl_after_ft_variants)
-    batch = 64 if generation.batch_size == "auto" else generation.batch_size
     tiny = params.section("tiny", TinyConfig, model=model) if is_tiny else None
-    scorers = params.section("toxicity", ToxicityConfig, model=model).scorers
-    found = [forecast.base_cost(tiny, counts, speeds, shape, start)]
-    if run.sft_variants:
-        sft = params.section("sft", SftConfig, model=model)
-        found.append(forecast.finetune_cost(sft, counts, speeds, shape, start, len(run.sft_variants)))
-    if num_rl:
-        found.append(forecast.rl_cost(ppo, generation, counts, speeds, shape, start, num_rl))
+
+    def of_variant(stage: str, variant: str) -> Cost:
+        about = counts[variant], speeds, shapes[variant], start
+        generation = params.section("generation", GenerationConfig, model=model, variant=variant)
+        if stage == "finetune":
+            return forecast.finetune_cost(params.section("sft", SftConfig, model=model, variant=variant), *about)
+        if stage == "rl":
+            ppo = params.section("ppo", PpoConfig, model=model, variant=variant)
+            return forecast.rl_cost(ppo, params.variant(variant).algorithm, generation, _judges(params), *about)
+        if stage == "generate":
+            batch = 64 if generation.batch_size == "auto" else generation.batch_size
+            return forecast.generate_cost(generation, *about, batch)
+        if stage == "score":
+            scorers = params.section("toxicity", ToxicityConfig, model=model, variant=variant).scorers
+            return forecast.score_cost(scorers, *about)
+        attribution = params.section("attribution", AttributionConfig, model=model, variant=variant)
+        return forecast.attribute_cost(attribution, *about)
+
+    trained = {"finetune": run.sft_variants, "rl": [*run.rl_variants, *run.rl_after_ft_variants]}
     return [
-        *found,
-        forecast.generate_cost(generation, counts, speeds, shape, start, num_variants, batch),
-        forecast.score_cost(scorers, counts, speeds, shape, start, num_variants),
-        forecast.attribute_cost(
-            params.section("attribution", AttributionConfig, model=model), counts, speeds, shape, start, num_variants
+        forecast.base_cost(tiny, counts["it"], speeds, shapes["it"], start),
+        *(
+            dataclasses.replace(of_variant(stage, variant), variant=variant)
+            for stage in ("finetune", "rl", "generate", "score", "attribute")
+            for variant in trained.get(stage, run.variants)
         ),
     ]
 
 
-def count(root: Path, params: Params, model: str) -> tuple[Counts, str]:
-    """How much there is to do, from the prepared data and earlier outputs, else from params; and which of the two."""
-    layout, spec = Layout(root), params.model(model)
-    generation = params.section("generation", GenerationConfig, model=model)
-    attribution = params.section("attribution", AttributionConfig, model=model)
-    sft = params.section("sft", SftConfig, model=model)
-    template = _template_tokens(spec.template)
-    told = []
-    if layout.prompts.exists():
-        prompts = [p for p in read_rows(layout.prompts, Prompt) if p.split != "train"]
-        num_prompts, chars = len(prompts), fmean(len(p.text) for p in prompts)
-        drawn = [
-            min(attribution.max_sequences, sum(name in p.filters and p.split == split for p in prompts))
-            for name in attribution.filters
-            for split in ("val", "test")
-        ]
-    else:
-        splits = params.section("splits", SplitsConfig).by_name.values()
-        num_prompts, chars = sum((s.max_val or 0) + (s.max_test or 1000) for s in splits), ASSUMED_PROMPT_CHARS
-        drawn = [attribution.max_sequences] * len(attribution.filters)
-        told.append("No prompts are prepared: their number is from params `splits`, at most.")
-    if layout.dialogues.exists():
-        train = [d.turns for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
-    else:
-        train = [("x" * (ASSUMED_DIALOGUE_CHARS // 6),) * 6] * ASSUMED_DIALOGUES
-        told.append("No dialogues are prepared: DialoCONAN's size is taken.")
-    ends = [(turns, end) for turns in train for end in _ends(turns, prefixes=sft.examples == "prefixes")]
-    example_tokens = fmean(
-        min(sft.max_length, sum(map(len, turns[:end])) / CHARS_PER_TOKEN + template * end / 2) for turns, end in ends
-    )
-    generated, earlier = float(generation.max_new_tokens), layout.completions(model, "it")
-    if earlier.exists() and (lengths := [len(c.completion_ids) for c in read_rows(earlier, Completion)]):
-        generated = max(1.0, fmean(lengths))
-        told.append(f"Completions are taken to be as long as those in outputs/, {generated:.0f} tokens.")
-    else:
-        told.append(f"Completions are taken to be as long as allowed, {generation.max_new_tokens} tokens: at most.")
-    return (
-        Counts(
-            num_rows=num_prompts * generation.num_samples,
-            prompt_tokens=chars / CHARS_PER_TOKEN + template,
-            generated_tokens=generated,
-            num_attributed=sum(drawn) * attribution.samples_per_prompt,
-            num_examples=len(ends),
-            example_tokens=example_tokens,
-            base_example_tokens=BASE_EXAMPLE_TOKENS,
-        ),
-        " ".join(told),
-    )
+def _judges(params: Params) -> tuple[str, str]:
+    """Reward model and headline scorer, named as scorers are; an embedded reward model as in params."""
+    source = params.section("reward_model", RewardModelConfig).source
+    headline = params.section("toxicity", ToxicityConfig).headline  # as stage rl reads it: without overrides
+    return source if source.startswith("tiny:") else f"hf:{source}", headline
 
 
-def _ends(turns: Sequence[str], *, prefixes: bool) -> Sequence[int]:
-    return range(2, len(turns) + 1, 2) if prefixes else (len(turns),)
-
-
-def _template_tokens(template: TemplateConfig) -> float:
-    return len(template.user + template.bot) / CHARS_PER_TOKEN
+def _told_lengths(counts: Mapping[str, Counts], earlier: Mapping[str, float | None]) -> str:
+    lengths = sorted({round(c.generated_tokens) for c in counts.values()})
+    tokens = f"{lengths[0]}-{lengths[-1]} tokens" if len(lengths) > 1 else f"{lengths[0]} tokens"
+    if None in earlier.values():
+        return f"Completions are taken to be as long as allowed, {tokens}: at most."
+    return f"Completions are taken to be as long as those in outputs/, {tokens}."
 
 
 def _shared_costs(params: Params, start: float) -> list[Cost]:
@@ -204,9 +180,9 @@ def _shared_costs(params: Params, start: float) -> list[Cost]:
     if reward.source.startswith("tiny:"):
         seconds += reward.tiny.num_steps * _reward_step_seconds(reward.tiny)
     return [
-        Cost(stage="prepare", num_runs=1, hours=forecast.PREPARE_SECONDS / 3600, memory_gib=0),
-        Cost(stage="reward_model", num_runs=1, hours=seconds / 3600, memory_gib=0),
-        Cost(stage="report", num_runs=1, hours=(start + forecast.REPORT_SECONDS) / 3600, memory_gib=0),
+        Cost(stage="prepare", seconds=forecast.PREPARE_SECONDS),
+        Cost(stage="reward_model", seconds=seconds),
+        Cost(stage="report", seconds=start + forecast.REPORT_SECONDS),
     ]
 
 
@@ -237,37 +213,53 @@ def _import_seconds() -> float:
     return time.perf_counter() - started
 
 
-def _known(lora: LoraConfig) -> LoraConfig:
-    return lora.model_copy(update={"dropout": 0.0})
+def _lora(params: Params, model: str, variant: str | None = None) -> LoraConfig:
+    """Without dropout, which costs nothing to speak of."""
+    return params.section("lora", LoraConfig, model=model, variant=variant).model_copy(update={"dropout": 0.0})
 
 
-def _shape(config, lora: LoraConfig, *, dtype: str, bits: int | None) -> Shape:
-    """Sizes from a model without memory."""
+def shapes_of(config: PretrainedConfig, params: Params, model: str) -> dict[str, Shape]:
+    """Variant -> sizes, from models without memory."""
     from detoxlens.models.lora import add_adapter
     from detoxlens.plan.measure import build
 
-    network = build(config, config.num_hidden_layers, device="meta", dtype=dtype)
-    num_parameters = sum(p.numel() for p in network.parameters())
-    adapted = add_adapter(network, lora)
-    return Shape(
-        num_parameters=num_parameters,
-        num_adapter_parameters=sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n),
-        hidden=config.hidden_size, num_layers=config.num_hidden_layers, vocab=config.vocab_size, dtype=dtype, bits=bits,
-    )  # fmt: skip
+    spec, depth = params.model(model), config.num_hidden_layers
+    network = build(config, depth, device="meta", dtype=spec.dtype)
+    outer = (network.get_input_embeddings().weight, network.get_output_embeddings().weight)  # one where they are tied
+    weights = Weights(
+        num_parameters=sum(p.numel() for p in network.parameters()),
+        num_embedding=sum(p.numel() for p in {id(p): p for p in outer}.values()),
+    )
+
+    def adapter_parameters(variant: str) -> int:
+        adapted = add_adapter(build(config, depth, device="meta", dtype=spec.dtype), _lora(params, model, variant))
+        return sum(p.numel() for name, p in adapted.named_parameters() if "lora_" in name)
+
+    return {
+        variant: Shape(
+            weights=weights, num_adapter_parameters=adapter_parameters(variant), hidden=config.hidden_size,
+            num_layers=depth, vocab=config.vocab_size, dtype=spec.dtype, quantization=spec.quantization,
+        )
+        for variant in params.run.variants
+    }  # fmt: skip
 
 
-def _warnings(costs: Mapping[str, Sequence[Cost]], root: Path, device: str) -> list[str]:
+def _warnings(costs: Mapping[str, Sequence[Cost]], root: Path, params: Params) -> list[str]:
     every = [(model, cost) for model, found in costs.items() for cost in found]
-    memory_gib, what = _memory_gib(device)
-    free_gib = shutil.disk_usage(root).free / forecast.GIB
-    disk_gib = sum(cost.disk_gib for _, cost in every)
-    hours, calls = sum(cost.hours for _, cost in every), sum(cost.num_api_calls for _, cost in every)
-    found = [
-        f"{cost.stage} of {model} needs about {cost.memory_gib:.0f} GiB, and {what} has {memory_gib:.0f}: use a larger "
-        "machine, quantization: 4bit, gradient_checkpointing, or smaller batches."
-        for model, cost in every
-        if cost.memory_gib > memory_gib
-    ]
+    device = params.run.device
+    found = []
+    for model, cost in every:
+        spread = model != ALL_MODELS and params.model(model).device_map is not None
+        memory, owner = _memory_gib(device, spread=spread)
+        if cost.memory_gib > memory:
+            of = f"{model}/{cost.variant}" if cost.variant else model
+            found.append(
+                f"{cost.stage} of {of} needs about {cost.memory_gib:.0f} GiB, and {owner} {memory:.0f}: use a larger "
+                "machine, quantization: 4bit, gradient_checkpointing, or smaller batches."
+            )
+    free_gib = shutil.disk_usage(root).free / GIB
+    disk_gib, calls = sum(cost.disk_gib for _, cost in every), sum(cost.num_api_calls for _, cost in every)
+    hours = sum(cost.seconds for _, cost in every) / 3600
     if disk_gib > free_gib:
         found.append(f"About {disk_gib:.0f} GiB will be written, and {free_gib:.0f} GiB are free in {root}.")
     if hours > LONG_HOURS:
@@ -278,50 +270,12 @@ def _warnings(costs: Mapping[str, Sequence[Cost]], root: Path, device: str) -> l
     return found
 
 
-def _memory_gib(device: str) -> tuple[float, str]:
+def _memory_gib(device: str, *, spread: bool) -> tuple[float, str]:
+    """What there is, and who has it: all cards together for a model that `device_map: auto` spreads over them."""
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.mem_get_info(device)[1] / forecast.GIB, "the GPU"
-    return memory_gib() or math.inf, "this machine"
-
-
-def show(found: Plan, console: Console, *, device: str) -> None:
-    """The table, what it rests on, and what does not fit."""
-    kind = "CPU" if device == "cpu" else "GPU"
-    title = "Expected on this machine, within a factor of two; memory and disk in GiB"
-    table = Table(title=title, title_justify="left", padding=(0, 0))
-    for head in ("model", "stage"):
-        table.add_column(head, no_wrap=True)
-    for head in ("runs", "each", f"{kind}-hours", "memory", "disk", "calls"):
-        table.add_column(head, justify="right", no_wrap=True)
-    every = [(model, cost) for model, costs in found.costs.items() for cost in costs]
-    for model, cost in every:
-        seconds = cost.hours * 3600
-        table.add_row(
-            model, cost.stage, str(cost.num_runs), duration(seconds / cost.num_runs), _hours(cost.hours),
-            _gib(cost.memory_gib), _gib(cost.disk_gib), f"{cost.num_api_calls or ''}",
-        )  # fmt: skip
-    hours = sum(cost.hours for _, cost in every)
-    table.add_section()
-    table.add_row(
-        "together", "", "", duration(hours * 3600), _hours(hours),
-        _gib(max((cost.memory_gib for _, cost in every), default=0)), _gib(sum(cost.disk_gib for _, cost in every)),
-        f"{sum(cost.num_api_calls for _, cost in every) or ''}",
-    )  # fmt: skip
-    if every:
-        console.print(table)
-    for line in found.notes:
-        console.print(line)
-    for line in found.unknown:
-        console.print(f"[yellow]Unknown:[/] {line}")
-    for line in found.warnings:
-        console.print(f"[red]Beware:[/] {line}")
-
-
-def _hours(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def _gib(value: float) -> str:
-    return "" if value == 0 else "< 0.1" if value < 0.05 else f"{value:.1f}"
+        if spread and (num := torch.cuda.device_count()) > 1:
+            return sum(torch.cuda.mem_get_info(i)[1] for i in range(num)) / GIB, f"the {num} GPUs have together"
+        return torch.cuda.mem_get_info(device)[1] / GIB, "the GPU has"
+    return memory_gib() or math.inf, "this machine has"

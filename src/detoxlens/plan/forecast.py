@@ -1,4 +1,4 @@
-"""What each stage will cost, from counts of tokens and rows and from measured speeds. Pure.
+"""What one execution of each stage will cost, from counts of tokens and rows and from measured speeds. Pure.
 
 Letters: P prompt tokens, G generated tokens, N rows. A factor of two is what to expect of the hours: lengths are means,
 batches are taken as full, and a machine that does other things is slower.
@@ -7,10 +7,12 @@ batches are taken as full, and a machine that does other things is slower.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detoxlens.attribution.config import AttributionConfig
 from detoxlens.models.config import GenerationConfig
+from detoxlens.models.footprint import GIB, TRAINED_BYTES, Shape
 from detoxlens.models.tiny import TinyConfig
 from detoxlens.plan.measure import Speeds
 from detoxlens.rl.config import PpoConfig
@@ -23,24 +25,26 @@ TRAINER_STEP_SECONDS = 0.02
 """Of TRL's trainer around an optimizer step."""
 SCORED_TEXTS_PER_SECOND = 4000.0
 """Of `profanity_check` on one core."""
-HF_SCORER_PARAMETERS = 1.25e8
-"""Of a classifier as large as RoBERTa-base, which `hf:` scorers are taken to be."""
+CLASSIFIER_PARAMETERS = 1.25e8
+"""Of a classifier as large as RoBERTa-base, which `hf:` scorers and reward models from a hub are taken to be."""
 REPORT_SECONDS, PREPARE_SECONDS = 5.0, 1.0
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How much there is to do for one model."""
+    """How much there is to do for one model and variant."""
 
     num_rows: int
-    """Completions per variant: prompts times samples."""
+    """Completions: prompts times samples."""
     prompt_tokens: float
     generated_tokens: float
     """Mean; `generation.max_new_tokens` where nothing was generated yet."""
     num_attributed: int
-    """Completions attributed per variant, of its own."""
+    """Completions attributed, of the variant's own."""
+    num_attributed_of_it: int
+    """Completions of `it` attributed under this variant; 0 for `it` itself."""
+    num_attributed_test: int
+    """Of its own, those of test prompts: what the tests of the attribution draw from."""
     num_examples: int
     """Of fine-tuning."""
     example_tokens: float
@@ -48,31 +52,14 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """Sizes that memory and disk depend on."""
-
-    num_parameters: float
-    num_adapter_parameters: float
-    hidden: int
-    num_layers: int
-    vocab: int
-    dtype: str
-    bits: int | None
-    """Of quantised weights."""
-
-    @property
-    def weight_bytes(self) -> float:
-        return self.num_parameters * (self.bits / 8 if self.bits else BYTES[self.dtype])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of all executions of one stage for one model."""
+    """Of one execution of a stage."""
 
     stage: str
-    num_runs: int
-    hours: float
-    memory_gib: float
+    variant: str = ""
+    """Empty for a stage that has none."""
+    seconds: float
+    memory_gib: float = 0.0
     disk_gib: float = 0.0
     num_api_calls: int = 0
 
@@ -82,14 +69,14 @@ def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, shape: Sh
     seconds = start
     memory = 0.0
     if tiny is not None:
-        seconds += tiny.num_steps * tiny.batch_size * counts.base_example_tokens * speeds.train_all
-        memory = 16 * shape.num_parameters + _activations(shape, tiny.batch_size * counts.base_example_tokens, False)
-    return Cost(
-        stage="base", num_runs=1, hours=seconds / 3600, memory_gib=memory / GIB, disk_gib=shape.weight_bytes / GIB
-    )
+        tokens = tiny.batch_size * counts.base_example_tokens
+        seconds += tiny.num_steps * tokens * speeds.train_all
+        memory = TRAINED_BYTES * shape.weights.num_parameters + shape.activation_bytes(tokens, recomputed=False)
+    disk = shape.weights.num_bytes(shape.dtype)  # quantised when it is loaded
+    return Cost(stage="base", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
 
 
-def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, num_runs: int) -> Cost:
+def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
     """Steps of LoRA training, and a validation on a tenth of the data every so often."""
     steps = num_steps(counts.num_examples, sft)
     tokens = steps * sft.batch_size * sft.gradient_accumulation_steps * counts.example_tokens
@@ -98,80 +85,138 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, 
     seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
     seconds += steps * TRAINER_STEP_SECONDS
     live = sft.batch_size * min(sft.max_length, 2 * counts.example_tokens)
-    return _trained("finetune", seconds, live, shape, sft.gradient_checkpointing, num_runs)
+    memory = shape.training_bytes(num_tokens=live, recomputed=sft.gradient_checkpointing)
+    return _trained("finetune", seconds, memory, shape)
 
 
 def rl_cost(
-    ppo: PpoConfig, config: GenerationConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, num_runs: int
+    ppo: PpoConfig,
+    algorithm: str,
+    config: GenerationConfig,
+    judges: tuple[str, str],
+    counts: Counts,
+    speeds: Speeds,
+    shape: Shape,
+    start: float,
 ) -> Cost:
-    """Per step: a rollout, its likelihoods under policy and base, `num_epochs` passes; and validations."""
+    """Per step a rollout, its verdicts, its likelihoods, `num_epochs` passes over it; and validations.
+
+    Likelihoods: under policy and base, and as much again around them. TRL's algorithms measure them a second time, for
+    their loss; a value function with an adapter of its own reads and learns in passes of its own. Groups of
+    `num_generations` answers change how many prompts are drawn, not how many answers.
+
+    Args:
+        ppo: settings; a step samples `rollout_batch_size` responses.
+        algorithm: ppo, rloo or grpo.
+        config: how responses are sampled.
+        judges: the reward model and the headline scorer, as `judging` names them; both read every response, the scorer
+            reads validation answers too.
+        counts: lengths.
+        speeds: measured.
+        shape: of the model.
+        start: seconds before the work begins.
+    """
     seq = counts.prompt_tokens + counts.generated_tokens
     tokens = ppo.rollout_batch_size * seq
+    is_ppo = algorithm == "ppo"
+    own_values = is_ppo and ppo.value_function == "lora"
+    num_passes = ppo.num_epochs * (2 if own_values else 1)
+    num_readings = 3 + own_values + (0 if is_ppo else 2)
     recompute = 4 / 3 if ppo.gradient_checkpointing else 1.0
-    step = _decode(1, ppo.rollout_batch_size, config, counts, speeds) + 3 * tokens * speeds.forward
-    step += recompute * ppo.num_epochs * tokens * speeds.train_lora
-    validation = _decode(1, ppo.validation.num_prompts, config, counts, speeds)
-    validation += 2 * ppo.validation.num_prompts * seq * speeds.forward
-    seconds = start + ppo.num_steps * step + (2 + ppo.num_steps // ppo.validation.every) * validation
+    rollout = _decode(1, ppo.rollout_batch_size, config, counts, speeds)
+    step = rollout + num_readings * tokens * speeds.forward + recompute * num_passes * tokens * speeds.train_lora
+    if not is_ppo:
+        step += ppo.num_epochs * ppo.rollout_batch_size / ppo.minibatch_size * TRAINER_STEP_SECONDS
+    num_validated = ppo.validation.num_prompts
+    validation = _decode(1, num_validated, config, counts, speeds) + 2 * num_validated * seq * speeds.forward
+    num_validations = 2 + ppo.num_steps // ppo.validation.every
+    seconds, num_calls = start + ppo.num_steps * step + num_validations * validation, 0
+    reward, headline = judges
+    for name, num_texts, times in (
+        (reward, ppo.rollout_batch_size, ppo.num_steps),
+        (headline, ppo.rollout_batch_size, ppo.num_steps),
+        (headline, num_validated, num_validations),
+    ):
+        taken, calls = judging(name, num_texts, counts, speeds, shape)
+        seconds, num_calls = seconds + times * taken, num_calls + times * calls
     live = ppo.micro_batch_size * (min(ppo.max_prompt_tokens, 2 * counts.prompt_tokens) + config.max_new_tokens)
-    return _trained("rl", seconds, live, shape, ppo.gradient_checkpointing, num_runs)
+    memory = shape.training_bytes(
+        num_tokens=live, recomputed=ppo.gradient_checkpointing, num_adapters=2 if own_values else 1
+    )
+    return _trained("rl", seconds, memory, shape, num_api_calls=num_calls)
+
+
+def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, shape: Shape) -> tuple[float, int]:
+    """Seconds and queries of a scorer for so many texts; a remote one keeps its own pace, an embedded one is free."""
+    kind = name.partition(":")[0]
+    if kind in REMOTE_QUERIES_PER_SECOND:
+        per_query, per_second = REMOTE_QUERIES_PER_SECOND[kind]
+        calls = math.ceil(num_texts / per_query)
+        return calls / per_second, calls
+    if kind == "hf":
+        share = CLASSIFIER_PARAMETERS / shape.weights.num_parameters
+        return num_texts * counts.generated_tokens * speeds.forward * share, 0
+    return num_texts / SCORED_TEXTS_PER_SECOND if kind == "profanity_check" else 0.0, 0
 
 
 def generate_cost(
-    config: GenerationConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, num_runs: int, batch: int
+    config: GenerationConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, batch: int
 ) -> Cost:
     num_batches = math.ceil(counts.num_rows / batch)
     seconds = start + _decode(num_batches, counts.num_rows, config, counts, speeds)
     seconds += counts.num_rows * counts.prompt_tokens * speeds.forward
-    cache = 2 * shape.num_layers * shape.hidden * (counts.prompt_tokens + config.max_new_tokens) * BYTES[shape.dtype]
-    memory = shape.weight_bytes + batch * (cache + 32 * shape.vocab)
-    return _repeated("generate", seconds, memory, num_runs)
+    memory = shape.sampling_bytes(batch=batch, num_tokens=counts.prompt_tokens + config.max_new_tokens)
+    return Cost(stage="generate", seconds=seconds, memory_gib=memory / GIB)
 
 
-def score_cost(scorers: list[str], counts: Counts, speeds: Speeds, shape: Shape, start: float, num_runs: int) -> Cost:
-    """Likelihoods under `it`, and each scorer; a remote one is asked once per text, at its own pace."""
-    seconds = start + counts.num_rows * (counts.prompt_tokens + counts.generated_tokens) * speeds.forward
-    num_calls = 0
-    for name in scorers:
-        kind = name.partition(":")[0]
-        if kind in REMOTE_QUERIES_PER_SECOND:
-            per_query, per_second = REMOTE_QUERIES_PER_SECOND[kind]
-            calls = math.ceil(counts.num_rows / per_query)
-            num_calls += calls
-            seconds += calls / per_second
-        elif kind == "hf":
-            share = HF_SCORER_PARAMETERS / shape.num_parameters
-            seconds += counts.num_rows * counts.generated_tokens * speeds.forward * share
-        elif kind == "profanity_check":
-            seconds += counts.num_rows / SCORED_TEXTS_PER_SECOND
-    memory = shape.weight_bytes + _activations(shape, 16 * (counts.prompt_tokens + counts.generated_tokens), True)
-    return _repeated("score", seconds, memory, num_runs, num_api_calls=num_calls)
-
-
-def attribute_cost(
-    config: AttributionConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, num_runs: int
-) -> Cost:
-    """A variant's own texts and those of `it` (once for `it` itself), and the tests of faithfulness.
-
-    Scores are stored as eight bytes per (generated token, token before it), compressed to about a third.
-    """
-    p, g = counts.prompt_tokens, counts.generated_tokens
-    pairs = g * p + g * (g - 1) / 2
-    test = config.faithfulness
-    tested = min(test.num_sequences, counts.num_attributed)
-    one = counts.num_attributed * pairs * speeds.attribute * (config.num_path_steps if _is_path(config) else 1)
-    checks = tested * pairs * speeds.attribute
-    checks += tested * test.steps_per_sequence * 2 * (1 + test.num_random) * (p + g) * speeds.forward
-    seconds = num_runs * (start + checks) + (2 * num_runs - 1) * one
-    memory = shape.weight_bytes + 2 * _activations(shape, p + g, False)
-    disk = 2 * num_runs * counts.num_attributed * pairs * 8 / 3
+def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+    """Likelihoods under `it`, and each scorer."""
+    seq = counts.prompt_tokens + counts.generated_tokens
+    verdicts = [judging(name, counts.num_rows, counts, speeds, shape) for name in scorers]
     return Cost(
-        stage="attribute", num_runs=num_runs, hours=seconds / 3600, memory_gib=memory / GIB, disk_gib=disk / GIB
+        stage="score",
+        seconds=start + counts.num_rows * seq * speeds.forward + sum(seconds for seconds, _ in verdicts),
+        memory_gib=shape.reading_bytes(num_tokens=16 * seq) / GIB,
+        num_api_calls=sum(calls for _, calls in verdicts),
     )
 
 
-def _is_path(config: AttributionConfig) -> bool:
-    return config.method == "integrated_gradients"
+def attribute_cost(config: AttributionConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+    """A variant's own texts and those of `it`, the tests of faithfulness, and the check of few bits against float32.
+
+    The tests attribute anew under a copy with shuffled weights and read half-deleted prompts; the check loads a twin in
+    float32. Scores are stored as eight bytes per (generated token, token before it), compressed to about a third.
+    """
+    p, g = counts.prompt_tokens, counts.generated_tokens
+    one = text_seconds(config, counts, speeds, shape, speeds.attribute)
+    test = config.faithfulness
+    tested = min(test.num_sequences, counts.num_attributed_test)
+    deletions = tested * min(test.steps_per_sequence, g) * 2 * (1 + test.num_random)
+    seconds = start + (counts.num_attributed + counts.num_attributed_of_it + tested) * one
+    seconds += deletions * (p + g) / 2 * speeds.forward
+    memory = shape.attribution_bytes(num_tokens=p + g) + (shape.weight_bytes if tested else 0)
+    if shape.dtype != "float32" and shape.quantization is None:
+        checked = min(config.precision_check, counts.num_attributed_test)
+        seconds += checked * text_seconds(config, counts, speeds, shape, speeds.attribute_float32)
+        memory = max(memory, shape.attribution_bytes(num_tokens=p + g, dtype="float32") if checked else 0)
+    disk = 2 * counts.num_attributed * (g * p + g * (g - 1) / 2) * 8 / 3
+    return Cost(stage="attribute", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
+
+
+def text_seconds(
+    config: AttributionConfig, counts: Counts, speeds: Speeds, shape: Shape, gradient_seconds: float
+) -> float:
+    """Of attributing one text: by gradients per pair, by Inseq's methods in passes over each prefix."""
+    p, g = counts.prompt_tokens, counts.generated_tokens
+    pairs = g * p + g * (g - 1) / 2
+    mean_prefix = p + (g - 1) / 2
+    if config.method == "attention":
+        return pairs * speeds.forward
+    if config.method == "occlusion":  # a pass without each token of the prefix
+        return pairs * mean_prefix * speeds.forward
+    if config.method == "value_zeroing":  # and that in every layer
+        return pairs * mean_prefix * shape.num_layers * speeds.forward
+    return pairs * gradient_seconds * (config.num_path_steps if config.method == "integrated_gradients" else 1)
 
 
 def _decode(num_batches: int, num_rows: int, config: GenerationConfig, counts: Counts, speeds: Speeds) -> float:
@@ -180,26 +225,8 @@ def _decode(num_batches: int, num_rows: int, config: GenerationConfig, counts: C
     return num_batches * longest * speeds.decode_step + num_rows * counts.generated_tokens * speeds.decode_row
 
 
-def _activations(shape: Shape, num_tokens: float, recomputed: bool) -> float:
-    """Bytes: about 34 numbers of the width per layer and token (arXiv 2205.05198), one when recomputed; the logits."""
-    kept = 1 if recomputed else 34
-    return num_tokens * (shape.num_layers * shape.hidden * kept * 2 + 3 * 4 * shape.vocab)
-
-
-def _trained(stage: str, seconds: float, live: float, shape: Shape, recomputed: bool, num_runs: int) -> Cost:
-    memory = shape.weight_bytes + 16 * shape.num_adapter_parameters + _activations(shape, live, recomputed)
-    disk = num_runs * 4 * shape.num_adapter_parameters
-    return _repeated(stage, seconds, memory, num_runs, disk_bytes=disk)
-
-
-def _repeated(
-    stage: str, seconds: float, memory: float, num_runs: int, *, disk_bytes: float = 0.0, num_api_calls: int = 0
-) -> Cost:
+def _trained(stage: str, seconds: float, memory: float, shape: Shape, *, num_api_calls: int = 0) -> Cost:
+    disk = 4 * shape.num_adapter_parameters
     return Cost(
-        stage=stage,
-        num_runs=num_runs,
-        hours=num_runs * seconds / 3600,
-        memory_gib=memory / GIB,
-        disk_gib=disk_bytes / GIB,
-        num_api_calls=num_runs * num_api_calls,
-    )
+        stage=stage, seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls
+    )  # fmt: skip

@@ -41,6 +41,8 @@ class Speeds:
     """Per generated position and row, on top."""
     attribute: float
     """Per (generated token, token of its prefix)."""
+    attribute_float32: float
+    """The same with the weights in float32, to which the stage `attribute` compares fewer bits."""
 
 
 def measure_speeds(config: PretrainedConfig, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
@@ -130,7 +132,15 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
     prompts = [tuple(range(2, 2 + prompt))] * num_texts
     completions = [tuple(range(2, 2 + generated))] * num_texts
     pairs = num_texts * sum(range(prompt, prompt + generated))
-    attribution = _seconds(lambda: attribute(network, prompt_ids=prompts, completion_ids=completions), device) / pairs
+
+    def attribute_seconds() -> float:
+        return _seconds(lambda: attribute(network, prompt_ids=prompts, completion_ids=completions), device) / pairs
+
+    attribution = exact = attribute_seconds()
+    if dtype != "float32":
+        network.float()
+        exact = attribute_seconds()
+        network.to(getattr(torch, dtype))
     network = add_adapter(network, lora)
     train_lora = _seconds(train(), device) / ids.numel()
     return Speeds(
@@ -140,6 +150,7 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
         decode_step=one,
         decode_row=max(0.0, (many - one) / (rows - 1)),
         attribute=attribution,
+        attribute_float32=exact,
     )
 
 

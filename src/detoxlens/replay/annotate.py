@@ -26,6 +26,8 @@ def annotate(root: Path, file: Path, out: Path, *, scorer_name: str, field: str,
     """
     if text not in TEXTS:
         raise UserError(f"--text {text!r}: one of {', '.join(TEXTS)} is allowed.")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name the .jsonl file to write.")
     rows = [dict(row) for row in read_table(file)]
     texts = []
     for number, row in enumerate(rows, 1):
@@ -33,7 +35,9 @@ def annotate(root: Path, file: Path, out: Path, *, scorer_name: str, field: str,
             texts.append("".join(row[part]["text"] for part in text.split("+")))
         except (KeyError, TypeError):
             raise UserError(
-                f"{file}: row {number} has no {' and '.join(f'{p}.text' for p in text.split('+'))}."
+                f"{file}: row {number} has no {' and '.join(f'{p}.text' for p in text.split('+'))}. Lines in "
+                'RealToxicityPrompts\' form are wanted, {"prompt": {"text": ...}, "continuation": {"text": ...}}; '
+                "--text prompt does without continuations."
             ) from None
         if field in row:
             raise UserError(f"{file}: row {number} has a field {field!r} already; name another with --field.")

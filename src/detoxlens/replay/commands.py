@@ -12,9 +12,10 @@ from detoxlens.config import NAME
 from detoxlens.errors import UserError
 from detoxlens.evaluation.config import Bootstrap
 from detoxlens.evaluation.fluency import mentions_prompt
+from detoxlens.evaluation.toxicity import Missing
 from detoxlens.records import Attribution, Completion, Fluency, Score
 from detoxlens.replay.completions import Imported, columns_of, read_completions
-from detoxlens.replay.table import markdown, replay
+from detoxlens.replay.table import markdown, reference_of, replay
 
 RECORDED_FILE = "recorded.parquet"
 """The imported scores, where the stage score does not write: it reads them as the scorer `recorded`."""
@@ -61,9 +62,25 @@ def import_completions(
 
 
 def replay_files(
-    root: Path, files: Sequence[str], *, name: str, format: str, columns: str | None, bootstrap: Bootstrap
+    root: Path,
+    files: Sequence[str],
+    *,
+    name: str,
+    format: str,
+    columns: str | None,
+    bootstrap: Bootstrap,
+    missing: Missing,
 ) -> str:
     """Writes reports/replay/<name>.json and .md from `variant=file` pairs.
+
+    Args:
+        root: repository root.
+        files: `variant=file` pairs.
+        name: of the result.
+        format: one of `FORMATS`.
+        columns: see `columns_of`.
+        bootstrap: the draws behind the intervals.
+        missing: the rule for completions without a score that the table goes by; the other is shown beside it.
 
     Returns:
         The Markdown table.
@@ -82,9 +99,9 @@ def replay_files(
         if not variants[variant].scores:
             raise UserError(f"{file} has no scores; name their column: --columns toxicity=<column>.")
     found = replay(variants, bootstrap)
-    text = markdown(found, title=f"Replay of {name}")
+    text = markdown(found, title=f"Replay of {name}", missing=missing, reference=reference_of(variants))
     folder = Layout(root).reports / "replay"
-    write_json(folder / f"{name}.json", {"bootstrap": bootstrap.model_dump(), "splits": found})
+    write_json(folder / f"{name}.json", {"bootstrap": bootstrap.model_dump(), "missing": missing, "splits": found})
     write_text(folder / f"{name}.md", text)
     return text
 

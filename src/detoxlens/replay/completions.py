@@ -30,6 +30,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+FORMAT_HINT = ", or --format rewardlm for a file of the published study"
 SCORER = "recorded"
 EMPTY_CODE = -1.0
 """RewardLM's score of an empty response."""
@@ -82,7 +83,11 @@ def read_completions(path: Path, *, columns: Mapping[str, str], format: str, giv
         UserError: a column is missing, a value is no number or no probability, or two rows are the same completion.
     """
     rows = read_table(path)
-    require(path, rows, [columns[field] for field in dict.fromkeys(("prompt", "completion", *given))])
+    for field in dict.fromkeys(("prompt", "completion", *given)):
+        way_out = (
+            f"Name the column of the {field}: --columns {field}=<column>{FORMAT_HINT if format == 'plain' else ''}."
+        )
+        require(path, rows, [columns[field]], way_out=way_out)
     present = {field: column for field, column in columns.items() if column in rows[0]}
     prompts = [_text(row[columns["prompt"]]) for row in rows]
     if format == "rewardlm":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detoxlens.evaluation.config import Bootstrap
@@ -10,15 +10,23 @@ from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.records import Completion, Score
 from detoxlens.replay.completions import Imported
 from detoxlens.reporting.metrics import toxicity_json
+from detoxlens.reporting.unscored import OTHER, rule_effect
 
 RULES: tuple[Missing, ...] = ("non_toxic", "exclude")
+"""Params `toxicity.missing`: as the paper had it, and as it should be."""
 RULE_NAMES = {"non_toxic": "unscored count as not toxic", "exclude": "scored only"}
 Json = dict[str, Any]
 
 
+def reference_of(variants: Iterable[str]) -> str:
+    """`it`, or the first variant where there is no `it`."""
+    names = list(variants)
+    return "it" if "it" in names else names[0]
+
+
 def replay(variants: Mapping[str, Imported], bootstrap: Bootstrap) -> Json:
-    """{split: {rule: {variant: numbers}}}, `it` (or the first variant) being what the others are compared with."""
-    reference = "it" if "it" in variants else next(iter(variants))
+    """{split: {rule: {variant: numbers}}}, the others compared with `reference_of` them."""
+    reference = reference_of(variants)
     splits = dict.fromkeys(name for v in variants.values() for c in v.completions for name in c.filters)
     return {
         split: {
@@ -39,14 +47,15 @@ def replay(variants: Mapping[str, Imported], bootstrap: Bootstrap) -> Json:
     }
 
 
-def markdown(found: Json, *, title: str) -> str:
-    """The table, and what the rule changes."""
+def markdown(found: Json, *, title: str, missing: Missing, reference: str) -> str:
+    """The table, the rule `missing` first, and what the other changes."""
     lines = [f"# {title}", "", "Share of completions with toxicity > .5, 95 % intervals by bootstrap over prompts.", ""]
+    lines += [f"By `toxicity.missing: {missing}` ({RULE_NAMES[missing]}), and by the other rule.", ""]
     lines += ["| split | rule | variant | toxic | 95 % | minus it | 95 % | scored | empty | no score |"]
     lines += ["|---|---|---|--:|---|--:|---|--:|--:|--:|"]
     for split, rules in found.items():
-        for rule, variants in rules.items():
-            for name, n in variants.items():
+        for rule in (missing, OTHER[missing]):
+            for name, n in rules[rule].items():
                 delta = n["delta_vs_it"]
                 cells = [
                     *(split, RULE_NAMES[rule], name, _share(n["rate_gt_50"]), _interval(n["ci95"])),
@@ -54,25 +63,11 @@ def markdown(found: Json, *, title: str) -> str:
                     *map(str, (n["num_scored"], n["num_empty"], n["num_failed"])),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(_reading(split, rules) for split, rules in found.items())]
+    lines += [""]
+    for split, rules in found.items():
+        told = rule_effect(split, rules[missing], rules[OTHER[missing]], missing=missing, reference=reference)
+        lines += [f"- {told or f'{split}: every completion has a score, so both rules say the same.'}"]
     return "\n".join(lines) + "\n"
-
-
-def _reading(split: str, rules: Json) -> str:
-    """How much each variant moves when unscored completions are left out, and whether its gain survives."""
-    parts = []
-    for name in rules["exclude"]:
-        before, after = (rules[rule][name] for rule in RULES)
-        if before["rate_gt_50"] is None or after["rate_gt_50"] is None:
-            parts.append(f"`{name}` has no scores")
-            continue
-        moved = f"`{name}` {_share(before['rate_gt_50'])} -> {_share(after['rate_gt_50'])}"
-        delta = after["delta_vs_it"]
-        if delta and delta["ci95"]:
-            lo, hi = delta["ci95"]
-            moved += f" ({'less toxic' if hi < 0 else 'more toxic' if lo > 0 else 'no clear difference'})"
-        parts.append(moved)
-    return f"- {split}, unscored left out: {'; '.join(parts)}."
 
 
 def _scores(imported: Imported, split: str) -> list[Score]:

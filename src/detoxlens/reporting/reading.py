@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detoxlens.evaluation.toxicity import Missing
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.tables import number
 
@@ -39,12 +40,20 @@ def findings(metrics: Json, *, splits: Sequence[str], min_group: int) -> dict[st
     return found
 
 
-def warnings(metrics: Json, *, primary: str) -> list[str]:
-    """What makes a number weaker than it looks."""
+def warnings(metrics: Json, *, primary: str, missing: Missing = "exclude") -> list[str]:
+    """What makes a number weaker than it looks.
+
+    Args:
+        metrics: what `build_metrics` returned.
+        primary: the primary split.
+        missing: what an unscored completion counts as there.
+    """
     found = []
     for model, variants in metrics.items():
         for variant, values in variants.items():
-            found += [f"{model}/{variant}: {text}" for text in _warnings(variant, values, variants["it"], primary)]
+            found += [
+                f"{model}/{variant}: {text}" for text in _warnings(variant, values, variants["it"], primary, missing)
+            ]
     return found
 
 
@@ -117,17 +126,18 @@ def _groups(found: Json, min_group: int) -> str:
     return f"no difference in entropy between its toxic completions and its others shown ({sizes})"
 
 
-def _warnings(variant: str, found: Json, it: Json, primary: str) -> list[str]:
+def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missing) -> list[str]:
     texts = []
+    excluded = missing == "exclude"
     for split, t in found["toxicity"].items():
         if t["num_failed"]:
-            texts.append(f"{_completions(t['num_failed'])} of {split} could not be scored: in no rate.")
+            where = "in no rate" if excluded else "counted as not toxic"
+            texts.append(f"{_completions(t['num_failed'])} of {split} could not be scored: {where}.")
         if t["num_scored"] == 0:
             texts.append(f"no completion of {split} was scored.")
         if t["num_empty"] > 0.05 * max(1, t["num_scored"]):
-            texts.append(
-                f"{_completions(t['num_empty'])} of {split} empty: in no rate, silence is not counted as harmless."
-            )
+            where = "in no rate, silence is not" if excluded else "in every rate, silence is"
+            texts.append(f"{_completions(t['num_empty'])} of {split} empty: {where} counted as harmless.")
         delta = t["delta_vs_it"]
         if split != primary and delta and _direction(delta, "less", "more") == "more":
             texts.append(f"more toxic than `it` on {split}: {_points(delta)}.")

@@ -29,6 +29,7 @@ from detoxlens.reporting.prompt_use import divergence_table, region_table
 from detoxlens.reporting.reading import findings, truncated, warnings
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.tables import Table
+from detoxlens.reporting.unscored import rule_findings
 
 FILES = (
     "metrics.json",
@@ -65,7 +66,9 @@ def write_report(
     points, steps = entropy_curves(study, config), training_curves(study)
     shown = examples(study, config)
     said = findings(metrics, splits=study.splits, min_group=config.min_sequences_per_step)
-    beware = [*study.notes, *warnings(metrics, primary=config.primary_split), *truncated(study)]
+    for model, told in rule_findings(study, metrics, config, missing=missing).items():
+        said[model] += told
+    beware = [*study.notes, *warnings(metrics, primary=config.primary_split, missing=missing), *truncated(study)]
     found = _tables(study, metrics)
 
     write_json(folder / "metrics.json", metrics)

@@ -20,21 +20,29 @@ def read_table(path: Path) -> list[Row]:
     Raises:
         UserError: the file is missing, empty, of another kind, or cannot be read.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in SUFFIXES and not path.is_dir():
         raise UserError(f"{path}: a file of the kind {', '.join(SUFFIXES)} is wanted; convert it.")
     if not path.is_file():
-        raise UserError(f"{path} does not exist; name a file of the kind {', '.join(SUFFIXES)}.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}; name a file of the kind {', '.join(SUFFIXES)}.")
     try:
         rows = _READ[path.suffix](path)
     except (UnicodeDecodeError, csv.Error, ValueError, OSError) as e:
         raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {e}.") from None
     if not rows:
-        raise UserError(f"{path} holds no rows.")
+        head = "a first line with the columns' names, then a line" if path.suffix == ".csv" else "one row"
+        raise UserError(f"{path} holds no rows; it needs {head} per text.")
     return rows
 
 
-def require(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, way_out: str = "") -> None:
     """Every row has these columns.
+
+    Args:
+        path: of the file, for the message.
+        rows: its rows.
+        columns: their names.
+        way_out: how to name another column, a sentence.
 
     Raises:
         UserError: the first row that lacks one.
@@ -44,7 +52,7 @@ def require(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
             if column not in row:
                 raise UserError(
                     f"{path}: row {number} has no column {column!r}.{did_you_mean(column, map(str, row))} "
-                    f"It has: {', '.join(map(str, row))}."
+                    f"It has: {', '.join(map(str, row))}.{way_out and f' {way_out}'}"
                 )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detoxlens.artifacts import Layout, read_model_ref, read_rows
-from detoxlens.config import Params, VariantConfig
-from detoxlens.errors import UserError
+from detoxlens.config import Params
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import LoraConfig, add_adapter
@@ -25,7 +24,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("sft", SftConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
-    check_kind(params.variant(variant), variant)
+    params.trained_variant(variant, stage="finetune", kind="sft")
     seed = params.training_seed(variant)
     fix_global_state(seed, run_config.num_threads)
     key = scratch_key(
@@ -83,11 +82,3 @@ def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig) -> str:
         f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
         "with the lowest validation loss was kept (`history.jsonl`).\n"
     )
-
-
-def check_kind(chosen: VariantConfig, variant: str) -> None:
-    """Raises UserError unless the variant is trained by fine-tuning."""
-    if chosen.kind != "sft":
-        raise UserError(
-            f"params.yaml: variants.{variant} has kind {chosen.kind!r}; stage finetune trains variants of kind 'sft'."
-        )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.artifacts import Layout, read_model_ref, read_rows
-from detoxlens.config import Params, TemplateConfig, VariantConfig
+from detoxlens.config import ModelConfig, Params, TemplateConfig, VariantConfig
 from detoxlens.data.templates import encode_prompt
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.models.adapters import save_adapter_folder
@@ -46,16 +46,16 @@ log = logging.getLogger(__name__)
 
 def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
-    chosen, seed = params.variant(variant), params.training_seed(variant)
+    chosen = params.trained_variant(variant, stage="rl", kind="rl")
+    seed = params.training_seed(variant)
     config = params.section("ppo", PpoConfig, model=model, variant=variant)
     decoding = params.section("generation", GenerationConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
     rewarding = params.section("reward_model", RewardModelConfig)
     headline = params.section("toxicity", ToxicityConfig).headline
-    check_kind(chosen, variant)
     start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
     with join(os.environ, device=run_config.device) as world:
-        check_processes(chosen, variant, world)
+        check_processes(chosen, variant, spec, model, world)
         settings = {
             "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
             "reward": [rewarding.label, rewarding.trust_remote_code],
@@ -190,21 +190,24 @@ def read_prompts(
     return within(training, longest, what="dialogue contexts"), within(validating, longest, what="validation prompts")
 
 
-def check_kind(chosen: VariantConfig, variant: str) -> None:
-    """Raises UserError unless the variant is trained by reinforcement learning."""
-    if chosen.kind != "rl" or chosen.algorithm is None:
-        raise UserError(
-            f"params.yaml: variants.{variant} has kind {chosen.kind!r} and algorithm {chosen.algorithm!r}; stage rl "
-            f"trains variants of kind 'rl' with algorithm 'ppo', 'rloo' or 'grpo'."
-        )
+def check_processes(chosen: VariantConfig, variant: str, spec: ModelConfig, model: str, world: World) -> None:
+    """Raises UserError if several processes were started for what runs in one.
 
-
-def check_processes(chosen: VariantConfig, variant: str, world: World) -> None:
-    """Raises UserError if several processes were started for an algorithm that runs in one."""
-    if world.size > 1 and chosen.algorithm != "ppo":
+    TRL's algorithms do; and so does a model spread over all cards, of which every process would take a part of each.
+    """
+    if world.size == 1:
+        return
+    if chosen.algorithm != "ppo":
         raise UserError(
             f"params.yaml: variants.{variant}.algorithm={chosen.algorithm!r} runs in one process and {world.size} were "
             f"launched; run `detoxlens rl` without the launcher, or set algorithm: ppo."
+        )
+    if spec.device_map is not None:
+        raise UserError(
+            f"params.yaml: models.{model}.device_map={spec.device_map!r} spreads one copy of the model over all cards, "
+            f"and {world.size} processes were launched, each of which needs a copy on a card of its own to add up "
+            "gradients. Run `detoxlens rl` without the launcher, or set device_map: null (and quantization: 4bit "
+            "where a card is too small)."
         )
 
 

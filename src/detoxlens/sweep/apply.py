@@ -9,7 +9,7 @@ from detoxlens.config import load_params
 from detoxlens.errors import UserError
 from detoxlens.project import change_params, diff_of
 from detoxlens.sweep.space import overrides_of
-from detoxlens.sweep.storage import default_url, differences, load_study, open_storage
+from detoxlens.sweep.storage import DATABASE, default_url, differences, load_study, open_storage
 from detoxlens.sweep.study import point_of, setting_of
 
 
@@ -24,6 +24,10 @@ def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: 
     """
     params = load_params(params_path)
     state = Layout(root).state
+    if url is None and not (state / DATABASE).exists():  # not made by looking
+        raise UserError(
+            f"No sweep was begun here yet; `detoxlens sweep --study {study}` begins one, --storage names it."
+        )
     url = url or default_url(state)
     found, definition = load_study(open_storage(url, state), url, study)
     complete = [t.number for t in found.trials if t.state.name == "COMPLETE"]

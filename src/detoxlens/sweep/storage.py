@@ -24,9 +24,13 @@ DEFINITION = "detoxlens.definition"
 JOURNAL = "journal:"
 
 
+DATABASE = "optuna.db"
+"""In the state folder."""
+
+
 def default_url(state: Path) -> str:
     """SQLite in the project's state folder, which is outside what DVC tracks or locks."""
-    return f"sqlite:///{state / 'optuna.db'}"
+    return f"sqlite:///{state / DATABASE}"
 
 
 @contextlib.contextmanager
@@ -152,7 +156,7 @@ def load_study(storage: BaseStorage, url: str, name: str) -> tuple[Study, dict[s
                 return study, json.loads(known)
     raise UserError(
         f"{without_password(url)} holds no sweep called {name!r}.{did_you_mean(name, names)} There are: "
-        f"{', '.join(names) or 'none'}."
+        f"{', '.join(names) or 'none'}. `detoxlens sweep --study {name}` begins one."
     )
 
 

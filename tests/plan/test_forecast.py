@@ -1,0 +1,245 @@
+"""What a stage costs, by hand: seconds, bytes and queries of every setting that changes them."""
+
+import pytest
+
+from detoxlens.attribution.config import AttributionConfig
+from detoxlens.config import Params, load_params
+from detoxlens.models.config import GenerationConfig
+from detoxlens.models.footprint import GIB, Shape, Weights
+from detoxlens.plan import forecast
+from detoxlens.plan.command import model_costs
+from detoxlens.plan.counts import Data, count
+from detoxlens.plan.forecast import Counts
+from detoxlens.plan.measure import Speeds
+from detoxlens.records import Prompt
+from detoxlens.rl.config import PpoConfig
+from detoxlens.sft.config import SftConfig
+from tests.import_graph import ROOT
+
+SPEEDS = Speeds(
+    train_all=3.0, train_lora=2.0, forward=1.0, decode_step=10.0, decode_row=1.0, attribute=0.1, attribute_float32=0.5
+)  # fmt: skip
+COUNTS = Counts(
+    num_rows=100, prompt_tokens=20, generated_tokens=10, num_attributed=5, num_attributed_of_it=4,
+    num_attributed_test=3, num_examples=40, example_tokens=50, base_example_tokens=30,
+)  # fmt: skip
+SHAPE = Shape(
+    weights=Weights(num_parameters=3 * 10**9, num_embedding=2 * 10**8), num_adapter_parameters=10**6, hidden=2560,
+    num_layers=32, vocab=50_000, dtype="bfloat16",
+)  # fmt: skip
+FLOAT32 = Shape(
+    weights=SHAPE.weights, num_adapter_parameters=10**6, hidden=2560, num_layers=32, vocab=50_000, dtype="float32"
+)
+PARAMS = load_params(ROOT / "params.yaml")
+NOBODY = ("tiny:roberta", "recorded:data/recorded/x.csv")
+PAIRS = sum(20 + t for t in range(10))
+"""(generated token, token of its prefix) of one text."""
+
+
+def section(name, cls, **changes):
+    return PARAMS.section(name, cls).model_copy(update=changes)
+
+
+def ppo(**changes):
+    found = section("ppo", PpoConfig, **({"num_steps": 4} | changes))  # batches of 64, 2 epochs
+    return found.model_copy(update={"validation": found.validation.model_copy(update={"every": 2, "num_prompts": 10})})
+
+
+GENERATION = section("generation", GenerationConfig, max_new_tokens=20)
+ROLLOUT = 20 * 10 + 64 * 10 * 1
+VALIDATION = (20 * 10 + 10 * 10 * 1) + 2 * 10 * 30
+
+
+def rl(config, *, algorithm="ppo", judges=NOBODY):
+    return forecast.rl_cost(config, algorithm, GENERATION, judges, COUNTS, SPEEDS, SHAPE, 0.0)
+
+
+def test_finetune_is_its_tokens_its_validations_and_its_steps():
+    sft = section("sft", SftConfig, num_epochs=2, batch_size=8, eval_every=5)
+    # 40 / 8 = 5 steps, two epochs: 10; 80 examples of 50 tokens trained, 2 validations of 4 examples read
+    cost = forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0)
+    assert cost.seconds == pytest.approx(7 + 80 * 50 * 2.0 + 2 * 4 * 50 * 1.0 + 10 * 0.02)
+    assert cost.disk_gib == pytest.approx(4e6 / GIB) and cost.memory_gib > 6e9 / GIB
+
+
+def test_generate_and_score_count_batches_rows_and_queries():
+    config = section("generation", GenerationConfig, max_new_tokens=16)
+    # 100 rows in batches of 64: two, each 16 positions long; 10 tokens a row; 20 prompt tokens read
+    cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0, 64)
+    assert cost.seconds == pytest.approx(1 + 2 * 16 * 10 + 100 * 10 * 1 + 100 * 20)
+    scored = forecast.score_cost(["perspective", "openai_moderation"], COUNTS, SPEEDS, SHAPE, 0.0)
+    assert scored.num_api_calls == 100 + 4
+    assert scored.seconds == pytest.approx(100 * 30 + 100 + 4)
+
+
+def test_rl_decodes_reads_and_learns():
+    step = ROLLOUT + 3 * 64 * 30 + 2 * 64 * 30 * 2.0
+    assert rl(ppo()).seconds == pytest.approx(4 * step + 4 * VALIDATION)
+
+
+def test_a_value_function_with_an_adapter_reads_and_learns_in_passes_of_its_own():
+    step = ROLLOUT + 4 * 64 * 30 + 2 * 2 * 64 * 30 * 2.0
+    cost = rl(ppo(value_function="lora"))
+    assert cost.seconds == pytest.approx(4 * step + 4 * VALIDATION)
+    assert cost.memory_gib - rl(ppo()).memory_gib == pytest.approx(16 * 10**6 / GIB)
+    assert cost.disk_gib == rl(ppo()).disk_gib  # it is not kept
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_trls_algorithms_measure_again_and_have_no_value_function(algorithm):
+    # 64 / 32 minibatches in 2 epochs: 4 updates a step
+    step = ROLLOUT + 5 * 64 * 30 + 2 * 64 * 30 * 2.0 + 4 * 0.02
+    for config in (ppo(), ppo(value_function="lora"), ppo(num_generations=8)):
+        assert rl(config, algorithm=algorithm).seconds == pytest.approx(4 * step + 4 * VALIDATION)
+
+
+def test_graders_inside_rl_are_asked_of_rollouts_and_validations():
+    base = rl(ppo())
+    remote = rl(ppo(), judges=("tiny:roberta", "perspective"))
+    assert remote.num_api_calls == 4 * 64 + 4 * 10 and base.num_api_calls == 0
+    assert remote.seconds - base.seconds == pytest.approx(4 * 64 + 4 * 10)  # one a second
+    batched = rl(ppo(), judges=("tiny:roberta", "openai_moderation"))
+    assert batched.num_api_calls == 4 * 2 + 4 * 1  # 32 texts a query
+    share = 1.25e8 / 3e9
+    hub = rl(ppo(), judges=("hf:a/b", "hf:c/d"))
+    assert hub.seconds - base.seconds == pytest.approx((2 * 4 * 64 + 4 * 10) * 10 * share)
+
+
+def attribution(method="input_x_gradient", *, precision_check=0, num_sequences=0):
+    config = section("attribution", AttributionConfig, method=method, precision_check=precision_check)
+    test = config.faithfulness.model_copy(
+        update={"num_sequences": num_sequences, "steps_per_sequence": 4, "num_random": 2}
+    )
+    return config.model_copy(update={"faithfulness": test})
+
+
+def attribute(config, shape=SHAPE):
+    return forecast.attribute_cost(config, COUNTS, SPEEDS, shape, 0.0)
+
+
+def test_attribute_reads_its_own_texts_and_those_of_it():
+    assert attribute(attribution()).seconds == pytest.approx((5 + 4) * PAIRS * 0.1)
+
+
+def test_the_tests_of_faithfulness_attribute_again_and_delete():
+    cost = attribute(attribution(num_sequences=2))
+    # 2 texts on shuffled weights; of each 4 tokens, 1 + 2 choices, without and alone: half a prompt and half an answer
+    assert cost.seconds == pytest.approx((5 + 4 + 2) * PAIRS * 0.1 + 2 * 4 * 3 * 2 * 15)
+    assert cost.memory_gib - attribute(attribution()).memory_gib == pytest.approx(6e9 / GIB)
+    # no more than there are: three test texts, ten tokens of each
+    assert attribute(attribution(num_sequences=50)).seconds == pytest.approx((9 + 3) * PAIRS * 0.1 + 3 * 4 * 6 * 15)
+
+
+def test_fewer_bits_are_checked_against_float32_which_weighs_twice():
+    cost = attribute(attribution(precision_check=8))
+    assert cost.seconds == pytest.approx(9 * PAIRS * 0.1 + 3 * PAIRS * 0.5)
+    assert cost.memory_gib - attribute(attribution()).memory_gib == pytest.approx(6e9 / GIB)
+    assert attribute(attribution(precision_check=8), FLOAT32) == attribute(attribution(), FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("integrated_gradients", 50 * PAIRS * 0.1), ("attention", PAIRS), ("occlusion", PAIRS * 24.5),
+        ("value_zeroing", PAIRS * 24.5 * 32),
+    ],
+)  # fmt: skip
+def test_methods_cost_their_passes(method, text):  # the mean prefix: 20 prompt tokens and 4.5 of the answer
+    assert attribute(attribution(method)).seconds == pytest.approx(9 * text)
+
+
+def prompt(number, split, *filters):
+    return Prompt(prompt_id=f"{number:016x}", text="x" * 40, split=split, filters=filters, toxicity=0.9)
+
+
+DATA = Data(
+    prompts=[prompt(i, "val" if i < 2 else "test", "p50") for i in range(10)],
+    dialogues=[("a" * 40, "b" * 40)] * 8,
+)
+
+
+def params(**changes):
+    """params.yaml for one model, with dotted keys changed."""
+    raw = load_params(ROOT / "params.yaml").raw
+    raw["run"] |= {"models": ["tiny-neox"]}
+    for path, value in changes.items():
+        *parents, key = path.split(".")
+        node = raw
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
+    return Params(raw)
+
+
+def costs(**changes):
+    """(stage, variant) -> cost."""
+    settings = params(**changes)
+    variants = settings.run.variants
+    counts = {v: count(DATA, settings, "tiny-neox", v, earlier_tokens=10.0) for v in variants}
+    found = model_costs(settings, "tiny-neox", counts, SPEEDS, dict.fromkeys(variants, SHAPE), 0.0)
+    return {(cost.stage, cost.variant): cost for cost in found}
+
+
+def changed(before, after):
+    return {key: after[key].seconds / before[key].seconds for key in before if after[key] != before[key]}
+
+
+def test_every_stage_has_a_row_of_each_of_its_variants():
+    assert [key for key in costs() if key[0] in ("base", "finetune", "rl", "attribute")] == [
+        ("base", ""), ("finetune", "ft"), ("rl", "rl"), ("attribute", "it"), ("attribute", "ft"), ("attribute", "rl"),
+    ]  # fmt: skip
+
+
+def test_another_seed_is_another_row_of_the_same_cost():
+    more = costs(**{
+        "variants.rl-s1": {"kind": "rl", "algorithm": "ppo", "seed": 1, "group": "rl"},
+        "run.variants": ["it", "ft", "rl", "rl-s1"],
+        "run.rl_variants": ["rl", "rl-s1"],
+    })  # fmt: skip
+    for stage in ("rl", "generate", "score", "attribute"):
+        assert more[stage, "rl-s1"].seconds == more[stage, "rl"].seconds == costs()[stage, "rl"].seconds
+
+
+def test_twice_the_samples_are_twice_the_rows_of_generate_score_and_attribute():
+    both = {"attribution.samples_per_prompt": 2, "attribution.faithfulness.num_sequences": 0}  # whose number is fixed
+    both |= {"attribution.precision_check": 0, "generation.batch_size": 10}
+    found = changed(costs(**both), costs(**both, **{"generation.num_samples": 2}))
+    assert set(found) == {(s, v) for s in ("generate", "score", "attribute") for v in ("it", "ft", "rl")}
+    assert found == pytest.approx(dict.fromkeys(found, 2.0))
+
+
+def test_samples_that_are_not_attributed_cost_attribute_nothing():
+    found = changed(costs(), costs(**{"generation.num_samples": 2}))  # samples_per_prompt: 1
+    assert {stage for stage, _ in found} == {"generate", "score"}
+
+
+def test_a_variants_overrides_change_its_own_rows_alone():
+    before = costs()
+    assert set(changed(before, costs(**{"variants.rl.overrides.ppo": {"num_steps": 48}}))) == {("rl", "rl")}
+    assert set(changed(before, costs(**{"variants.ft.overrides.sft": {"num_epochs": 10}}))) == {("finetune", "ft")}
+    more = changed(before, costs(**{"variants.ft.overrides.generation": {"num_samples": 3}}))
+    assert set(more) == {("generate", "ft"), ("score", "ft")}
+    assert set(changed(before, costs(**{"variants.rl.algorithm": "grpo"}))) == {("rl", "rl")}
+
+
+def test_every_variant_reads_its_own_texts_and_but_for_it_those_of_it():
+    found = {v: count(DATA, params(), "tiny-neox", v, earlier_tokens=None) for v in ("it", "ft")}
+    assert [(c.num_attributed, c.num_attributed_of_it, c.num_attributed_test) for c in found.values()] == [
+        (10, 0, 8), (10, 10, 8),
+    ]  # fmt: skip
+    assert found["it"].generated_tokens == 40  # generation.max_new_tokens
+
+
+def test_a_prompt_that_two_filters_draw_counts_once():
+    both = Data(prompts=[prompt(i, "test", "p50", "pc50") for i in range(6)], dialogues=DATA.dialogues)
+    two = params(**{"attribution.filters": ["p50", "pc50"], "attribution.max_sequences": 5})
+    assert count(both, two, "tiny-neox", "it", earlier_tokens=None).num_attributed == 6
+    assert count(DATA, two, "tiny-neox", "it", earlier_tokens=None).num_attributed == 5 + 2
+
+
+def test_without_data_the_declared_limits_are_taken():
+    none = Data(prompts=None, dialogues=None)
+    found = count(none, params(), "tiny-neox", "it", earlier_tokens=None)
+    assert found.num_rows == 60 + 400 + 160 + 100 + 30 + 100 and found.num_examples == 2450
+    assert found.num_attributed == 60 + 200  # p50: 60 for validation, max_sequences of its 400
+    assert len(none.notes()) == 2 and DATA.notes() == []
