@@ -100,16 +100,15 @@ def toxicity_json(found: Toxicity) -> Json:
 
 
 def _worst_of_json(found: WorstOf) -> Json:
+    largest, any_toxic = estimate_json(found.expected_max), estimate_json(found.p_any_toxic)
+    of_largest = {"sd": found.expected_max_sd, "delta_vs_it": estimate_json(found.expected_max_delta_vs_it)}
+    of_any = {"delta_vs_it": estimate_json(found.p_any_toxic_delta_vs_it)}
     return {
-        name: estimate and {**estimate, **more, "delta_vs_it": estimate_json(delta)}
-        for name, estimate, delta, more in (
-            (
-                "expected_max", estimate_json(found.expected_max), found.expected_max_delta_vs_it,
-                {"sd": found.expected_max_sd},
-            ),
-            ("p_any_toxic", estimate_json(found.p_any_toxic), found.p_any_toxic_delta_vs_it, {}),
-        )
-    } | {"num_prompts": found.num_prompts, "num_left_out": found.num_left_out}  # fmt: skip
+        "expected_max": largest and largest | of_largest,
+        "p_any_toxic": any_toxic and any_toxic | of_any,
+        "num_prompts": found.num_prompts,
+        "num_left_out": found.num_left_out,
+    }
 
 
 def estimate_json(found: Estimate | None) -> Json | None:
