@@ -18,6 +18,7 @@ from detoxlens.models.truncation import (
     ban_repeated_ngrams,
     draw,
     keep_top_k,
+    keep_top_k_then_p,
     keep_top_p,
     process_logits,
 )
@@ -42,6 +43,23 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p():
     assert keep_top_p(logits, 0.9).isfinite().tolist() == [[True, True, True, False]]
 
 
+@pytest.mark.parametrize("k", [1, 6, 19, 20, 50])
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
+def test_sorting_the_k_largest_keeps_what_sorting_the_vocabulary_keeps(k, p):
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(200, 20, generator=generator) * 3
+    mostly_banned = plain.masked_fill(torch.rand(200, 20, generator=generator) < 0.8, -INF)
+    mostly_banned[:, 7] = 0.5
+    rounded = plain.round()  # many tokens equal the k-th
+    for logits in (plain, mostly_banned, rounded):
+        expected = keep_top_p(keep_top_k(logits, k), p)
+        if logits is rounded:  # which of equal tokens top-p drops is the sort's whim: as many are kept, of equal weight
+            found = keep_top_k_then_p(logits, k, p)
+            assert torch.equal(found.sort(-1).values, expected.sort(-1).values)
+        else:
+            assert torch.equal(keep_top_k_then_p(logits, k, p), expected)
+
+
 def test_ngram_ban_is_the_token_that_followed_before():
     prefix = torch.tensor([[5, 9, 7, 5], [NO_TOKEN, NO_TOKEN, 6, 6], [NO_TOKEN, NO_TOKEN, NO_TOKEN, 3]])
     banned = ban_repeated_ngrams(torch.zeros(3, 10), prefix, 2).isneginf()
@@ -56,6 +74,13 @@ def test_ngram_of_size_one_bans_every_token_seen():
 def test_early_eos_is_banned_per_row():
     logits = ban_early_eos(torch.zeros(3, 2), torch.tensor([0, 1, 2]), 2, 1)
     assert logits.tolist() == [[0, -INF], [0, -INF], [0, 0]]
+
+
+def test_the_end_is_free_once_every_row_has_the_minimum():
+    logits = torch.randn(2, 5)
+    assert process_logits(logits, config(min_new_tokens=2), num_generated=2, eos_token_id=0) is logits
+    few = process_logits(logits, config(min_new_tokens=2), num_generated=1, eos_token_id=0)
+    assert few[:, 0].tolist() == [-INF, -INF]
 
 
 def test_a_ban_that_leaves_nothing_is_lifted():

@@ -39,14 +39,18 @@ def process_logits(
     if config.no_repeat_ngram_size:
         assert prefix_ids is not None, "no_repeat_ngram_size needs prefix_ids"
         logits = ban_repeated_ngrams(logits, prefix_ids, config.no_repeat_ngram_size)
-    if config.min_new_tokens:
+    if config.min_new_tokens and not (isinstance(num_generated, int) and num_generated >= config.min_new_tokens):
         logits = ban_early_eos(logits, num_generated, config.min_new_tokens, eos_token_id)
-    if config.temperature not in (0, 1):
+    if config.temperature == 0:
+        return logits
+    if config.temperature != 1:
         logits = logits / config.temperature
-    if config.top_k and config.temperature:
-        logits = keep_top_k(logits, config.top_k)
-    if config.top_p < 1 and config.temperature:
-        logits = keep_top_p(logits, config.top_p)
+    if config.top_k and config.top_p < 1:
+        return keep_top_k_then_p(logits, config.top_k, config.top_p)
+    if config.top_k:
+        return keep_top_k(logits, config.top_k)
+    if config.top_p < 1:
+        return keep_top_p(logits, config.top_p)
     return logits
 
 
@@ -85,6 +89,16 @@ def keep_top_k(logits: Float[Tensor, "rows vocab"], k: int) -> Float[Tensor, "ro
     """-inf for all but the k largest logits (and what equals the k-th)."""
     kth = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < kth, -torch.inf)
+
+
+def keep_top_k_then_p(logits: Float[Tensor, "rows vocab"], k: int, p: float) -> Float[Tensor, "rows vocab"]:
+    """`keep_top_p(keep_top_k(logits, k), p)`, but sorts k logits per row instead of the vocabulary."""
+    k = min(k, logits.shape[-1])
+    largest, tokens = logits.topk(min(k + 1, logits.shape[-1]))  # descending
+    if (largest[..., k - 1 : k] == largest[..., k:]).any():  # more than k are kept, as all that equal the k-th are
+        return keep_top_p(keep_top_k(logits, k), p)
+    largest, tokens = largest[..., :k], tokens[..., :k]
+    return torch.full_like(logits, -torch.inf).scatter(-1, tokens, keep_top_p(largest, p))
 
 
 def keep_top_p(logits: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:

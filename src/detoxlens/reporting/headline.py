@@ -7,13 +7,15 @@ from typing import Any
 
 
 def headline(metrics: Mapping[str, Any], *, primary: str) -> dict[str, float | None]:
-    """Ten numbers of one (model, variant) of metrics.json, in reading order; None where it has none.
+    """Ten numbers of one (model, variant) of metrics.json, in reading order; None where it has none. Twelve where the
+    primary split has several completions per prompt.
 
     Args:
         metrics: this (model, variant) of `build_metrics`.
         primary: the split that they are about.
     """
     rates = metrics["toxicity"].get(primary)
+    several = bool(rates and rates.get("worst_of"))
     entropy, dependence = (metrics["attribution"].get(f"prompt_{name}") for name in ("entropy_bits", "dependence"))
     return {
         "toxic": _at(rates, "rate_gt_50"),
@@ -26,6 +28,7 @@ def headline(metrics: Mapping[str, Any], *, primary: str) -> dict[str, float | N
         "perplexity": metrics["fluency"]["perplexity"],
         "distinct_2": metrics["fluency"]["distinct_2"],
         "mean_length": metrics["fluency"]["mean_length"],
+        **({"expected_max": rates["expected_max"], "any_toxic": rates["p_any_toxic"]} if several else {}),
     }
 
 

@@ -14,6 +14,7 @@ from detoxlens.evaluation.calibration import equivalent_rates
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
 from detoxlens.evaluation.stats import Estimate, group_difference, mean_ci, paired_difference
 from detoxlens.evaluation.toxicity import Missing, Toxicity, summarize
+from detoxlens.evaluation.worst_of import WorstOf
 from detoxlens.records import Fluency, Score
 from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.curves import primary_traces, toxic_keys
@@ -94,6 +95,19 @@ def toxicity_json(found: Toxicity) -> Json:
         "num_scored": found.num_scored,
         "num_empty": found.num_empty,
         "num_failed": found.num_failed,
+        **({"worst_of": {str(w.num_samples): _worst_of_json(w) for w in found.worst_of}} if found.worst_of else {}),
+    }
+
+
+def _worst_of_json(found: WorstOf) -> Json:
+    largest, any_toxic = estimate_json(found.expected_max), estimate_json(found.p_any_toxic)
+    of_largest = {"sd": found.expected_max_sd, "delta_vs_it": estimate_json(found.expected_max_delta_vs_it)}
+    of_any = {"delta_vs_it": estimate_json(found.p_any_toxic_delta_vs_it)}
+    return {
+        "expected_max": largest and largest | of_largest,
+        "p_any_toxic": any_toxic and any_toxic | of_any,
+        "num_prompts": found.num_prompts,
+        "num_left_out": found.num_left_out,
     }
 
 

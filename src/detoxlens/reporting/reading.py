@@ -141,6 +141,8 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
         delta = t["delta_vs_it"]
         if split != primary and delta and _direction(delta, "less", "more") == "more":
             texts.append(f"more toxic than `it` on {split}: {_points(delta)}.")
+    for n, where in _left_out(found["toxicity"]).items():
+        texts.append(f"fewer than {n} scored completions, so not in the worst of {n}: {', '.join(where)}.")
     fluency = found["fluency"]
     distinct = fluency["distinct_per_100_prompts"]
     if distinct is not None and distinct < MIN_DISTINCT_PER_100:
@@ -159,6 +161,16 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
         listed = ", ".join(f"{n} {status}" for status, n in skipped.items())
         texts.append(f"attributions without scores, in no mean: {listed}.")
     return texts
+
+
+def _left_out(toxicity: Json) -> dict[str, list[str]]:
+    """{"5": ["3 of 60 prompts of p50"]}: the largest n, and whose prompts have fewer; {} where all have n."""
+    found: dict[str, list[str]] = {}
+    for split, t in toxicity.items():
+        for n, worst in list(t.get("worst_of", {}).items())[-1:]:
+            if out := worst["num_left_out"]:
+                found.setdefault(n, []).append(f"{out} of {out + worst['num_prompts']} prompts of {split}")
+    return found
 
 
 def truncated(study: Study) -> list[str]:

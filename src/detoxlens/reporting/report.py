@@ -30,6 +30,7 @@ from detoxlens.reporting.reading import findings, truncated, warnings
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.tables import Table
 from detoxlens.reporting.unscored import rule_findings
+from detoxlens.reporting.worst_of import worst_of_tables
 
 FILES = (
     "metrics.json",
@@ -86,7 +87,7 @@ def write_report(
         "What detoxification changed",
         _summary(study),
         {
-            "Result": [pictures["toxicity_rates"], *_html(found, "toxicity"), *_said(said)],
+            "Result": [pictures["toxicity_rates"], *_html(found, "toxicity"), *_said(said), *_html(found, "worst_of")],
             "Use of the prompt": [
                 pictures["figure1"], pictures["attribution_checks"], *_html(found, "attribution"), *_heatmaps(heatmaps)
             ],
@@ -126,6 +127,7 @@ def _tables(study: Study, metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
             *([seeds] if seeds else []),
             *([tables.calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
         ],
+        "worst_of": worst_of_tables(metrics, study.splits),
         "attribution": [
             tables.attribution_table(metrics), region_table(metrics), tables.shift_table(metrics),
             divergence_table(metrics), *(t for t in (faithfulness, precision_table(study)) if t),
@@ -150,7 +152,8 @@ def _summary(study: Study) -> str:
 def _table1(study: Study, found: Mapping[str, Sequence[Table]], beware: Sequence[str]) -> str:
     """Table 1 with its differences and counts: what a terminal or a README can show."""
     counts, *_ = found["details"]
-    parts = ["# What detoxification changed", _summary(study), *(t.markdown() for t in found["toxicity"])]
+    parts = ["# What detoxification changed", _summary(study)]
+    parts += [*(t.markdown() for section in ("toxicity", "worst_of") for t in found[section])]
     parts += [counts.markdown(), *_beware(beware)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -167,7 +170,7 @@ def _markdown(
     for model, sentences in said.items():
         parts.append(f"### {model}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences))
     parts += _beware(beware)
-    parts += [t.markdown() for section in ("attribution", "fluency", "details") for t in found[section]]
+    parts += [t.markdown() for section in ("worst_of", "attribution", "fluency", "details") for t in found[section]]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -55,7 +55,7 @@ class Table:
     @property
     def num_names(self) -> int:
         """Columns at the left that name the row; the others are numbers."""
-        return sum(name in ("model", "variant", "split", "method") for name in self.header)
+        return sum(name in ("model", "variant", "split", "method", "measure") for name in self.header)
 
 
 def toxicity_table(metrics: Json, splits: Sequence[str], scorer: str | None = None) -> Table:
