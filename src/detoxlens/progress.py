@@ -73,6 +73,7 @@ def readings_to(listener: Callable[[Reading], None]) -> Iterator[None]:
     finally:
         _LISTENER.reset(token)
 
+
 @contextlib.contextmanager
 def progress(
     title: str,

@@ -58,9 +58,13 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
     layout, run = Layout(root), params.run
     metrics = read_json(layout.reports / "metrics.json")
     curve_files = layout.reports / "entropy_curves.csv", layout.reports / "training_curves.csv"
-    datasets = [
-        DatasetInput(name="dialogues", path=layout.dialogues, context="training"),
-        DatasetInput(name="prompts", path=layout.prompts, context="evaluation"),
+    datasets = [  # imported completions come without data and adapters
+        DatasetInput(name=name, path=path, context=context)
+        for name, path, context in (
+            ("dialogues", layout.dialogues, "training"),
+            ("prompts", layout.prompts, "evaluation"),
+        )
+        if path.exists()
     ]
     reports = _md5s(root, [layout.reports / name for name in FILES])
     config = params.section("report", ReportConfig)
@@ -78,7 +82,7 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
                 curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
                 figures=sorted((layout.reports / "figures").glob("*.png")),
                 completions=completions_table(layout, model, variant),
-                adapter=layout.adapter(model, variant),
+                adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
                 datasets=datasets,
                 outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
                 color=colours(run.variants)[variant],

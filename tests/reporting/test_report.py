@@ -42,10 +42,11 @@ FAITHFUL = {
 
 
 def load(layout: Layout, models=("m",), variants=("it", "ft", "rl"), groups=None, splits=("p50", "pc50", "polite")):
-    return load_study(
+    study = load_study(
         layout, models=models, groups=groups or {v: v for v in variants}, splits=splits, grader="grader",
-        mask_template=False, config=CONFIG, notes=["selector is grader"],
+        mask_template=False, config=CONFIG,
     )  # fmt: skip
+    return dataclasses.replace(study, notes=["selector is grader"])
 
 
 def file_bytes(folder: Path) -> dict[str, bytes]:

@@ -15,6 +15,9 @@ def test_rates_are_percent_with_their_interval():
 
 
 def test_counts_are_scored_empty_failed():
+    by_other_rule = toxicity_table(metrics(it=0.5), ["p50"], missing="non_toxic")
+    assert "unscored ones counted as not toxic" in by_other_rule.caption
+    assert "count as not toxic" in counts_table(metrics(it=0.5), ["p50"], missing="non_toxic").caption
     assert counts_table(metrics(it=0.5), ["p50"]).rows == (("m", "it", "8 / 1 / 2", "0 / 0 / 0"),)
 
 

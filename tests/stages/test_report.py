@@ -1,5 +1,7 @@
 """Stage report: from params and tables to reports/, earlier files intact when it fails."""
 
+import dataclasses
+
 import pytest
 
 from detoxlens.artifacts import Layout, write_model_ref
@@ -60,9 +62,23 @@ def test_a_failure_leaves_the_earlier_report_as_it_was(layout, params):
     assert list(layout.state.glob("report-*")) == []
 
 
-def test_selector_as_grader_and_imputed_scores_are_told(params):
+def test_a_split_without_completions_has_no_column_but_a_note(layout, params):
+    params.raw["splits"] |= {"conan": {"where": {}}, "more": {"where": {}}}
+    report.run(layout.root, params)
+    told = (layout.reports / "table1.md").read_text(encoding="utf-8")
+    assert "No completion is of conan, more: no column stands for them." in told
+    assert "p50 |" in told and "conan |" not in told
+
+
+def test_selector_as_grader_and_imputed_scores_are_told(layout, params):
     toxicity = params_of(toxicity={"missing": "non_toxic"}).section("toxicity", report.ToxicityConfig)
-    assert report.set_up_notes(params, toxicity)[0].startswith("`toxicity.missing: non_toxic`")
-    params.raw["run"] |= {"variants": ["it", "ft", "rl"], "rl_variants": ["rl"]}
-    params.raw["variants"]["rl"] = {"kind": "rl", "algorithm": "ppo"}
-    assert "selector and grader at once" in report.set_up_notes(params, toxicity)[0]
+    config = params.section("report", report.ReportConfig)
+    study = report.load_study(
+        layout, models=["m"], groups={"it": "it", "ft": "ft"}, splits=["p50"], grader=toxicity.headline,
+        mask_template=False, config=config,
+    )  # fmt: skip
+    (told,) = report.set_up_notes(study, toxicity)
+    assert told.startswith("`toxicity.missing: non_toxic`")
+    selected = dataclasses.replace(study.models["m"]["ft"], history=[{"step": 1, "ppo/val_toxicity": 0.1}])
+    study = dataclasses.replace(study, models={"m": {**study.models["m"], "rl": selected}})
+    assert "selector and grader at once" in report.set_up_notes(study, toxicity)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from detoxlens.artifacts import Layout, read_history, read_json, read_rows
@@ -23,7 +24,6 @@ def load_study(
     mask_template: bool,
     config: ReportConfig,
     calibration: Calibration | None = None,
-    notes: Sequence[str] = (),
 ) -> Study:
     """Reads everything the report needs.
 
@@ -36,7 +36,6 @@ def load_study(
         mask_template: leave the template's tokens out of entropy and dependence.
         config: decides the primary split and how many heat maps are kept in memory.
         calibration: what `score` applied, or None.
-        notes: what a reader must know about the set-up.
 
     Raises:
         UserError: a table is missing, a scorer is missing in it, or the primary split is not declared.
@@ -50,8 +49,18 @@ def load_study(
         splits=tuple(splits),
         grader=grader,
         calibration=calibration,
-        notes=tuple(notes),
     )
+
+
+def without_empty_splits(study: Study, *, primary: str) -> Study:
+    """`study` without the splits, but for `primary`, in which no variant has a completion; a note names them."""
+    tables = [t for variants in study.models.values() for t in variants.values()]
+    empty = [s for s in study.splits if s != primary and not any(t.keys_of("test", s) for t in tables)]
+    if not empty:
+        return study
+    note = f"No completion is of {', '.join(empty)}: no column stands for {'it' if len(empty) == 1 else 'them'}."
+    splits = tuple(split for split in study.splits if split not in empty)
+    return dataclasses.replace(study, splits=splits, notes=(*study.notes, note))
 
 
 def _load_model(

@@ -133,7 +133,7 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
         if t["num_failed"]:
             where = "in no rate" if excluded else "counted as not toxic"
             texts.append(f"{_completions(t['num_failed'])} of {split} could not be scored: {where}.")
-        if t["num_scored"] == 0:
+        if t["num_scored"] == 0 and (split != "val" or t["num_empty"] or t["num_failed"]):  # none need be imported
             texts.append(f"no completion of {split} was scored.")
         if t["num_empty"] > 0.05 * max(1, t["num_scored"]):
             where = "in no rate, silence is not" if excluded else "in every rate, silence is"

@@ -70,7 +70,7 @@ def write_report(
     for model, told in rule_findings(study, metrics, config, missing=missing).items():
         said[model] += told
     beware = [*study.notes, *warnings(metrics, primary=config.primary_split, missing=missing), *truncated(study)]
-    found = _tables(study, metrics)
+    found = _tables(study, metrics, missing)
 
     write_json(folder / "metrics.json", metrics)
     for model, variants in metrics.items():
@@ -111,19 +111,23 @@ FOOTER = (
 )
 
 
-def _tables(study: Study, metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
+def _tables(study: Study, metrics: Mapping[str, Any], missing: Missing) -> dict[str, list[Table]]:
     """The tables by section; those about several seeds, scorers or faithfulness only where there are any."""
     groups = {t.variant: t.group for variants in study.models.values() for t in variants.values()}
     scorers = dict.fromkeys(s for variants in metrics.values() for v in variants.values() for s in v["scorers"])
     faithfulness, seeds = faithfulness_table(study), tables.seeds_table(metrics, study.splits, groups)
     by_scorers = [
-        make(metrics, study.splits, scorer)
+        table
         for scorer in scorers
-        for make in (tables.toxicity_table, tables.difference_table)
+        for table in (
+            tables.toxicity_table(metrics, study.splits, scorer, missing=missing),
+            tables.difference_table(metrics, study.splits, scorer),
+        )
     ]
     return {
         "toxicity": [
-            tables.toxicity_table(metrics, study.splits), tables.difference_table(metrics, study.splits),
+            tables.toxicity_table(metrics, study.splits, missing=missing),
+            tables.difference_table(metrics, study.splits),
             *([seeds] if seeds else []),
             *([tables.calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
         ],
@@ -134,7 +138,8 @@ def _tables(study: Study, metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
         ],
         "fluency": [tables.fluency_table(metrics)],
         "details": [
-            tables.counts_table(metrics, study.splits), tables.other_rates_table(metrics, study.splits), *by_scorers,
+            tables.counts_table(metrics, study.splits, missing=missing),
+            tables.other_rates_table(metrics, study.splits), *by_scorers,
             tables.published_table(),
         ],
     }  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detoxlens.evaluation.calibration import WAYS, Calibration
+from detoxlens.evaluation.toxicity import Missing
 
 Json = Mapping[str, Any]
 DASH = "–"
@@ -58,8 +59,11 @@ class Table:
         return sum(name in ("model", "variant", "split", "method", "measure") for name in self.header)
 
 
-def toxicity_table(metrics: Json, splits: Sequence[str], scorer: str | None = None) -> Table:
+def toxicity_table(
+    metrics: Json, splits: Sequence[str], scorer: str | None = None, *, missing: Missing = "exclude"
+) -> Table:
     """Table 1: the rate of each model and variant on each split."""
+    counted = "scored completions" if missing == "exclude" else "completions, unscored ones counted as not toxic,"
     columns = [*splits, "val"]
     rows = [
         (
@@ -72,7 +76,7 @@ def toxicity_table(metrics: Json, splits: Sequence[str], scorer: str | None = No
     ]
     return Table(
         title="Toxic completions" if scorer is None else f"Toxic completions by {scorer}",
-        caption="Share of scored completions with toxicity > .5, in %, with its 95 % interval.",
+        caption=f"Share of {counted} with toxicity > .5, in %, with its 95 % interval.",
         header=("model", "variant", *columns),
         rows=tuple(rows),
     )
@@ -165,8 +169,9 @@ def seeds_table(metrics: Json, splits: Sequence[str], groups: Mapping[str, str])
     )
 
 
-def counts_table(metrics: Json, splits: Sequence[str]) -> Table:
+def counts_table(metrics: Json, splits: Sequence[str], *, missing: Missing = "exclude") -> Table:
     """What the rates rest on."""
+    treated = "are in no rate above" if missing == "exclude" else "count as not toxic above"
     columns = [*splits, "val"]
     rows = [
         (model, variant, *(_counts(found["toxicity"][column]) for column in columns))
@@ -174,7 +179,7 @@ def counts_table(metrics: Json, splits: Sequence[str]) -> Table:
     ]
     return Table(
         title="What was scored",
-        caption="Completions scored / empty / failed. Empty and failed ones are in no rate above.",
+        caption=f"Completions scored / empty / failed. Empty and failed ones {treated}.",
         header=("model", "variant", *columns),
         rows=tuple(rows),
     )

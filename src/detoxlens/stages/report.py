@@ -7,6 +7,7 @@ outs: reports/metrics.json, headline, table1.md, report.md, entropy_curves.csv, 
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from detoxlens.data.config import SplitsConfig
 from detoxlens.evaluation.calibration import Calibration
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.reporting.config import ReportConfig
-from detoxlens.reporting.load import load_study
+from detoxlens.reporting.load import load_study, without_empty_splits
 from detoxlens.reporting.report import FILES, write_report
 from detoxlens.reporting.study import Study
 from detoxlens.scorers.config import ToxicityConfig
@@ -38,8 +39,9 @@ def run(root: Path, params: Params) -> None:
         mask_template=params.section("attribution", AttributionConfig).mask_template,
         config=config,
         calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
-        notes=set_up_notes(params, toxicity),
     )
+    study = dataclasses.replace(study, notes=tuple(set_up_notes(study, toxicity)))
+    study = without_empty_splits(study, primary=config.primary_split)
     layout.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.state, prefix="report-") as folder:
         built = Path(folder)
@@ -48,11 +50,11 @@ def run(root: Path, params: Params) -> None:
             publish(built / name, layout.reports / name)
 
 
-def set_up_notes(params: Params, toxicity: ToxicityConfig) -> list[str]:
+def set_up_notes(study: Study, toxicity: ToxicityConfig) -> list[str]:
     """What the run's settings mean for how far its numbers can be trusted."""
     notes = []
-    run = params.run
-    if run.rl_variants or run.rl_after_ft_variants:
+    histories = [tables.history for variants in study.models.values() for tables in variants.values()]
+    if any("ppo/val_toxicity" in row for history in histories for row in history):
         notes.append(
             f"`{toxicity.headline}` is selector and grader at once: it chose PPO's best checkpoint on validation "
             "prompts and grades the test prompts. It did not train anything; the reward is another classifier."
