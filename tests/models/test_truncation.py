@@ -18,8 +18,8 @@ from detoxlens.models.truncation import (
     ban_repeated_ngrams,
     draw,
     keep_top_k,
-    keep_top_k_then_p,
     keep_top_p,
+    next_tokens,
     process_logits,
 )
 
@@ -43,21 +43,32 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p():
     assert keep_top_p(logits, 0.9).isfinite().tolist() == [[True, True, True, False]]
 
 
-@pytest.mark.parametrize("k", [1, 6, 19, 20, 50])
-@pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
-def test_sorting_the_k_largest_keeps_what_sorting_the_vocabulary_keeps(k, p):
-    generator = torch.Generator().manual_seed(0)
-    plain = torch.randn(200, 20, generator=generator) * 3
-    mostly_banned = plain.masked_fill(torch.rand(200, 20, generator=generator) < 0.8, -INF)
+@pytest.mark.parametrize("k", [0, 1, 6, 19, 20, 50])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"top_p": 0.05},
+        {"top_p": 0.9},
+        {"top_p": 0.8, "temperature": 0.7, "no_repeat_ngram_size": 2, "min_new_tokens": 4},
+        {"temperature": 0},
+    ],
+)
+def test_the_next_token_is_drawn_from_the_processed_logits(k, changes):
+    c, generator = config(top_k=k, **changes), torch.Generator().manual_seed(0)
+    plain = torch.randn(4000, 20, generator=generator) * 3
+    mostly_banned = plain.masked_fill(torch.rand(4000, 20, generator=generator) < 0.8, -INF)
     mostly_banned[:, 7] = 0.5
-    rounded = plain.round()  # many tokens equal the k-th
-    for logits in (plain, mostly_banned, rounded):
-        expected = keep_top_p(keep_top_k(logits, k), p)
-        if logits is rounded:  # which of equal tokens top-p drops is the sort's whim: as many are kept, of equal weight
-            found = keep_top_k_then_p(logits, k, p)
-            assert torch.equal(found.sort(-1).values, expected.sort(-1).values)
-        else:
-            assert torch.equal(keep_top_k_then_p(logits, k, p), expected)
+    prefix, uniforms = torch.randint(0, 20, (4000, 12), generator=generator), torch.rand(4000, generator=generator)
+    uniforms = uniforms.double()
+    tied = plain.clone()
+    tied[5, :8] = 9.0  # eight tokens share the first place: top-k of less keeps them all
+    ties = [tied] if c.top_p == 1 else []  # which of equal tokens top-p drops is the sort's whim
+    for logits in (plain, mostly_banned, *ties):
+        processed = process_logits(logits, c, num_generated=2, eos_token_id=0, prefix_ids=prefix)
+        expected = draw(processed, uniforms) if c.temperature else processed.argmax(-1)
+        found = next_tokens(logits, uniforms, c, num_generated=2, eos_token_id=0, prefix_ids=prefix)
+        assert torch.equal(found, expected)
 
 
 def test_ngram_ban_is_the_token_that_followed_before():

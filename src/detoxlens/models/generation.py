@@ -23,7 +23,7 @@ from torch import Tensor
 
 from detoxlens.errors import UserError
 from detoxlens.models.config import GenerationConfig
-from detoxlens.models.truncation import NO_TOKEN, draw, process_logits
+from detoxlens.models.truncation import NO_TOKEN, next_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -137,11 +137,11 @@ def sample_batch(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]  # (rows, vocab)
-            logits = process_logits(
-                logits.float(), config, num_generated=step, eos_token_id=eos_token_id, prefix_ids=ids[:, : width + step]
-            )
             _check_finite(logits)
-            tokens = logits.argmax(-1) if config.temperature == 0 else draw(logits, uniforms[:, step])
+            tokens = next_tokens(
+                logits.float(), uniforms[:, step], config, num_generated=step, eos_token_id=eos_token_id,
+                prefix_ids=ids[:, : width + step],
+            )  # fmt: skip
             ids[:, width + step] = tokens
             last = step + 1 == config.max_new_tokens
             for row, token in enumerate(tokens.tolist()):

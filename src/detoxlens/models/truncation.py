@@ -36,22 +36,57 @@ def process_logits(
         eos_token_id: banned while `num_generated < min_new_tokens`.
         prefix_ids: prompt and generated ids, left-padded with `NO_TOKEN`; needed for `no_repeat_ngram_size` only.
     """
+    logits = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
+    if config.top_k and config.temperature:
+        logits = keep_top_k(logits, config.top_k)
+    if config.top_p < 1 and config.temperature:
+        logits = keep_top_p(logits, config.top_p)
+    return logits
+
+
+def next_tokens(
+    logits: Float[Tensor, "rows vocab"],
+    uniforms: Float[Tensor, " rows"],
+    config: GenerationConfig,
+    *,
+    num_generated: int,
+    eos_token_id: int,
+    prefix_ids: Int[Tensor, "rows width"] | None = None,
+) -> Int[Tensor, " rows"]:
+    """`draw(process_logits(logits, ...), uniforms)`, the most probable tokens at temperature 0.
+
+    With top-k only the k largest logits of a row are sorted and summed up, not the vocabulary.
+    """
+    k, vocab = config.top_k, logits.shape[1]
+    if config.temperature and 0 < k < vocab:
+        warmed = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
+        largest, tokens = warmed.topk(k + 1)  # descending
+        if not (largest[:, k - 1] == largest[:, k]).any():  # else top-k keeps more than k: all that equal the k-th
+            tokens, order = tokens[:, :k].sort(1)  # a uniform picks along the vocabulary, not by rank
+            kept = largest[:, :k].gather(1, order)
+            if config.top_p < 1:
+                kept = keep_top_p(kept, config.top_p)
+            return tokens.gather(1, draw(kept, uniforms)[:, None]).squeeze(1)
+    processed = process_logits(
+        logits, config, num_generated=num_generated, eos_token_id=eos_token_id, prefix_ids=prefix_ids
+    )
+    return draw(processed, uniforms) if config.temperature else processed.argmax(-1)
+
+
+def _before_truncation(
+    logits: Tensor,
+    config: GenerationConfig,
+    num_generated: int | Tensor,
+    eos_token_id: int,
+    prefix_ids: Tensor | None,
+) -> Tensor:
+    """Bans and temperature."""
     if config.no_repeat_ngram_size:
         assert prefix_ids is not None, "no_repeat_ngram_size needs prefix_ids"
         logits = ban_repeated_ngrams(logits, prefix_ids, config.no_repeat_ngram_size)
     if config.min_new_tokens and not (isinstance(num_generated, int) and num_generated >= config.min_new_tokens):
         logits = ban_early_eos(logits, num_generated, config.min_new_tokens, eos_token_id)
-    if config.temperature == 0:
-        return logits
-    if config.temperature != 1:
-        logits = logits / config.temperature
-    if config.top_k and config.top_p < 1:
-        return keep_top_k_then_p(logits, config.top_k, config.top_p)
-    if config.top_k:
-        return keep_top_k(logits, config.top_k)
-    if config.top_p < 1:
-        return keep_top_p(logits, config.top_p)
-    return logits
+    return logits / config.temperature if config.temperature not in (0, 1) else logits
 
 
 def ban_repeated_ngrams(
@@ -89,16 +124,6 @@ def keep_top_k(logits: Float[Tensor, "rows vocab"], k: int) -> Float[Tensor, "ro
     """-inf for all but the k largest logits (and what equals the k-th)."""
     kth = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < kth, -torch.inf)
-
-
-def keep_top_k_then_p(logits: Float[Tensor, "rows vocab"], k: int, p: float) -> Float[Tensor, "rows vocab"]:
-    """`keep_top_p(keep_top_k(logits, k), p)`, but sorts k logits per row instead of the vocabulary."""
-    k = min(k, logits.shape[-1])
-    largest, tokens = logits.topk(min(k + 1, logits.shape[-1]))  # descending
-    if (largest[..., k - 1 : k] == largest[..., k:]).any():  # more than k are kept, as all that equal the k-th are
-        return keep_top_p(keep_top_k(logits, k), p)
-    largest, tokens = largest[..., :k], tokens[..., :k]
-    return torch.full_like(logits, -torch.inf).scatter(-1, tokens, keep_top_p(largest, p))
 
 
 def keep_top_p(logits: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:
