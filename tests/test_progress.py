@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from detoxlens.progress import duration, progress
+from detoxlens.progress import duration, progress, readings_to
 
 
 class Clock:
@@ -97,3 +97,29 @@ def test_it_writes_to_standard_error_by_default(capsys):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_listener_is_told_instead_of_the_terminal():
+    told, stream, clock = [], io.StringIO(), Clock()
+    with (
+        readings_to(told.append),
+        progress("generate m/ft 0/2", total=9, unit="completions", num_done=2, stream=stream, clock=clock) as bar,
+    ):
+        for seconds in (0.5, 0.9, 1.0, 1.5):  # once a second
+            clock.now = seconds
+            bar.advance(1, note=f"at {seconds}")
+    assert stream.getvalue() == ""
+    assert [(r.num_done, r.note) for r in told] == [(2, ""), (5, "at 1.0"), (6, "at 1.5")]
+    assert {(r.title, r.unit, r.total) for r in told} == {("generate m/ft 0/2", "completions", 9)}
+    with progress("then", total=1, unit="x", stream=stream):
+        pass
+    assert stream.getvalue().startswith("then: 0/1 x") and len(told) == 3
+
+
+def test_the_total_may_become_known_later():
+    stream, clock = io.StringIO(), Clock()
+    with progress("work", total=0, unit="rows", stream=stream, clock=clock) as bar:
+        clock.now = 10.0
+        bar.advance(5, total=20)
+        bar.advance(15)
+    assert stream.getvalue() == "work: 5/20 rows, 30 s left\nwork: 20/20 rows, 10 s\n"

@@ -159,7 +159,8 @@ def stop(ray: ModuleType, references: Sequence[Any], *, force: bool) -> None:
     """Ends tasks: by a KeyboardInterrupt in them, or at once; waits until they have ended."""
     for reference in references:
         ray.cancel(reference, force=force)
-    ray.wait(references, num_returns=len(references), timeout=60)
+    if references:
+        ray.wait(references, num_returns=len(references), timeout=60)
 
 
 def _check_reachable(address: str) -> None:

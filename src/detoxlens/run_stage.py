@@ -129,7 +129,7 @@ def run_stage(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if name != "rl":
             raise UserError(
-                f"{name} without --share runs in one process; what can be launched as several is `detoxlens rl`, and "
+                f"{name} runs in one process; what can be launched as several is `detoxlens rl`, and "
                 "generate, score and attribute with `--share auto`."
             )
         track = track and os.environ.get("RANK", "0") == "0"

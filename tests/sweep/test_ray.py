@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from detoxlens.cluster import Secrets
+from detoxlens.sweep import ray_engine
 from tests.ray_cluster import ray_cluster
 from tests.sweep.project import begin, main, outcome, run_sweep, trials_of
 
@@ -41,6 +44,16 @@ def workers_at_a_trial():
     """Process ids of Ray's workers that have begun the function of a trial."""
     found = subprocess.run(["pgrep", "-f", "^ray::_try_one"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
+
+
+def test_a_trial_on_ray_has_the_keys_of_the_command_while_it_runs(monkeypatch):
+    seen = []
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(ray_engine, "watchdog", lambda sweep: None)
+    monkeypatch.setattr(ray_engine, "try_one", lambda *_, **__: seen.append(os.environ["OPENAI_API_KEY"]) or 7)
+    sweep = SimpleNamespace(open=lambda: None)
+    assert ray_engine._try_one(sweep, 3, Secrets({"OPENAI_API_KEY": "zorgon"})) == 7
+    assert seen == ["zorgon"] and "OPENAI_API_KEY" not in os.environ
 
 
 def test_an_unknown_engine_and_resources_without_one_are_told(tmp_path, monkeypatch, capsys):
