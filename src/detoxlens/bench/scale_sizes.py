@@ -58,8 +58,9 @@ class Size:
     sft_epochs: float
     max_batch: int | None = None
     """Most responses of a rollout and examples of a step; None: as many as the authors had."""
-    num_tested: int | None = None
-    """Texts attributed, put to the test, and checked against float32 (none): few, where a text takes minutes."""
+    num_attributed: int | None = None
+    """Texts attributed, and those neither tested nor checked against float32: on a CPU shuffling the weights alone
+    takes minutes. None: as many as params say."""
 
 
 SIZES: Mapping[str, Size] = MappingProxyType(
@@ -70,7 +71,7 @@ SIZES: Mapping[str, Size] = MappingProxyType(
         ),
         "tenth": Size(  # 280 M and 717 M parameters; heads and vocabulary as they are
             configs={"redpajama-3b": neox(1024, 14), "falcon-7b": falcon(2272, 11)},
-            device="cpu", num_prompts=4, num_ppo_steps=1, sft_epochs=1e-3, max_batch=4, num_tested=1,
+            device="cpu", num_prompts=4, num_ppo_steps=1, sft_epochs=1e-3, max_batch=4, num_attributed=1,
         ),
     }
 )  # fmt: skip
@@ -97,9 +98,9 @@ def cut_down(params: Params, root: Path, size: Size, *, num_prompts: int) -> Par
     raw["ppo"]["num_steps"] = size.num_ppo_steps
     raw["ppo"]["validation"] |= {"every": size.num_ppo_steps, "num_prompts": num_val, "filter": SELECTION}
     raw["toxicity"] |= {"scorers": ["profanity_check"], "headline": "profanity_check", "calibration": None}
-    if size.num_tested is not None:
-        raw["attribution"] |= {"max_sequences": size.num_tested, "precision_check": 0}
-        raw["attribution"]["faithfulness"] |= {"num_sequences": size.num_tested}
+    if size.num_attributed is not None:
+        raw["attribution"] |= {"max_sequences": size.num_attributed, "precision_check": 0}
+        raw["attribution"]["faithfulness"] |= {"num_sequences": 0}
         raw["data"]["dialogue_val_fraction"] = 0.005  # one dialogue
     for model in size.configs:
         entry = raw["models"][model]
@@ -152,7 +153,8 @@ def peak_bytes(config: Config, params: Params, model: str) -> dict[str, float]:
     ppo = params.section("ppo", PpoConfig, model=model, variant="rl")
     decoding = params.section("generation", GenerationConfig, model=model)
     text = ppo.max_prompt_tokens + decoding.max_new_tokens
-    batch = 64 if decoding.batch_size == "auto" else decoding.batch_size
+    num_rows = sum(split["max_val"] + split["max_test"] for split in params.raw["splits"].values())
+    batch = min(num_rows, 64 if decoding.batch_size == "auto" else decoding.batch_size)
     return {
         "finetune": shape("ft").training_bytes(
             num_tokens=sft.batch_size * sft.max_length, recomputed=sft.gradient_checkpointing
@@ -161,7 +163,7 @@ def peak_bytes(config: Config, params: Params, model: str) -> dict[str, float]:
             num_tokens=ppo.micro_batch_size * text, recomputed=ppo.gradient_checkpointing
         ),
         "generate": shape("it").sampling_bytes(batch=batch, num_tokens=text),
-        "attribute": shape("it").attribution_bytes(num_tokens=text) + shape("it").weight_bytes,
+        "attribute": shape("it").attribution_bytes(num_tokens=text) + shape("it").weight_bytes,  # and a shuffled copy
     }  # fmt: skip
 
 
