@@ -91,9 +91,8 @@ def cluster() -> Iterator[ModuleType]:
             folder = at_end.enter_context(
                 tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
             )
-            if (
-                "RAY_AUTH_MODE" not in os.environ
-            ):  # a token of this cluster's own; Ray would keep one in the home folder
+            if "RAY_AUTH_MODE" not in os.environ:
+                # A token of this cluster's own: Ray would keep one in the home folder.
                 token = Secrets({"RAY_AUTH_TOKEN": secrets.token_hex(32)})
                 at_end.enter_context(token.in_environment())
             how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
