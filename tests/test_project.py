@@ -94,6 +94,14 @@ def test_a_taken_port_is_named(tmp_path):
             project.ui(tmp_path, host="127.0.0.1", port=port)
 
 
+def test_a_server_shows_its_pages_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@mlflow.example:5000")
+    monkeypatch.setattr("detoxlens.tracking.store.open_client", lambda store: (None, "7"))
+    assert project.ui(tmp_path, host="127.0.0.1", port=5000) == 0
+    told = capsys.readouterr().out
+    assert "http://mlflow.example:5000/#/experiments/7/runs" in told and "secret" not in told
+
+
 def test_every_section_is_validated_and_read_by_a_stage():
     params = load_params(ROOT / "params.yaml")
     assert set(section_classes()) == set(params.raw) - {"run", "models", "variants"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detoxlens.urls import without_password
+from detoxlens.urls import without_password, without_password_of
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,7 @@ from detoxlens.urls import without_password
     [
         ("postgresql+psycopg://ada:s3cret@host:5432/runs", "postgresql+psycopg://host:5432/runs"),
         ("postgresql://ada:p@ss@host/runs", "postgresql://host/runs"),
+        ("postgresql://ada:kQ2x/9abc+Zz=@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db"),
         ("postgresql:///runs?host=h&user=ada&password=s3cret", "postgresql:///runs?host=h&user=***&password=***"),
         ("postgresql://h/runs?PassWord=s3cret&sslmode=require", "postgresql://h/runs?PassWord=***&sslmode=require"),
         ("ssh://ada@host/folder", "ssh://host/folder"),
@@ -17,6 +18,14 @@ from detoxlens.urls import without_password
 )
 def test_user_name_and_password_are_taken_out(url, shown):
     assert without_password(url) == shown
+
+
+def test_parts_of_a_password_in_a_message_are_taken_out():
+    url = "postgresql://ada:kQ2x/9abc@zz@host:1/db"
+    told = "could not be cast to integer value as 'kQ2x'; failed to resolve host 'zz@host'; " + url
+    assert without_password_of(url, told) == (
+        "could not be cast to integer value as '***'; failed to resolve host '***@host'; postgresql://host:1/db"
+    )
 
 
 @pytest.mark.parametrize(

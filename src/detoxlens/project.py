@@ -156,15 +156,18 @@ def diff_of(path: Path, before: str) -> str:
 
 
 def ui(root: Path, *, host: str, port: int) -> int:
-    """Serves MLflow's pages on the project's store until Ctrl-C.
+    """Serves MLflow's pages on the project's store until Ctrl-C; names those of a server.
 
     Raises:
         UserError: the port is taken.
     """
     from detoxlens.tracking import charts_url, resolve_store, send_pending, ui_command, ui_environment
 
-    _check_port(host, port)
     store = resolve_store(root, os.environ)
+    if store.uri.startswith(("http://", "https://")):
+        print(f"{store.shown_uri} is a server and shows its pages itself: {charts_url(store)}")
+        return 0
+    _check_port(host, port)
     send_pending(store)
     print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
     try:

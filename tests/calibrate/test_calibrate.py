@@ -16,6 +16,7 @@ from detoxlens.calibrate.calibration import (
 )
 from detoxlens.calibrate.command import Recorded, calibrate_scorer, read_recorded, summary
 from detoxlens.errors import UserError
+from detoxlens.evaluation.calibration import Map
 from detoxlens.evaluation.config import Bootstrap
 
 BOOTSTRAP = Bootstrap(num_resamples=100, seed=0)
@@ -143,6 +144,18 @@ def test_parts_of_the_data_are_measured_apart_and_scores_parted_at_a_half(tmp_pa
     (tmp_path / "r.csv").write_text("text,toxicity,k\n" + "".join(f"t{i},0.1,{i}\n" for i in range(20)))
     with pytest.raises(UserError, match="--split-column k: 20 different values; at most 12"):
         read_recorded([tmp_path / "r.csv"], **columns, split_column="k")
+
+
+def test_the_interval_holds_the_value_where_scores_crowd():
+    """Four of five scores below .02: the map rises between two points of an even grid."""
+    rng = np.random.default_rng(0)
+    score = np.where(rng.random(4000) < 0.8, rng.random(4000) * 0.02, rng.random(4000))
+    reference = np.where(rng.random(4000) < np.where(score < 0.01, 0.05, 0.5), 0.9, 0.1)
+    found = calibrate([f"text {i}" for i in range(4000)], score, reference, BOOTSTRAP)
+    maps = [Map(tuple(found["drawn"]["score"]), tuple(prob)) for prob in found["drawn"]["prob"]]
+    value = Map(tuple(found["isotonic"]["score"]), tuple(found["isotonic"]["prob"]))(score).mean()
+    low, high = np.percentile([drawn(score).mean() for drawn in maps], [2.5, 97.5])
+    assert low < value < high
 
 
 def test_fits_on_resampled_texts_are_kept_and_spread_about_the_fit():

@@ -70,16 +70,26 @@ def test_the_registrys_champions_are_named_and_versions_of_deleted_runs_told():
     assert (check.status, check.mend) == ("warning", "detoxlens log") and "m-detox/1" in check.detail
 
 
+def test_the_storage_that_sweeps_are_told_to_use_is_looked_at(tmp_path):
+    environ = {"DETOXLENS_STORAGE": "postgresql://ada:secret@127.0.0.1:1/sweeps"}
+    check = tracking.check_studies(tmp_path, environ)
+    assert check.status == "broken" and "postgresql://127.0.0.1:1/sweeps" in check.detail
+    assert "secret" not in f"{check}" and check.mend == "unset DETOXLENS_STORAGE"
+    environ = {"DETOXLENS_STORAGE": "postgresql://ada:sec/ret@127.0.0.1:1/sweeps"}
+    check = tracking.check_studies(tmp_path, environ)
+    assert check.status == "broken" and "%2F" in check.detail and "ret@" not in f"{check}"
+
+
 def test_studies_are_counted_and_a_damaged_file_told(tmp_path):
-    assert tracking.check_studies(tmp_path).detail == "no sweep yet"
+    assert tracking.check_studies(tmp_path, {}).detail == "no sweep yet"
     database = tmp_path / "optuna.db"
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE studies (id)")
         connection.execute("CREATE TABLE trials (id)")
         connection.execute("INSERT INTO trials VALUES (1)")
     connection.close()
-    assert "0 studies, 1 trials" in tracking.check_studies(tmp_path).detail
+    assert "0 studies, 1 trials" in tracking.check_studies(tmp_path, {}).detail
     database.write_bytes(b"damaged " * 1000)
-    check = tracking.check_studies(tmp_path)
+    check = tracking.check_studies(tmp_path, {})
     assert check.status == "broken"
     assert_exists(check.mend)

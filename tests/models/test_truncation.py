@@ -71,6 +71,17 @@ def test_the_next_token_is_drawn_from_the_processed_logits(k, changes):
         assert torch.equal(found, expected)
 
 
+def test_a_draw_does_not_depend_on_the_other_rows_where_logits_tie():
+    """bfloat16 has many equal logits; some rows tie at the k-th and send the whole batch another way."""
+    generator = torch.Generator().manual_seed(0)
+    c = config(temperature=0.7, top_k=50, top_p=0.8)
+    logits = (torch.randn(64, 400, generator=generator) * 2).bfloat16().float()
+    uniforms = torch.rand(64, generator=generator).double()
+    together = next_tokens(logits, uniforms, c, num_generated=5, eos_token_id=0)
+    alone = [next_tokens(logits[i : i + 1], uniforms[i : i + 1], c, num_generated=5, eos_token_id=0) for i in range(64)]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_ngram_ban_is_the_token_that_followed_before():
     prefix = torch.tensor([[5, 9, 7, 5], [NO_TOKEN, NO_TOKEN, 6, 6], [NO_TOKEN, NO_TOKEN, NO_TOKEN, 3]])
     banned = ban_repeated_ngrams(torch.zeros(3, 10), prefix, 2).isneginf()

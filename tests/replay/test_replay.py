@@ -19,8 +19,10 @@ from tests.stages.test_report import SECTIONS
 BOOTSTRAP = Bootstrap(num_resamples=200, seed=0)
 
 
-def take_in(root, file, *, format="plain", columns=None, force=False, variant="it"):
-    told = import_completions(root, file, model="m", variant=variant, format=format, columns=columns, force=force)
+def take_in(root, file, *, format="plain", columns=None, force=False, variant="it", split=None):
+    told = import_completions(
+        root, file, model="m", variant=variant, format=format, columns=columns, force=force, split=split
+    )
     layout = Layout(root)
     path = layout.scores("m", variant)
     return (
@@ -173,6 +175,9 @@ def test_completions_that_are_there_are_kept_unless_forced_and_stale_scores_go(t
         ("prompt,completion,toxicity\na,b,7\n", None, "row 1: toxicity=7.0 is not between 0 and 1"),
         ("prompt,completion,sample_index\na,b,0\na,c,0\n", None, "rows 1 and 2 are both completion 0 of prompt"),
         ("prompt,completion,sample_index\na,b,one\n", None, "row 1: sample_index='one' is no whole number"),
+        ("prompt,completion,sample_index\na,b,1.7\n", None, "row 1: sample_index='1.7' is no whole number"),
+        ("prompt,completion,sample_index\na,b,1e400\n", None, "row 1: sample_index='1e400' is no whole number"),
+        ("prompt,completion,prompt\na,b,c\n", None, "the column 'prompt' is there twice"),
     ],
 )
 def test_mistakes_are_told_with_file_and_row(tmp_path, content, columns, told):
@@ -180,6 +185,17 @@ def test_mistakes_are_told_with_file_and_row(tmp_path, content, columns, told):
     with pytest.raises(UserError, match=told):
         take_in(tmp_path, tmp_path / "x.csv", columns=columns)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_half_a_character_is_told(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a", "completion": "b \\ud83d"}\n')
+    with pytest.raises(UserError, match=r"row 1: completion holds half a character \('\\ud83d' at 2\)"):
+        take_in(tmp_path, tmp_path / "x.jsonl")
+
+
+def test_a_file_about_another_set_of_prompts_goes_by_its_name(tmp_path):
+    _, completions, _ = take_in(tmp_path, write_rewardlm(tmp_path / "x.csv", IT), format="rewardlm", split="conan")
+    assert {c.filters for c in completions} == {("conan",)}
 
 
 def test_mistakes_on_the_command_line_are_told(tmp_path):

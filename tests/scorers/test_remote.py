@@ -92,6 +92,17 @@ def test_waits_double_with_jitter_and_stay_below_a_minute(tmp_path):
     assert scored.error == "HTTP 500: no after 9 attempts"
 
 
+def test_a_service_that_is_down_stops_the_run_instead_of_failing_every_text(tmp_path):
+    up = True
+    with FakeService(lambda text, attempt: None if up else error(503, "down")) as service:
+        scorer = scorer_of(service, tmp_path, max_attempts=2)
+        scorer.score(TEXTS[:2])
+        up = False
+        with pytest.raises(UserError, match=r"HTTP 503: down after 2 attempts, 3 times in a row\. 2 text\(s\) are"):
+            scorer.score(TEXTS)
+        assert sum(service.asked.values()) == 2 + 3 * 2
+
+
 def test_a_refused_text_fails_alone_and_is_not_asked_again_but_a_broken_answer_is(tmp_path):
     def trouble(text, attempt):
         if text == TEXTS[1]:
@@ -160,11 +171,12 @@ def test_a_wrong_key_or_address_stops_at_once_and_the_key_is_nowhere(tmp_path, c
 
 
 def test_the_key_is_in_no_verdict_and_in_no_file(tmp_path):
-    answers = {0: error(400, f"{KEY} may not ask this"), 1: (200, f"<html>{KEY}".encode()), 2: error(500, KEY)}
+    page = f"<html>{'x' * 110}{KEY}"  # cut in the middle of the key, were it cut first
+    answers = {0: error(400, f"{KEY} may not ask this"), 1: (200, page.encode()), 2: error(500, KEY)}
     with FakeService(lambda text, attempt: answers.get(TEXTS.index(text))) as service:
         scored = scorer_of(service, tmp_path, max_attempts=2).score(TEXTS)
     assert [s.status for s in scored[:3]] == ["failed"] * 3
-    assert KEY not in repr(scored) and "<key>" in scored[0].error
+    assert KEY[:6] not in repr(scored) and "<key>" in scored[0].error
     assert KEY.encode() not in everything_written(tmp_path)
 
 

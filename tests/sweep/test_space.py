@@ -37,6 +37,7 @@ def test_the_committed_space_is_valid(method):
     [
         ({"type": "float", "low": 2, "high": 1}, r"low=2 is above high=1; exchange them"),
         ({"type": "int", "low": 9, "high": 3}, r"low=9 is above high=3"),
+        ({"type": "float", "low": 1, "high": float("inf")}, r"high=inf"),
         ({"type": "float", "low": 0, "high": 1, "log": True}, r"low=0 has no logarithm"),
         ({"type": "float", "low": 1, "high": 2, "log": True, "step": 0.1}, r"log and step exclude each other"),
         ({"type": "int", "low": 1, "high": 10, "step": 4}, r"high=10 is no whole number of steps=4 above low=1"),

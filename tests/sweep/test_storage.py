@@ -3,7 +3,7 @@
 import pytest
 
 from detoxlens.errors import UserError
-from detoxlens.sweep.storage import default_url, differences, load_study, open_storage, open_study
+from detoxlens.sweep.storage import IDENTITY, absolute, default_url, differences, load_study, open_storage, open_study
 
 DEFINITION = {"objectives": {"a": "minimize"}, "space": {"x": {"low": 1}}}
 
@@ -50,6 +50,11 @@ def test_a_name_reused_for_another_sweep_is_refused(tmp_path, changes, told):
         ("studies.db", "it is no URL"),
         ("journal:/nowhere/at/all/x.journal", "No such file"),
         ("nosuchdatabase://x", "cannot be used"),
+        (
+            "postgresql://ada:secret/more=@127.0.0.1:1/sweeps",
+            "--storage postgresql://127.0.0.1:1/sweeps cannot be used",
+        ),
+        ("postgresql://USER:secret@HOST:PORT/NAME", "cannot be used"),
     ],
 )
 def test_an_unreachable_storage_is_one_paragraph_without_the_password(tmp_path, url, told):
@@ -63,6 +68,26 @@ def test_a_damaged_file_is_told_and_kept(tmp_path):
     with pytest.raises(UserError, match=r"optuna\.db cannot be used.*not a database"):
         opened(tmp_path)
     assert (tmp_path / "optuna.db").read_bytes().startswith(b"no database")
+
+
+def test_a_damaged_journal_is_told_and_kept(tmp_path):
+    (tmp_path / "studies.journal").write_text("no journal\n")
+    with pytest.raises(UserError, match=r"journal:.*studies\.journal cannot be used"):
+        opened(tmp_path, f"journal:{tmp_path}/studies.journal")
+    assert (tmp_path / "studies.journal").read_text().startswith("no journal\n")
+
+
+def test_workers_in_other_folders_find_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("sqlite:///s.db") == f"sqlite:///{tmp_path}/s.db"
+    assert absolute("journal:s.journal") == f"journal:{tmp_path}/s.journal"
+    for url in ("sqlite:////there/s.db", "journal:/there/s.journal", "postgresql://host/name"):
+        assert absolute(url) == url
+
+
+def test_studies_of_one_name_in_two_storages_are_told_apart(tmp_path):
+    one, other = (opened(tmp_path, f"sqlite:///{tmp_path}/{n}.db").user_attrs[IDENTITY] for n in ("a", "b"))
+    assert one != other
 
 
 def test_an_unknown_or_foreign_study_is_named(tmp_path):

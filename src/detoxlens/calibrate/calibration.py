@@ -23,8 +23,8 @@ NUM_BINS = 10
 MIN_TEXTS_PER_HALF = 20
 NUM_DRAWN = 50
 """Fits on resampled texts that are kept, so that what is calibrated with them knows its own uncertainty."""
-GRID = tuple(np.linspace(0, 1, 41).tolist())
-"""Scores at which their maps are kept."""
+NUM_KEPT_SCORES = 201
+"""Scores at which their maps are kept: evenly many texts between two, since a map may rise where scores crowd."""
 
 
 def calibrate(
@@ -99,14 +99,15 @@ def fitted(score: np.ndarray, reference: np.ndarray) -> Fit:
 
 
 def _drawn(score: np.ndarray, reference: np.ndarray, *, seed: int) -> Json:
-    """Threshold, and map at the scores of `GRID`, of `NUM_DRAWN` fits on resampled texts."""
+    """Threshold, and map at `NUM_KEPT_SCORES` scores, of `NUM_DRAWN` fits on resampled texts."""
+    grid = np.unique(np.concatenate([[0.0, 1.0], np.quantile(score, np.linspace(0, 1, NUM_KEPT_SCORES))]))
     rng = np.random.default_rng([seed, 1])
     rows = [rng.integers(0, len(score), len(score)) for _ in range(NUM_DRAWN)]
     fits = [fitted(score[r], reference[r]) for r in rows]
     return {
         "threshold": [fit.threshold for fit in fits],
-        "score": list(GRID),
-        "prob": [np.round(fit.isotonic(np.array(GRID)), 6).tolist() for fit in fits],
+        "score": grid.tolist(),
+        "prob": [np.round(fit.isotonic(grid), 6).tolist() for fit in fits],
     }
 
 

@@ -17,6 +17,9 @@ ColumnsOption = Annotated[
     str | None,
     typer.Option(help="prompt=..,completion=..,toxicity=..,prompt_score=..,prompt_id=..,sample_index=.."),
 ]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Set of prompts that the completions are about, e.g. conan; default: by the format.")
+]
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -26,12 +29,16 @@ def import_completions(
     variant: Annotated[str, typer.Option("--variant", "-v", help="File them under this variant.")],
     format: FormatOption = "plain",
     columns: ColumnsOption = None,
+    split: SplitOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace completions that are there.")] = False,
 ) -> None:
     """Take completions made elsewhere, and their recorded scores, into outputs/."""
     from detoxlens.replay.commands import import_completions as take_in
 
-    typer.echo(take_in(Context.root, file, model=model, variant=variant, format=format, columns=columns, force=force))
+    told = take_in(
+        Context.root, file, model=model, variant=variant, format=format, columns=columns, split=split, force=force
+    )
+    typer.echo(told)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -40,6 +47,7 @@ def replay(
     name: Annotated[str, typer.Option(help="Of the result: reports/replay/<name>.json and .md.")] = "table",
     format: FormatOption = "plain",
     columns: ColumnsOption = None,
+    split: SplitOption = None,
     missing: Annotated[
         str | None,
         typer.Option(
@@ -68,7 +76,8 @@ def replay(
     draws = Bootstrap(num_resamples=bootstrap, seed=0)
     typer.echo(
         replay_files(
-            Context.root, files, name=name, format=format, columns=columns, bootstrap=draws, missing=missing
+            Context.root, files, name=name, format=format, columns=columns, split=split, bootstrap=draws,
+            missing=missing,
         )
     )  # fmt: skip
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from detoxlens.doctor.check import Check, some
 from detoxlens.doctor.results import Project, missing_objects
 from detoxlens.tracking import Store, StoredRun, StoredVersion
+from detoxlens.urls import without_password
 
 PROBE_SECONDS = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -71,9 +72,18 @@ def check_registry(versions: Sequence[StoredVersion]) -> Check:
     return Check(name="registry", status="ok", detail=f"{len(versions)} adapters; {detail}")
 
 
-def check_studies(state: Path) -> Check:
-    """The sweeps' default storage can be read, where there is one."""
-    database = state / "optuna.db"
+def check_studies(state: Path, environ: Mapping[str, str]) -> Check:
+    """The sweeps' storage can be reached and read, where there is one: that of DETOXLENS_STORAGE, or the default."""
+    url = environ.get("DETOXLENS_STORAGE", "")
+    if url and not url.startswith("sqlite:///"):
+        shown = without_password(url)
+        file = Path(url.removeprefix("journal:"))
+        cause = _closed(url) if "://" in url else "" if file.exists() else "it does not exist yet"
+        if cause and "://" in url:
+            detail = f"{shown}: {cause}. Start its server, or sweep in the project's own file:"
+            return Check(name="studies", status="broken", detail=detail, mend="unset DETOXLENS_STORAGE")
+        return Check(name="studies", status="ok", detail=f"{shown}: {cause or 'there'}")
+    database = Path(url.removeprefix("sqlite:///")) if url else state / "optuna.db"
     if not database.exists():
         return Check(name="studies", status="ok", detail="no sweep yet")
     if cause := _damage(database):
@@ -90,7 +100,11 @@ def check_studies(state: Path) -> Check:
 def _closed(uri: str) -> str:
     """Why nothing listens where a server should, or an empty string."""
     parts = urlsplit(uri)
-    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    try:
+        port = parts.port
+    except ValueError:  # a password with characters that ought to be escaped
+        return "its user name or password holds / ? or #, which must be written %2F %3F %23"
+    port = port or PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname is None or port is None:
         return ""
     try:

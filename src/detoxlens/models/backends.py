@@ -1,6 +1,7 @@
 """Who decodes the stage `generate`'s batches: our own loop, or vLLM. Same call, same record.
 
-torch   the same tokens whatever the batch, on the same device and versions; a batch that does not fit is halved
+torch   the same tokens whatever the batch, on the same device and versions (but for 8-bit weights: `quant.py`); a batch
+        that does not fit is halved
 vllm    faster on an accelerator (extra `vllm`); takes the rows' seeds, but its kernels and its order of sums are its
         own, so that its samples are not ours bit for bit, nor those of another batch
 """

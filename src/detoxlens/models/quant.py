@@ -1,4 +1,8 @@
-"""8-bit and 4-bit weights by bitsandbytes. Dettmers et al. 2022 (arXiv 2208.07339), 2023 (arXiv 2305.14314, NF4)."""
+"""8-bit and 4-bit weights by bitsandbytes. Dettmers et al. 2022 (arXiv 2208.07339), 2023 (arXiv 2305.14314, NF4).
+
+LLM.int8 looks for outliers over the whole batch: with 8 bits a row's logits, and with them its samples, depend a little
+on the rows beside it. With 4 bits they do not.
+"""
 
 from __future__ import annotations
 

@@ -127,8 +127,11 @@ def keep_top_k(logits: Float[Tensor, "rows vocab"], k: int) -> Float[Tensor, "ro
 
 
 def keep_top_p(logits: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:
-    """-inf for all but the fewest most probable tokens whose probabilities add up to `p`; at least one stays."""
-    ascending, order = logits.detach().sort(-1)
+    """-inf for all but the fewest most probable tokens whose probabilities add up to `p`; at least one stays.
+
+    Of equal ones at the edge, which bfloat16 has many of, the last in the vocabulary stay, whatever the other rows are.
+    """
+    ascending, order = logits.detach().sort(dim=-1, stable=True)
     drop = ascending.softmax(-1).cumsum(-1) <= 1 - p
     drop[..., -1] = False
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)

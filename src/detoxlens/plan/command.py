@@ -40,6 +40,13 @@ ALL_MODELS = "all models"
 REWARD_EXAMPLE_TOKENS = 32
 """Of the embedded classifier's, with its padding."""
 LONG_HOURS = 48.0
+LESS_MEMORY = {
+    "finetune": "sft.gradient_checkpointing, quantization: 4bit, or a smaller sft.batch_size",
+    "rl": "ppo.gradient_checkpointing, quantization: 4bit, or a smaller ppo.micro_batch_size",
+    "attribute": "quantization: 4bit, or, since they load a second model, attribution.precision_check: 0 and "
+    "attribution.faithfulness.num_sequences: 0",
+}
+"""Stage -> what makes it smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +262,7 @@ def _warnings(costs: Mapping[str, Sequence[Cost]], root: Path, params: Params) -
             of = f"{model}/{cost.variant}" if cost.variant else model
             found.append(
                 f"{cost.stage} of {of} needs about {cost.memory_gib:.0f} GiB, and {owner} {memory:.0f}: use a larger "
-                "machine, quantization: 4bit, gradient_checkpointing, or smaller batches."
+                f"machine, {LESS_MEMORY.get(cost.stage, 'quantization: 4bit, or smaller batches')}."
             )
     free_gib = shutil.disk_usage(root).free / GIB
     disk_gib, calls = sum(cost.disk_gib for _, cost in every), sum(cost.num_api_calls for _, cost in every)

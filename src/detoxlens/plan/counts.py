@@ -37,7 +37,11 @@ class Data:
         """What is assumed in place of data."""
         assumed = []
         if self.prompts is None:
-            assumed.append("No prompts are prepared: their number is from params `splits`, at most.")
+            assumed.append(
+                "No prompts are prepared: their number is from params `splits` and, where those set no maximum, a "
+                f"guess of {ASSUMED_PROMPTS['test']:,} test prompts of {ASSUMED_PROMPT_CHARS} characters; there may be "
+                "several times as many. `detoxlens prepare` counts them."
+            )
         if self.dialogues is None:
             assumed.append("No dialogues are prepared: DialoCONAN's size is taken.")
         return assumed

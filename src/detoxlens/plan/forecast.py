@@ -195,7 +195,7 @@ def attribute_cost(config: AttributionConfig, counts: Counts, speeds: Speeds, sh
     seconds = start + (counts.num_attributed + counts.num_attributed_of_it + tested) * one
     seconds += deletions * (p + g) / 2 * speeds.forward
     memory = shape.attribution_bytes(num_tokens=p + g) + (shape.weight_bytes if tested else 0)
-    if shape.dtype != "float32" and shape.quantization is None:
+    if shape.dtype != "float32" or shape.quantization:
         checked = min(config.precision_check, counts.num_attributed_test)
         seconds += checked * text_seconds(config, counts, speeds, shape, speeds.attribute_float32)
         memory = max(memory, shape.attribution_bytes(num_tokens=p + g, dtype="float32") if checked else 0)

@@ -21,15 +21,18 @@ RECORDED_FILE = "recorded.parquet"
 """The imported scores, where the stage score does not write: it reads them as the scorer `recorded`."""
 
 
-def read(file: Path, *, format: str, columns: str | None) -> Imported:
+def read(file: Path, *, format: str, columns: str | None, split: str | None) -> Imported:
     """The file's completions and scores; see `read_completions`."""
+    if split:
+        _check_name("--split", split)
     named = [pair.partition("=")[0] for pair in columns.split(",")] if columns else []
-    return read_completions(file, columns=columns_of(format, columns), format=format, given=named)
+    return read_completions(file, columns=columns_of(format, columns), format=format, given=named, split=split)
 
 
 def import_completions(
-    root: Path, file: Path, *, model: str, variant: str, format: str, columns: str | None, force: bool
-) -> str:
+    root: Path, file: Path, *, model: str, variant: str, format: str, columns: str | None, force: bool,
+    split: str | None = None,
+) -> str:  # fmt: skip
     """Writes outputs/<model>/<variant>/completions.parquet, and scores.parquet where the file has scores.
 
     Likelihoods and attributions are written as missing, so that `report` has what it reads.
@@ -46,7 +49,7 @@ def import_completions(
     target = layout.completions(model, variant)
     if target.exists() and not force:
         raise UserError(f"{target} exists; name another --variant, or replace it with --force.")
-    imported = read(file, format=format, columns=columns)
+    imported = read(file, format=format, columns=columns, split=split)
     stale = [path(model, variant) for path in (layout.scores, layout.fluency, layout.attributions, layout.faithfulness)]
     for path in (*stale, target.with_name(RECORDED_FILE)):
         path.unlink(missing_ok=True)  # they belong to the completions that were there
@@ -70,6 +73,7 @@ def replay_files(
     columns: str | None,
     bootstrap: Bootstrap,
     missing: Missing,
+    split: str | None = None,
 ) -> str:
     """Writes reports/replay/<name>.json and .md from `variant=file` pairs.
 
@@ -81,6 +85,7 @@ def replay_files(
         columns: see `columns_of`.
         bootstrap: the draws behind the intervals.
         missing: the rule for completions without a score that the table goes by; the other is shown beside it.
+        split: the set of prompts that all files are about; None goes by the format.
 
     Returns:
         The Markdown table.
@@ -95,7 +100,7 @@ def replay_files(
         if not equals or not file or variant in variants:
             raise UserError(f"{pair!r}: each file is given once as <variant>=<file>, e.g. it=released.csv.")
         _check_name(pair, variant)
-        variants[variant] = read(Path(file), format=format, columns=columns)
+        variants[variant] = read(Path(file), format=format, columns=columns, split=split)
         if not variants[variant].scores:
             raise UserError(f"{file} has no scores; name their column: --columns toxicity=<column>.")
     found = replay(variants, bootstrap)

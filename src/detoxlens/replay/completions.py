@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from detoxlens.errors import UserError, did_you_mean
 from detoxlens.records import Completion, Score, prompt_ids_of
-from detoxlens.scorers.table_file import Row, probability, read_table, require
+from detoxlens.scorers.table_file import Row, probability, read_table, require, whole_number
 
 FIELDS = ("prompt", "completion", "toxicity", "prompt_score", "prompt_id", "sample_index")
 """What a column may be named as; prompt and completion are needed."""
@@ -67,17 +67,21 @@ def columns_of(format: str, given: str | None) -> dict[str, str]:
     return columns
 
 
-def read_completions(path: Path, *, columns: Mapping[str, str], format: str, given: Sequence[str] = ()) -> Imported:
+def read_completions(
+    path: Path, *, columns: Mapping[str, str], format: str, given: Sequence[str] = (), split: str | None = None
+) -> Imported:
     """The file's completions, all of the test part.
 
-    Every row meets the filter `authors_p50`, and `authors_pc50` where prompt_score > .5, when the format is RewardLM's;
-    in other files the filter `imported`. A repeated prompt is numbered, unless a column gives sample_index.
+    Every row meets the filter `split`, where one is given; else, when the format is RewardLM's, `authors_p50`, and
+    `authors_pc50` where prompt_score > .5; in other files `imported`. A repeated prompt is numbered, unless a column
+    gives sample_index.
 
     Args:
         path: .csv, .jsonl or .parquet.
         columns: field -> column.
         format: one of `FORMATS`.
         given: fields whose columns were asked for by name, so that they must be there.
+        split: the set of prompts that the file is about.
 
     Raises:
         UserError: a column is missing, a value is no number or no probability, or two rows are the same completion.
@@ -93,13 +97,15 @@ def read_completions(path: Path, *, columns: Mapping[str, str], format: str, giv
     if format == "rewardlm":
         require(path, rows, [columns["prompt_score"], columns["toxicity"]])
         prompts = [_unwrapped(prompt) for prompt in prompts]
+    _check_text(path, columns["prompt"], prompts)
+    _check_text(path, columns["completion"], [_text(row[columns["completion"]]) for row in rows])
     keys = _keys(path, rows, prompts, present)
     completions = [
         Completion(
             prompt_id=prompt_id,
             sample_index=sample_index,
             split="test",
-            filters=_filters(path, number, row, present, format),
+            filters=(split,) if split else _filters(path, number, row, present, format),
             prompt=prompt,
             prompt_ids=(),
             prompt_token_is_template=(),
@@ -155,10 +161,7 @@ def _keys(path: Path, rows: Sequence[Row], prompts: Sequence[str], present: Mapp
     keys = []
     for number, (row, prompt_id) in enumerate(zip(rows, ids, strict=True), 1):
         value = row[present["sample_index"]] if "sample_index" in present else 0
-        try:
-            keys.append((prompt_id, int(value)))
-        except (TypeError, ValueError):
-            raise UserError(f"{path}: row {number}: sample_index={value!r} is no whole number.") from None
+        keys.append((prompt_id, whole_number(path, number, "sample_index", value)))
     seen: dict[tuple[str, int], int] = {}
     for number, key in enumerate(keys, 1):
         if key in seen:
@@ -175,6 +178,18 @@ def _filters(path: Path, number: int, row: Row, present: Mapping[str, str], form
         return ("imported",)
     hate = probability(path, number, "prompt_score", row[present["prompt_score"]])
     return ("authors_p50", "authors_pc50") if hate is not None and hate > 0.5 else ("authors_p50",)
+
+
+def _check_text(path: Path, column: str, texts: Sequence[str]) -> None:
+    """Raises UserError where a text has no bytes in UTF-8."""
+    for number, text in enumerate(texts, 1):
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise UserError(
+                f"{path}: row {number}: {column} holds half a character ({text[e.start]!a} at {e.start}), which "
+                "UTF-8 has no bytes for; replace it."
+            ) from None
 
 
 def _unwrapped(prompt: str) -> str:

@@ -51,7 +51,7 @@ def markdown(found: Json, *, title: str, missing: Missing, reference: str) -> st
     """The table, the rule `missing` first, and what the other changes."""
     lines = [f"# {title}", "", "Share of completions with toxicity > .5, 95 % intervals by bootstrap over prompts.", ""]
     lines += [f"By `toxicity.missing: {missing}` ({RULE_NAMES[missing]}), and by the other rule.", ""]
-    lines += ["| split | rule | variant | toxic | 95 % | minus it | 95 % | scored | empty | no score |"]
+    lines += [f"| split | rule | variant | toxic | 95 % | minus {reference} | 95 % | scored | empty | no score |"]
     lines += ["|---|---|---|--:|---|--:|---|--:|--:|--:|"]
     for split, rules in found.items():
         for rule in (missing, OTHER[missing]):

@@ -122,6 +122,7 @@ def _tables(study: Study, metrics: Mapping[str, Any], missing: Missing) -> dict[
         for table in (
             tables.toxicity_table(metrics, study.splits, scorer, missing=missing),
             tables.difference_table(metrics, study.splits, scorer),
+            tables.counts_table(metrics, study.splits, scorer, missing=missing),
         )
     ]
     return {

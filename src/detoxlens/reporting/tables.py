@@ -130,7 +130,8 @@ def calibrated_table(metrics: Json, splits: Sequence[str], calibration: Calibrat
         title=f"In the terms of {calibration.against}",
         caption=f"Toxic completions in % as the recorded scores would have it, from {calibration.scorer} by a "
         f"calibration on {calibration.num_fitted} texts ({calibration.version}): the share above the threshold "
-        f"{calibration.fit.threshold:.3f}, and the mean of the isotonic map. The 95 % intervals cover prompts and "
+        f"{calibration.fit.threshold:.3f}, and the mean of the isotonic map, over scored completions. "
+        "The 95 % intervals cover prompts and "
         f"calibration. On {held['num_texts']} held-out texts: AUROC {auroc}; recorded {reference}, by threshold "
         f"{threshold}, isotonic {isotonic}. It holds for texts like those; on others it is a guess.",
         header=("model", "variant", "method", *splits),
@@ -169,16 +170,19 @@ def seeds_table(metrics: Json, splits: Sequence[str], groups: Mapping[str, str])
     )
 
 
-def counts_table(metrics: Json, splits: Sequence[str], *, missing: Missing = "exclude") -> Table:
+def counts_table(
+    metrics: Json, splits: Sequence[str], scorer: str | None = None, *, missing: Missing = "exclude"
+) -> Table:
     """What the rates rest on."""
     treated = "are in no rate above" if missing == "exclude" else "count as not toxic above"
     columns = [*splits, "val"]
     rows = [
-        (model, variant, *(_counts(found["toxicity"][column]) for column in columns))
+        (model, variant, *(_counts(toxicity[column]) if column in toxicity else DASH for column in columns))
         for model, variant, found in _variants(metrics)
+        for toxicity in [_by(found, scorer)]
     ]
     return Table(
-        title="What was scored",
+        title="What was scored" if scorer is None else f"What {scorer} scored",
         caption=f"Completions scored / empty / failed. Empty and failed ones {treated}.",
         header=("model", "variant", *columns),
         rows=tuple(rows),

@@ -14,7 +14,7 @@ from pathlib import Path
 from detoxlens.errors import UserError
 from detoxlens.scorers.base import ScoredText
 from detoxlens.scorers.cache import text_sha256
-from detoxlens.scorers.table_file import Row, probability, read_table, require
+from detoxlens.scorers.table_file import Row, probability, read_table, require, whole_number
 
 MATCHED_BY = ("prompt_id", "text_sha256", "text")
 """The first of them that the file has decides."""
@@ -93,7 +93,7 @@ class Recorded:
         found: dict[tuple[str, int], ScoredText] = {}
         first: dict[tuple[str, int], int] = {}
         for number, row in enumerate(rows, 1):
-            key, verdict = self._key(row), self._verdict(number, row)
+            key, verdict = self._key(number, row), self._verdict(number, row)
             if key in found and NOT_SCORED not in (found[key], verdict) and found[key] != verdict:
                 raise UserError(
                     f"{self.path}: rows {first[key]} and {number} have the same {self.matched_by} and different scores "
@@ -104,9 +104,11 @@ class Recorded:
                 found[key], first[key] = verdict, number
         return found
 
-    def _key(self, row: Row) -> tuple[str, int]:
+    def _key(self, number: int, row: Row) -> tuple[str, int]:
         if self.matched_by == "prompt_id":
-            return str(row["prompt_id"]), int(row.get("sample_index") or 0)
+            index = row.get("sample_index")
+            blank = index is None or index == ""
+            return str(row["prompt_id"]), 0 if blank else whole_number(self.path, number, "sample_index", index)
         return (str(row["text_sha256"]) if self.matched_by == "text_sha256" else text_sha256(str(row["text"]))), 0
 
     def _verdict(self, number: int, row: Row) -> ScoredText:

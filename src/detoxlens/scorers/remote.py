@@ -5,7 +5,8 @@ A query holds `Service.batch_size` texts. One that fails for reasons of its text
 What is tried again: 429, 5xx, timeouts, dropped connections, answers that are no JSON. The wait doubles from a second
 to a minute, with jitter ("full jitter", aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), or is what
 the service's Retry-After asks. What stops the run: a refused key, a quota that stays exhausted, a service that cannot
-be reached; what was scored until then is in the cache. What fails one text alone: everything else.
+be reached, or that fails several texts in a row; what was scored until then is in the cache. What fails one text alone:
+everything else.
 
 The key travels in a header, never in an address, and is cut out of every message.
 """
@@ -30,6 +31,8 @@ from detoxlens.scorers.cache import ScoreCache
 
 MAX_WAIT_SECONDS = 60.0
 MAX_ERROR_LENGTH = 300
+MAX_FAILED_IN_A_ROW = 3
+"""Queries that may use up their attempts one after another before the service is taken to be down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ class RemoteScorer:
         self._interval_seconds, self._timeout_seconds = 1 / queries_per_second, timeout_seconds
         self._max_attempts, self._sleep, self._clock = max_attempts, sleep, clock
         self._next_query = -math.inf
+        self._failed_in_a_row = 0
         self._jitter = random.Random()  # must differ between processes, and no number depends on it
         self._opener = urllib.request.build_opener(_NoRedirect())
 
@@ -140,17 +144,18 @@ class RemoteScorer:
             )
         if todo:
             with progress(f"ask {self.name}", total=len(unique), num_done=len(known), unit="texts") as bar:
-                size = self._service.batch_size
+                size, num_kept = self._service.batch_size, len(known)
                 for start in range(0, len(todo), size):
                     part = todo[start : start + size]
-                    verdicts = self._ask(part, num_known=len(known))
+                    verdicts = self._ask(part, num_known=num_kept)
                     if len(part) > 1:
                         verdicts = [
-                            self._ask([text], num_known=len(known))[0] if verdict[0].status == "failed" else verdict
+                            self._ask([text], num_known=num_kept)[0] if verdict[0].status == "failed" else verdict
                             for text, verdict in zip(part, verdicts, strict=True)
                         ]
                     for text, (verdict, lasting) in zip(part, verdicts, strict=True):
                         known[text] = verdict
+                        num_kept += lasting
                         if lasting:
                             self._cache.write(self.name, self.version, text, verdict)
                     bar.advance(len(part))
@@ -162,14 +167,21 @@ class RemoteScorer:
         for attempt in range(self._max_attempts):
             self._wait_for_turn()
             try:
-                return self._query(texts, num_known)
+                verdicts = self._query(texts, num_known)
+                self._failed_in_a_row = 0
+                return verdicts
             except _Transient as e:
                 problem = e
             if attempt + 1 < self._max_attempts:
                 backoff = min(MAX_WAIT_SECONDS, 2.0**attempt)
                 self._sleep(backoff * self._jitter.random() if problem.wait_seconds is None else problem.wait_seconds)
+        self._failed_in_a_row += 1
         if problem.kind != "text":
             raise self._stop(f"{problem} after {self._max_attempts} attempts", num_known)
+        if self._failed_in_a_row == MAX_FAILED_IN_A_ROW:
+            raise self._stop(
+                f"{problem} after {self._max_attempts} attempts, {MAX_FAILED_IN_A_ROW} times in a row", num_known
+            )
         return [(_failed(f"{problem} after {self._max_attempts} attempts"), False)] * len(texts)
 
     def _wait_for_turn(self) -> None:
@@ -202,7 +214,8 @@ class RemoteScorer:
         try:
             toxicities = [float(value) for value in self._service.read(json.loads(raw))]
         except (ValueError, KeyError, IndexError, TypeError):
-            raise _Transient(self._clean(f"no score in the answer {raw[:120]!r}"), kind="text") from None
+            said = self._clean(raw.decode("utf-8", "replace"))[:120]
+            raise _Transient(f"no score in the answer {said!r}", kind="text") from None
         if len(toxicities) != num_texts:
             raise _Transient(f"{len(toxicities)} scores for {num_texts} texts", kind="text")
         return [
@@ -258,7 +271,7 @@ def _message(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(raw)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return raw.decode("utf-8", "replace")[:1000]
+        return raw.decode("utf-8", "replace")
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float | None:

@@ -71,10 +71,28 @@ def probability(path: Path, number: int, column: str, value: Any) -> float | Non
     return None if found != found else found
 
 
+def whole_number(path: Path, number: int, column: str, value: Any) -> int:
+    """`value` as a whole number of at least 0; `0.0`, as other programs write it, is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        found = float(value)  # a cell of a file: text or a number
+    except (TypeError, ValueError):
+        found = -1.0
+    if not found.is_integer() or found < 0:
+        raise UserError(f"{path}: row {number}: {column}={value!r} is no whole number of at least 0.")
+    return int(found)
+
+
 def _read_csv(path: Path) -> list[Row]:
     csv.field_size_limit(2**24)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        names = list(reader.fieldnames or ())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the column {twice[0]!r} is there twice")
         rows = []
         for row in reader:
             if None in row or None in row.values():

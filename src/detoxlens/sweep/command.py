@@ -16,6 +16,7 @@ from detoxlens.run_stage import check_params
 from detoxlens.sweep.config import Method
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.ray_engine import run_on_ray
+from detoxlens.sweep.storage import IDENTITY
 from detoxlens.sweep.study import Sweep, plan, point_of, sigterm_interrupts, work
 from detoxlens.sweep.workers import run_workers
 
@@ -73,13 +74,13 @@ def _sweep(
 
     def on_trial(study: Study, number: int) -> None:
         if track:
-            _log_trials(ready, [study.trials[number]])
+            _log_trials(ready, study, [study.trials[number]])
 
     if join:
         work(ready, num_trials=num_trials, on_trial=on_trial)
         return None
     if track:
-        _log_trials(ready, [])  # the parent run, before several workers look for it
+        _log_trials(ready, ready.open(), [])  # the parent run, before several workers look for it
     if ray is not None:
         run_on_ray(ready, num_trials=num_trials, num_at_once=num_workers, resources=ray, on_trial=on_trial)
     else:
@@ -93,14 +94,14 @@ def finish(ready: Sweep, *, track: bool) -> Path:
 
     study = ready.open()
     if track:
-        _log_trials(ready, study.trials)
+        _log_trials(ready, study, study.trials)
     baseline = {name: ready.baseline[name] for name in ready.config.objectives if name in ready.baseline}
     folder = Layout(ready.root).reports / "sweep" / ready.name
     write_results(folder, find(study, ready.definition, baseline))
     return folder
 
 
-def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
+def _log_trials(ready: Sweep, study: Study, trials: Sequence[FrozenTrial]) -> None:
     """To MLflow; a store that cannot be used costs no trial."""
     from detoxlens.tracking import TrialRun, resolve_store, write_sweep_runs
 
@@ -121,7 +122,10 @@ def _log_trials(ready: Sweep, trials: Sequence[FrozenTrial]) -> None:
     ]
     settings = {k: v for k, v in ready.definition.items() if k not in ("settings", "inputs")}
     try:
-        write_sweep_runs(resolve_store(ready.root, os.environ), name=ready.name, params=settings, trials=runs)
+        write_sweep_runs(
+            resolve_store(ready.root, os.environ), name=ready.name, study=study.user_attrs.get(IDENTITY, ready.name),
+            params=settings, trials=runs,
+        )  # fmt: skip
     except UserError as e:
         log.warning("%s (The study is not affected; the same command again sends its trials.)", e)
 

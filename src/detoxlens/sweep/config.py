@@ -17,8 +17,8 @@ class FloatRange(Section):
     """A number between `low` and `high`, both included."""
 
     type: Literal["float"]
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
     """Uniform in the logarithm: for learning rates and the like."""
     step: float | None = Field(default=None, gt=0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from detoxlens.cluster import Resources, Secrets, check_fits, cluster, nodes_of, result_of, secrets_of, stop
 from detoxlens.console import set_up_console
 from detoxlens.scorers import KEY_VARIABLES
-from detoxlens.sweep.study import POLL_SECONDS, Sweep, num_counted, tell, try_one, watchdog
+from detoxlens.sweep.study import POLL_SECONDS, Sweep, num_counted, sigterm_interrupts, tell, try_one, watchdog
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -34,7 +34,8 @@ def run_on_ray(
     with cluster() as ray:
         check_fits(nodes_of(ray), resources, "trial")
         task = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_retries=0)(_try_one)
-        _keep_busy(ray, task, sweep, num_trials=num_trials, num_at_once=num_at_once, on_trial=on_trial)
+        with sigterm_interrupts():  # Ray has put a handler of its own in place
+            _keep_busy(ray, task, sweep, num_trials=num_trials, num_at_once=num_at_once, on_trial=on_trial)
 
 
 def _keep_busy(ray, task, sweep: Sweep, *, num_trials: int, num_at_once: int, on_trial) -> None:
@@ -53,7 +54,7 @@ def _keep_busy(ray, task, sweep: Sweep, *, num_trials: int, num_at_once: int, on
                 on_trial(study, number)
                 tell(study, number, num_trials)
             dog.fail_abandoned(study)
-    except KeyboardInterrupt:
+    except BaseException:
         stop(ray, under_way, force=False)  # a KeyboardInterrupt there: the point is queued again
         raise
 
@@ -62,8 +63,8 @@ def _outcome(ray, reference) -> int | None:
     """The number of the trial that a task tried, or None if it tried none or its process died."""
     try:
         return result_of(ray, reference)
-    except ray.exceptions.WorkerCrashedError:
-        log.warning("a Ray worker died; its trial is tried once more")
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as e:
+        log.warning("a Ray worker died (%s); its trial is tried once more", type(e).__name__)
         return None
 
 

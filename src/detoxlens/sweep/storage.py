@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from detoxlens.errors import UserError
-from detoxlens.urls import without_password
+from detoxlens.urls import without_password, without_password_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
 
-DEFINITION = "detoxlens.definition"
+DEFINITION, IDENTITY = "detoxlens.definition", "detoxlens.id"
+"""User attributes of a study; the second tells it from others of its name in other storages."""
 JOURNAL = "journal:"
 
 
@@ -31,6 +33,15 @@ DATABASE = "optuna.db"
 def default_url(state: Path) -> str:
     """SQLite in the project's state folder, which is outside what DVC tracks or locks."""
     return f"sqlite:///{state / DATABASE}"
+
+
+def absolute(url: str) -> str:
+    """The URL with the path of a file made absolute: workers need not start in the same folder."""
+    for scheme in ("sqlite:///", JOURNAL):
+        path = url.removeprefix(scheme)
+        if path != url and path not in ("", ":memory:") and not path.startswith("file:"):
+            return f"{scheme}{Path(path).absolute()}"
+    return url
 
 
 @contextlib.contextmanager
@@ -46,16 +57,15 @@ def told(url: str, *, opening: bool = True) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, OSError, ImportError, optuna.exceptions.StorageInternalError) as e:
-        if not opening and isinstance(e, OSError | ImportError):
+    except (SQLAlchemyError, OSError, ImportError, ValueError, optuna.exceptions.StorageInternalError) as e:
+        if not opening and isinstance(e, OSError | ImportError | ValueError):
             raise
-        shown = without_password(url)
         cause = next(iter(str(e.__cause__ or e).strip().splitlines()), type(e).__name__)
         raise UserError(
-            f"--storage {shown} cannot be used: {cause.replace(url, shown)}. Give sqlite:///FILE, "
-            "journal:FILE or postgresql://USER:PASSWORD@HOST/NAME (pip install -e '.[postgres]' -c constraints.txt; "
-            "its server running), or leave --storage out for the project's own file. A damaged SQLite file: move it "
-            "aside; reports/sweep keeps what was found."
+            f"--storage {without_password(url)} cannot be used: {without_password_of(url, cause)}. Give "
+            "sqlite:///FILE, journal:FILE or postgresql://USER:PASSWORD@HOST/NAME (pip install -e '.[postgres]' -c "
+            "constraints.txt; its server running), or leave --storage out for the project's own file. A damaged file: "
+            "move it aside and choose another --study name; reports/sweep keeps what was found under the old one."
         ) from e
 
 
@@ -123,6 +133,7 @@ def open_study(
         )
         known = study.user_attrs.get(DEFINITION)
         if known is None and not study.trials:
+            study.set_user_attr(IDENTITY, uuid.uuid4().hex)
             study.set_user_attr(DEFINITION, json.dumps(definition))
             study.set_metric_names(list(objectives))
             return study

@@ -29,7 +29,7 @@ from detoxlens.sweep.early import Looks, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
 from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
-from detoxlens.sweep.storage import close, default_url, open_storage, open_study, told
+from detoxlens.sweep.storage import absolute, close, default_url, open_storage, open_study, told
 from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, make_reference, run_trial, val_metrics
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def plan(
     if not all(c.isalnum() or c in "-_." for c in name) or not name[0].isalnum():
         raise UserError(f"--study {name!r}: letters, digits, '-', '_' and '.' make a name; it becomes a folder's.")
     definition = definition_of(root, params, config, space, method=method, models=models, variant=variant)
-    state, url = Layout(root).state, url or default_url(Layout(root).state)
+    state = Layout(root).state
+    url = absolute(url or default_url(state))
     check_pruner(config, params.path)
     close(open_storage(url, state))  # unreachable: said before the work
     reference = make_reference(root, state / "sweeps" / name, params, models)
@@ -130,8 +131,8 @@ def definition_of(
 def setting_of(
     root: Path, params: Params, swept: Sequence[str], *, models: Sequence[str], variant: str
 ) -> dict[str, Any]:
-    """What, besides its point, decides a trial's numbers: the params that are not swept, and the data."""
-    from detoxlens.tracking import comparable_params
+    """What, besides its point, decides a trial's numbers: the params that are not swept, the data and the models."""
+    from detoxlens.tracking import comparable_params, dvc_md5
 
     settings = {}
     primary = params.section("report", ReportConfig).primary_split
@@ -145,22 +146,29 @@ def setting_of(
             for key in parents:
                 node = node.get(key, {})
             node.pop(last, None)
-    files = [Layout(root).prompts, Layout(root).dialogues, *sorted((root / RECORDED).rglob("*.*"))]
-    return {"settings": settings, "inputs": {path.name: sha256_of(path)[:16] for path in files if path.is_file()}}
+    layout, start = Layout(root), params.variant(variant).init_from or "it"
+    files = [layout.prompts, layout.dialogues, *sorted((root / RECORDED).rglob("*.*"))]
+    inputs = {path.name: sha256_of(path)[:16] for path in files if path.is_file()}
+    read = [layout.reward_model, *(path for m in models for path in (layout.base(m), layout.adapter(m, start)))]
+    inputs |= {path.relative_to(root).as_posix(): dvc_md5(path)[:16] for path in read if path.is_dir()}
+    return {"settings": settings, "inputs": inputs}
 
 
 @contextlib.contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """A polite kill ends a sweep as Ctrl-C does."""
+    """A polite kill, or a closed terminal, ends a sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    polite = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in polite if signal.getsignal(number) != signal.SIG_IGN]  # nohup's stays
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def work(sweep: Sweep, *, num_trials: int, on_trial: Callable[[Study, int], None]) -> None:

@@ -206,9 +206,10 @@ def ui_environment(store: Store) -> dict[str, str]:
 
 
 def charts_url(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> str:
-    """The page of `ui_command` that overlays the runs; MLflow's front page opens on chat traces instead."""
+    """The page that overlays the runs, of `ui_command` or of the store's own server; MLflow's front page does not."""
     _, experiment_id = open_client(store)
-    return f"http://{host}:{port}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
+    server = store.shown_uri.rstrip("/") if store.uri.startswith(("http://", "https://")) else f"http://{host}:{port}"
+    return f"{server}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
 
 
 def _quiet_mlflow() -> None:

@@ -37,15 +37,24 @@ class TrialRun:
     """Model -> adapter folder."""
 
 
-def write_sweep_runs(store: Store, *, name: str, params: Mapping[str, Any], trials: Sequence[TrialRun]) -> str:
+def write_sweep_runs(
+    store: Store, *, name: str, study: str, params: Mapping[str, Any], trials: Sequence[TrialRun]
+) -> str:
     """Writes the trials that the store does not have yet under the run of the sweep, and returns that run's id.
+
+    Args:
+        store: from `resolve_store`.
+        name: the study's, for people.
+        study: tells it from others of the same name.
+        params: what is searched and wanted.
+        trials: those that have ended.
 
     Raises:
         UserError: the store cannot be used.
     """
     client, experiment_id = open_client(store)
     with FileLock(store.state / "sweep-runs.lock"), told(store):
-        identity = {"detoxlens.kind": "sweep", "detoxlens.sweep": name}
+        identity = {"detoxlens.kind": "sweep", "detoxlens.sweep": name, "detoxlens.study": study}
         parent = find_run(client, experiment_id, identity)
         if parent is None:
             above = {"mlflow.parentRunId": store.project_run_id} if store.project_run_id else {}
@@ -54,7 +63,7 @@ def write_sweep_runs(store: Store, *, name: str, params: Mapping[str, Any], tria
             log_params(client, parent.info.run_id, flat_params(params))
             parent = keep_one(client, experiment_id, parent, identity)
         for trial in trials:
-            mine = {"detoxlens.kind": "trial", "detoxlens.sweep": name, "detoxlens.trial": str(trial.number)}
+            mine = identity | {"detoxlens.kind": "trial", "detoxlens.trial": str(trial.number)}
             run = find_run(client, experiment_id, mine)
             if run is not None and run.info.end_time is not None:
                 continue
