@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+import optuna
 import pytest
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
@@ -118,6 +119,18 @@ def test_a_dead_workers_trial_is_failed_and_tried_once_more(sweep, trials, tmp_p
     found, _ = run(sweep, 2)
     assert states(found) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert found[2].params != found[0].params  # twice is enough: a new point
+
+
+def test_an_interruption_does_not_count_as_the_one_death(sweep, trials):
+    study = sweep.open()
+    trial = study.ask()
+    trial.suggest_float("ppo.clip_range", 0.1, 0.2)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    retry(study, study.trials[0], max_retry=None)  # Ctrl-C
+    retry(study, study.trials[1], max_retry=1)  # then a kill
+    retry(study, study.trials[2], max_retry=1)  # and another: enough
+    assert [t.system_attrs.get("retry_history") for t in study.trials] == [None, [], [1]]
+    assert [t.system_attrs.get("failed_trial") for t in study.trials] == [None, 0, 0]
 
 
 def test_a_living_workers_trial_is_left_alone_and_waited_for(sweep, trials):
@@ -236,7 +249,6 @@ def test_an_outcome_that_is_known_is_not_tried_again(sweep, trials):
 
 
 def test_a_storage_that_goes_away_ends_the_worker_with_one_paragraph(sweep, trials, monkeypatch):
-    import optuna
 
     def gone(*_, **__):
         raise optuna.exceptions.StorageInternalError("server closed the connection")

@@ -41,7 +41,10 @@ def sweep(
     cpus_per_trial: Annotated[
         float | None, typer.Option(min=0.01, help="Of the Ray cluster; default: run.num_threads.")
     ] = None,
-    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Of the Ray cluster; .25: four on a GPU.")] = 0.0,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of the Ray cluster; .25: four on a GPU; default: 1 where run.device is a GPU."),
+    ] = None,
     join: Annotated[bool, typer.Option("--join", help="Only work on the study; another process reports.")] = False,
 ) -> None:
     """Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml."""
@@ -64,8 +67,11 @@ def sweep(
 
     ray = None
     if engine == "ray":
-        num_cpus = cpus_per_trial or load_params(Context.root / Context.params_path).run.num_threads
-        ray = Resources(num_cpus=num_cpus, num_gpus=gpus_per_trial)
+        run = load_params(Context.root / Context.params_path).run
+        on_gpu = float(run.device.startswith("cuda"))
+        ray = Resources(
+            num_cpus=cpus_per_trial or run.num_threads, num_gpus=on_gpu if gpus_per_trial is None else gpus_per_trial
+        )
     folder = run_sweep(
         Context.root,
         Context.root / Context.params_path,

@@ -114,19 +114,25 @@ def _fail_and_retry(study: Study, trial: FrozenTrial) -> None:
 
 
 def retry(study: Study, trial: FrozenTrial, *, max_retry: int | None) -> None:
-    """Queues the trial's point again; with `max_retry`, only if that many attempts have not been retried before."""
+    """Queues the trial's point again; with `max_retry`, only if not so many of its attempts have died before.
+
+    Without it the trial was interrupted, which counts as no death.
+    """
     import optuna
 
     if not trial.params or REASON in trial.user_attrs:
         return  # it had no point yet, or its outcome is known
-    history = [*trial.system_attrs.get("retry_history", []), trial.number]
-    if max_retry is not None and len(history) > max_retry:
-        return
+    history = trial.system_attrs.get("retry_history", [])
+    if max_retry is not None:
+        history = [*history, trial.number]
+        if len(history) > max_retry:
+            return
+    first = trial.system_attrs.get("failed_trial", trial.number)
     study.add_trial(
         optuna.create_trial(
             state=optuna.trial.TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            system_attrs={"failed_trial": history[0], "retry_history": history},  # Optuna's own names
+            system_attrs={"failed_trial": first, "retry_history": history},  # Optuna's own names
         )
     )

@@ -2,7 +2,7 @@
 
 Workers with one seed would propose the same points; so would a study that is stopped and taken up again. Here every
 trial draws from a stream of its own, whichever worker on whichever machine asks: what it knows of earlier trials is in
-the storage. With one worker a study is therefore repeatable to the bit, interrupted or not.
+the storage. With one worker a study is therefore repeatable to the bit, stopped between two trials or not.
 """
 
 from __future__ import annotations

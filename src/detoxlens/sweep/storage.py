@@ -87,7 +87,8 @@ def open_storage(url: str, state: Path) -> BaseStorage:
         if "://" not in url:
             raise OSError("it is no URL")
         # Seconds; SQLite's writers queue, a server is given up, and a connection is tried before it is used again.
-        wait = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 20}}.get(url.partition(":")[0], {})
+        database = url.partition(":")[0].partition("+")[0]
+        wait = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 20}}.get(database, {})
         return RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
 
 
