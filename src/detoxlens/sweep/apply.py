@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from detoxlens.artifacts import Layout
@@ -40,6 +44,15 @@ def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: 
     then = {key: definition[key] for key in ("settings", "inputs")}
     models, variant = list(definition["settings"]), definition["variant"]
     stale = differences(then, setting_of(root, params, list(definition["space"]), models=models, variant=variant))
+    made_before = ["reward_model", *(f"base@{model}" for model in models)]
+    stale += [f"`dvc repro` will run {stage} anew" for stage in outdated(root, made_before)]
     before = params_path.read_text(encoding="utf-8")
     change_params(params_path, overrides_of(variant, point))
     return diff_of(params_path, before), stale
+
+
+def outdated(root: Path, stages: Sequence[str]) -> list[str]:
+    """Those of the stages that DVC would run again; none where the folder is no DVC project."""
+    command = [sys.executable, "-m", "dvc", "status", "--json", *stages]
+    asked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return sorted(json.loads(asked.stdout)) if asked.returncode == 0 else []
