@@ -40,6 +40,20 @@ def test_a_killed_ray_worker_loses_no_trial(root, ray_cluster):
     assert states.count("COMPLETE") == 6 and not {"RUNNING", "WAITING"} & {*states}
 
 
+@slow
+def test_a_dead_ray_node_loses_no_trial(root, ray_cluster):
+    """One of two nodes goes, and with it the trial that it ran; the other one goes on."""
+    sweep = begin(root, "dead-node", 4, "--workers", "2", "--engine", "ray")
+    deadline = time.monotonic() + 120
+    while len(workers_at_a_trial()) < 2:
+        assert time.monotonic() < deadline and sweep.poll() is None
+        time.sleep(0.1)
+    ray_cluster.remove_node(ray_cluster.list_all_nodes()[-1], allow_graceful=False)
+    assert sweep.wait(timeout=240) == 0
+    states = [t.state.name for t in trials_of(root, "dead-node")]
+    assert states.count("COMPLETE") == 4 and not {"RUNNING", "WAITING"} & {*states}
+
+
 def workers_at_a_trial():
     """Process ids of Ray's workers that have begun the function of a trial."""
     found = subprocess.run(["pgrep", "-f", "^ray::_try_one"], capture_output=True, text=True, check=False)
