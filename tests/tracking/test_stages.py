@@ -28,7 +28,8 @@ def test_a_short_stage_waits_and_is_then_filed_under_its_variants_run(store):
     assert runs_of(store) == []
     assert send_pending(store) == 3
     assert send_pending(store) == 0
-    prepare, finetune, generate = runs_of(store, kind="stage")
+    by_stage = {r.data.tags["detoxlens.stage"]: r for r in runs_of(store, kind="stage")}  # all within a millisecond
+    prepare, finetune, generate = (by_stage[name] for name in ("prepare", "finetune", "generate"))
     (parent,) = runs_of(store, kind="variant")
     assert parent.info.run_name == "tiny-neox/ft" and parent.info.status == "SCHEDULED"
     assert finetune.data.tags["mlflow.parentRunId"] == generate.data.tags["mlflow.parentRunId"] == parent.info.run_id
