@@ -39,6 +39,14 @@ class Resources:
     """.25 puts four tasks on a GPU."""
 
 
+def resources_of(num_cpus: float | None, num_gpus: float | None, *, num_threads: int, device: str) -> Resources:
+    """What was asked for; else a core per thread, and a GPU where the task runs on one."""
+    return Resources(
+        num_cpus=num_threads if num_cpus is None else num_cpus,
+        num_gpus=float(device.startswith("cuda")) if num_gpus is None else num_gpus,
+    )
+
+
 @dataclass(frozen=True)
 class Secrets:
     """Environment variables that a node may lack and nobody may see: they travel as a task's argument.

@@ -164,7 +164,7 @@ def ui(root: Path, *, host: str, port: int) -> int:
     from detoxlens.tracking import charts_url, resolve_store, send_pending, ui_command, ui_environment
 
     store = resolve_store(root, os.environ)
-    if store.uri.startswith(("http://", "https://")):
+    if store.is_server:
         print(f"{store.shown_uri} is a server and shows its pages itself: {charts_url(store)}")
         return 0
     _check_port(host, port)

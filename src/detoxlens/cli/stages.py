@@ -90,16 +90,13 @@ def _shared_stage(
     if engine == "local":
         _stage(name, model=model, variant=variant)
         return
-    from detoxlens.cluster import Resources
+    from detoxlens.cluster import resources_of
     from detoxlens.config import load_params
     from detoxlens.on_ray import RayShares
     from detoxlens.run_stage import run_stage
 
     run = load_params(params_path).run
-    resources = Resources(
-        num_cpus=run.num_threads if cpus is None else cpus,
-        num_gpus=float(run.device.startswith("cuda")) if gpus is None else gpus,
-    )
+    resources = resources_of(cpus, gpus, num_threads=run.num_threads, device=run.device)
     run_stage(
         Context.root, params_path, name, model=model, variant=variant, track=Context.track,
         ray=RayShares(count=shares, resources=resources),
@@ -136,52 +133,27 @@ def rl(model: ModelOption, variant: VariantOption) -> None:
     _stage("rl", model=model, variant=variant)
 
 
-@app.command(rich_help_panel=STAGES)
-def generate(
-    model: ModelOption,
-    variant: VariantOption,
-    share: ShareOption = None,
-    engine: EngineOption = "local",
-    shares: SharesOption = None,
-    cpus_per_share: CpusOption = None,
-    gpus_per_share: GpusOption = None,
-) -> None:
-    """Sample completions of the evaluation prompts."""
-    _shared_stage(
-        "generate", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
-    )
+def _add_shareable(name: str, told: str) -> None:
+    """The command of a stage that several processes may share."""
+
+    @app.command(name, help=told, rich_help_panel=STAGES)
+    def command(
+        model: ModelOption,
+        variant: VariantOption,
+        share: ShareOption = None,
+        engine: EngineOption = "local",
+        shares: SharesOption = None,
+        cpus_per_share: CpusOption = None,
+        gpus_per_share: GpusOption = None,
+    ) -> None:
+        _shared_stage(
+            name, model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
+        )
 
 
-@app.command(rich_help_panel=STAGES)
-def score(
-    model: ModelOption,
-    variant: VariantOption,
-    share: ShareOption = None,
-    engine: EngineOption = "local",
-    shares: SharesOption = None,
-    cpus_per_share: CpusOption = None,
-    gpus_per_share: GpusOption = None,
-) -> None:
-    """Grade the completions' toxicity and fluency."""
-    _shared_stage(
-        "score", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
-    )
-
-
-@app.command(rich_help_panel=STAGES)
-def attribute(
-    model: ModelOption,
-    variant: VariantOption,
-    share: ShareOption = None,
-    engine: EngineOption = "local",
-    shares: SharesOption = None,
-    cpus_per_share: CpusOption = None,
-    gpus_per_share: GpusOption = None,
-) -> None:
-    """Attribute every generated token to the prompt."""
-    _shared_stage(
-        "attribute", model, variant, share=share, engine=engine, shares=shares, cpus=cpus_per_share, gpus=gpus_per_share
-    )
+_add_shareable("generate", "Sample completions of the evaluation prompts.")
+_add_shareable("score", "Grade the completions' toxicity and fluency.")
+_add_shareable("attribute", "Attribute every generated token to the prompt.")
 
 
 @app.command(rich_help_panel=STAGES)

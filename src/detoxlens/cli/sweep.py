@@ -60,7 +60,7 @@ def sweep(
         raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
     if engine == "local" and (cpus_per_trial or gpus_per_trial):
         raise UserError("--cpus-per-trial and --gpus-per-trial are for --engine ray; a local trial takes run.device.")
-    from detoxlens.cluster import Resources
+    from detoxlens.cluster import resources_of
     from detoxlens.config import load_params
     from detoxlens.project import names_of
     from detoxlens.sweep.command import sweep as run_sweep
@@ -68,10 +68,7 @@ def sweep(
     ray = None
     if engine == "ray":
         run = load_params(Context.root / Context.params_path).run
-        on_gpu = float(run.device.startswith("cuda"))
-        ray = Resources(
-            num_cpus=cpus_per_trial or run.num_threads, num_gpus=on_gpu if gpus_per_trial is None else gpus_per_trial
-        )
+        ray = resources_of(cpus_per_trial, gpus_per_trial, num_threads=run.num_threads, device=run.device)
     folder = run_sweep(
         Context.root,
         Context.root / Context.params_path,

@@ -75,14 +75,15 @@ def check_registry(versions: Sequence[StoredVersion]) -> Check:
 def check_studies(state: Path, environ: Mapping[str, str]) -> Check:
     """The sweeps' storage can be reached and read, where there is one: that of DETOXLENS_STORAGE, or the default."""
     url = environ.get("DETOXLENS_STORAGE", "")
+    if url.startswith("journal:"):
+        told = "there" if Path(url.removeprefix("journal:")).exists() else "it does not exist yet"
+        return Check(name="studies", status="ok", detail=f"{url}: {told}")
     if url and not url.startswith("sqlite:///"):
         shown = without_password(url)
-        file = Path(url.removeprefix("journal:"))
-        cause = _closed(url) if "://" in url else "" if file.exists() else "it does not exist yet"
-        if cause and "://" in url:
+        if cause := _closed(url):
             detail = f"{shown}: {cause}. Start its server, or sweep in the project's own file:"
             return Check(name="studies", status="broken", detail=detail, mend="unset DETOXLENS_STORAGE")
-        return Check(name="studies", status="ok", detail=f"{shown}: {cause or 'there'}")
+        return Check(name="studies", status="ok", detail=f"{shown}: there")
     database = Path(url.removeprefix("sqlite:///")) if url else state / "optuna.db"
     if not database.exists():
         return Check(name="studies", status="ok", detail="no sweep yet")
