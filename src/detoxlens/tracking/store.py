@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from detoxlens.errors import UserError
-from detoxlens.urls import without_password
+from detoxlens.urls import without_password, without_password_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +64,11 @@ class Store:
     def runs_lock(self) -> Path:
         """Held while a run is looked for and, if there is none, made: two processes must not make it twice."""
         return self.state / "runs.lock"
+
+    @property
+    def is_server(self) -> bool:
+        """An MLflow server, rather than a database."""
+        return self.uri.startswith(("http://", "https://"))
 
     @property
     def shown_uri(self) -> str:
@@ -171,7 +176,7 @@ def told(store: Store) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as e:
         cause = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        cause = cause.replace(store.uri, store.shown_uri)
+        cause = without_password_of(store.uri, cause)
         out_of_date = "out-of-date" in cause or "Can't locate revision" in str(e)
         way_out = (
             "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
@@ -208,7 +213,7 @@ def ui_environment(store: Store) -> dict[str, str]:
 def charts_url(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> str:
     """The page that overlays the runs, of `ui_command` or of the store's own server; MLflow's front page does not."""
     _, experiment_id = open_client(store)
-    server = store.shown_uri.rstrip("/") if store.uri.startswith(("http://", "https://")) else f"http://{host}:{port}"
+    server = store.shown_uri.rstrip("/") if store.is_server else f"http://{host}:{port}"
     return f"{server}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
 
 
