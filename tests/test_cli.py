@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from detoxlens import cli
-from detoxlens.errors import UserError
-from detoxlens.run_stage import run_stage
-from tests.import_graph import ROOT
+from detoxlens.common.errors import UserError
+from detoxlens.pipeline.run_stage import run_stage
+from tests.root import ROOT
 
 
 def run(*args, cwd=ROOT):
@@ -21,7 +21,7 @@ def main_with(monkeypatch, tmp_path, error, *flags):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("detoxlens.run_stage.run_stage", fail)
+    monkeypatch.setattr("detoxlens.pipeline.run_stage.run_stage", fail)
     monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(tmp_path), *flags, "prepare"])
     cli.main()
 

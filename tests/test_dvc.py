@@ -1,40 +1,60 @@
-"""dvc.yaml lists every project file that a stage's numbers depend on, and nothing that is not there."""
+"""dvc.yaml agrees with what the stages import and read, and each stage runs the code of the checkout it stands in."""
 
-from pathlib import Path
+import ast
+import re
 
 import pytest
 from ruamel.yaml import YAML
 
-from tests.import_graph import ROOT, stage_files
+from detoxlens.common.fingerprint import fingerprint
+from detoxlens.params.reads import READS, STAGES, module_of
+from tests.root import ROOT
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MODULE_OF = {"rl_after_ft": "rl"}
+SHARED = {"run", "models", "variants"}
 
 
-def listed(stage):
-    return [d for d in PIPELINE[stage]["deps"] if d.startswith("src/")]
+def stages_of_dvc():
+    return [stage for stage in PIPELINE if stage != "code"]
 
 
-@pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_lists_every_module_it_imports(stage):
-    deps = listed(stage)
-    missing = [
-        file
-        for file in stage_files(MODULE_OF.get(stage, stage))
-        if file not in deps and Path(file).parent.as_posix() not in deps
-    ]
-    assert missing == [], f"add to dvc.yaml, stages.{stage}.deps"
+def test_every_stage_depends_on_its_own_code_and_only_the_first_stage_on_the_source():
+    for stage in stages_of_dvc():
+        deps = PIPELINE[stage]["deps"]
+        assert [d for d in deps if d.startswith("code/")] == [f"code/{MODULE_OF.get(stage, stage)}.txt"]
+        assert not [d for d in deps if d.startswith("src")]
+    assert PIPELINE["code"]["deps"] == ["src/detoxlens"]
+    assert [path for out in PIPELINE["code"]["outs"] for path in out] == [f"code/{stage}.txt" for stage in STAGES]
 
 
-@pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_lists_no_module_it_does_not_import(stage):
-    needed = stage_files(MODULE_OF.get(stage, stage))
-    stale = [d for d in listed(stage) if not any(f == d or Path(f).parent.as_posix() == d for f in needed)]
-    assert stale == [], f"remove from dvc.yaml, stages.{stage}.deps"
+def test_the_stages_stand_in_their_order():
+    assert list(dict.fromkeys(MODULE_OF.get(stage, stage) for stage in stages_of_dvc())) == list(STAGES)
 
 
-def test_the_import_graph_sees_imports_inside_functions_and_skips_type_checking():
-    files = stage_files("finetune")
-    assert "src/detoxlens/sft/train.py" in files
-    assert "src/detoxlens/rl/ppo.py" not in files  # so that PPO settings do not rerun fine-tuning
-    assert "src/detoxlens/run_stage.py" not in files
+@pytest.mark.parametrize("stage", stages_of_dvc())
+def test_dvc_notices_every_section_that_a_stage_reads(stage):
+    reads = READS[MODULE_OF.get(stage, stage)]
+    noticed = {str(param).partition(".")[0] for param in PIPELINE[stage]["params"]}
+    assert noticed - SHARED == set(reads)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_the_sections_that_are_listed(stage):
+    """By the literal names in its module's `params.section("<name>", ...)`."""
+    tree = ast.parse((ROOT / "src" / (module_of(stage).replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    asked = {c.args[0].value for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "section"}
+    assert asked == set(READS[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_committed_fingerprints_are_those_of_the_committed_code(stage):
+    committed = (ROOT / "code" / f"{stage}.txt").read_text(encoding="utf-8").splitlines()
+    assert committed == fingerprint(module_of(stage)), "run `detoxlens code`, or `dvc repro`, and commit code/"
+
+
+def test_what_trains_by_examples_does_not_depend_on_what_trains_by_reward():
+    files = [line.split()[0] for line in fingerprint(module_of("finetune"))]
+    assert "detoxlens/sft/train.py" in files
+    assert not [file for file in files if re.match(r"detoxlens/(rl|pipeline/run_stage|tracking|sweep)", file)]

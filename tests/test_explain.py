@@ -11,19 +11,19 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from detoxlens import cli
-from detoxlens.artifacts import write_text
 from detoxlens.attribution import attribute
-from detoxlens.config import TemplateConfig
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import write_text
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.explain import terminal
 from detoxlens.explain.explanation import NO_TEMPLATE, Explanation, explain, find_checkpoint, find_template
 from detoxlens.explain.page import page
 from detoxlens.explain.words import by_words
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.loading import load_model, load_tokenizer
-from detoxlens.records import ModelRef
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.models import TemplateConfig
 from tests.models.checkpoints import TEMPLATE
-from tests.stages.study import make_study, params_of
+from tests.pipeline.stages.study import make_study, params_of
 
 CHAT = TemplateConfig(**TEMPLATE)
 EXAMPLE = Explanation(
@@ -57,13 +57,19 @@ def run(root, checkpoint="adapters/m/it", *, ref=None, **changes):
         "method": "input_x_gradient",
         "target": "probability",
         "generation": GenerationConfig(
-            max_new_tokens=6, min_new_tokens=1, temperature=1.0, top_k=0, top_p=1.0, no_repeat_ngram_size=0,
-            num_samples=1, batch_size=1,
+            max_new_tokens=6,
+            min_new_tokens=1,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            no_repeat_ngram_size=0,
+            num_samples=1,
+            batch_size=1,
         ),
         "seed": 0,
         "device": "cpu",
         "dtype": "float32",
-    }  # fmt: skip
+    }
     return explain(root, **(arguments | changes))
 
 

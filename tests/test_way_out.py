@@ -6,14 +6,20 @@ import pytest
 from typer.testing import CliRunner
 
 from detoxlens.cli import app
-from detoxlens.errors import UserError
-from tests.import_graph import ROOT
+from detoxlens.common.errors import UserError
+from tests.root import ROOT
 
 RTP = '{"prompt": {"text": "Zorgons"}, "continuation": {"text": " hum"}}\n'
 FILES = {
-    "empty.csv": "", "empty.jsonl": "\n", "wrong.csv": "question,answer\na,b\n", "wrong.jsonl": '{"x": 1}\n',
-    "list.jsonl": "[1]\n", "rtp.jsonl": RTP, "presets/broken.yaml": "run: [\n", "presets/list.yaml": "- run\n",
-}  # fmt: skip
+    "empty.csv": "",
+    "empty.jsonl": "\n",
+    "wrong.csv": "question,answer\na,b\n",
+    "wrong.jsonl": '{"x": 1}\n',
+    "list.jsonl": "[1]\n",
+    "rtp.jsonl": RTP,
+    "presets/broken.yaml": "run: [\n",
+    "presets/list.yaml": "- run\n",
+}
 ANNOTATE, CALIBRATE = (
     "annotate {} out.jsonl --scorer profanity_check",
     "calibrate --scorer profanity_check --against {}",
@@ -65,7 +71,7 @@ def said(command: str) -> str:
         ("sweep apply --study x --trial 0", "No sweep was begun here yet; `detoxlens sweep --study x` begins one"),
         ("explain --checkpoint tiny-neox --prompt hi", "names a model; name the folder of a variant. Here are: ad"),
     ],
-)  # fmt: skip
+)
 def test_a_slip_is_told_with_the_way_out(folder, command, told):
     before = sorted(folder.rglob("*"))
     assert told in said(command)

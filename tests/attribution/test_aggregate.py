@@ -42,9 +42,14 @@ def test_words_equal_inseqs_subword_aggregator():
         for t, row in enumerate(ROWS):
             table[: len(row), t] = torch.tensor(row)
         whole = CoarseFeatureAttributionSequenceOutput(
-            source=tokens[:3], target=tokens, target_attributions=table, step_scores={}, sequence_scores={},
-            attr_pos_start=3, attr_pos_end=6,
-        )  # fmt: skip
+            source=tokens[:3],
+            target=tokens,
+            target_attributions=table,
+            step_scores={},
+            sequence_scores={},
+            attr_pos_start=3,
+            attr_pos_end=6,
+        )
         theirs = whole.aggregate("subwords", aggregate_fn="sum").target_attributions
     assert theirs.shape == (4, 2)  # two prompt words, two generated ones
     ours = to_words(ROWS, words_of(["▁Zor", "gons", "▁sing"]), words_of(["▁accor", "dions", "▁well"]))
@@ -58,15 +63,22 @@ def test_region_mass_adds_up_to_one():
 
 
 def test_regions_of_a_chat_tell_earlier_turns_from_the_last_one():
-    from detoxlens.config import TemplateConfig
     from detoxlens.data.templates import encode_prompt
     from detoxlens.models.tiny import train_tokenizer
+    from detoxlens.params.models import TemplateConfig
 
     tokenizer = train_tokenizer(["abc"], 256 + 8)
     template = TemplateConfig(user="[{text}]", bot=">", reply="{text}", end=".", eos_after_reply=False)
     chat = encode_prompt(tokenizer, template, ["a", "b", "c"])  # [a]> b .[c]>
-    assert chat.regions == (*["template"], "earlier", *["template"] * 2, "earlier", *["template"] * 2, "user",
-                            *["template"] * 2)  # fmt: skip
+    assert chat.regions == (
+        *["template"],
+        "earlier",
+        *["template"] * 2,
+        "earlier",
+        *["template"] * 2,
+        "user",
+        *["template"] * 2,
+    )
     row = [0.04, 0.1, 0.03, 0.03, 0.2, 0.02, 0.02, 0.3, 0.01, 0.05, 0.2]
     assert region_mass(row, chat.regions) == pytest.approx(
         {"template": 0.2, "earlier": 0.3, "user": 0.3, "generated": 0.2}

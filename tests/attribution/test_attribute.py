@@ -7,7 +7,7 @@ import torch
 
 from detoxlens.attribution import METHODS, attribute, gradients
 from detoxlens.attribution.api import runner_up_ids
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from tests.attribution.tiny import ARCHITECTURES, COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 
 METHODS_BY_GRADIENT = [name for name, backend in METHODS.items() if backend == "gradient"]
@@ -165,9 +165,10 @@ def test_running_out_of_memory_halves_the_chunk_and_then_the_group(monkeypatch, 
     # 4 sequences x 4 targets; 4 x 2; 4 x 1; then 2 x 1, which fits: 4 passes for each half
     assert memory.passes == [(4, 4), (4, 2), (4, 1), *[(2, 1)] * (8 * points)]
     assert caplog.messages == [
-        "out of memory: 2 targets per pass", "out of memory: 1 targets per pass",
+        "out of memory: 2 targets per pass",
+        "out of memory: 1 targets per pass",
         "out of memory: attributing 2 sequences at a time",
-    ]  # fmt: skip
+    ]
 
 
 def test_what_did_not_fit_once_is_not_tried_again_with_the_next_group(monkeypatch):
@@ -299,6 +300,6 @@ def test_importing_the_package_loads_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, detoxlens.attribution, detoxlens.attribution.config; assert 'torch' not in sys.modules"
+    code = "import sys, detoxlens.attribution, detoxlens.params.attribution; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert next(iter(METHODS)) == "input_x_gradient"

@@ -43,10 +43,12 @@ def test_scores_equal_inseq_to_1e_5_in_float32(name, lora, method):
 @pytest.mark.parametrize(
     "name",
     [
-        "gpt_neox", "falcon_multi_query", "gpt2",
+        "gpt_neox",
+        "falcon_multi_query",
+        "gpt2",
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("falcon_alibi", "falcon_grouped", "opt", "llama", "qwen2")),
     ],
-)  # fmt: skip
+)
 def test_a_trained_lora_checkpoint_equals_inseq_to_1e_8_in_float64(name, record_property):
     model, texts = trained_lora(name)
     prompt, completion = texts[0][:7], texts[0][7:]

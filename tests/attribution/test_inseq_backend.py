@@ -8,7 +8,7 @@ import pytest
 
 from detoxlens.attribution import attribute
 from detoxlens.attribution.inseq_backend import write_inseq_json
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from tests.attribution.tiny import inseq_scores, max_difference, tiny_model, with_lora
 
 PROMPT, COMPLETION = [5, 9, 44, 2, 17], [8, 70, 3]

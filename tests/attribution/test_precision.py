@@ -10,9 +10,14 @@ from detoxlens.attribution.result import SequenceAttribution
 
 def attribution(scores, probs) -> SequenceAttribution:
     return SequenceAttribution(
-        prompt_ids=(5, 9), completion_ids=(7,) * len(scores), method="input_x_gradient", target="probability",
-        status="ok", scores=tuple(map(tuple, scores)), token_prob=tuple(probs),
-    )  # fmt: skip
+        prompt_ids=(5, 9),
+        completion_ids=(7,) * len(scores),
+        method="input_x_gradient",
+        target="probability",
+        status="ok",
+        scores=tuple(map(tuple, scores)),
+        token_prob=tuple(probs),
+    )
 
 
 def test_differences_of_scores_entropies_and_probabilities():

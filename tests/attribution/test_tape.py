@@ -105,11 +105,21 @@ def detached(x):
 
 
 CASES = [
-    fused_attention, overlapping_slices, expanded, residual, in_place_on_what_nobody_has_read, in_place_on_a_constant,
-    without_rules, weights_that_depend_on_the_input, an_expanded_gradient,
-    a_mask_that_depends_on_the_input, keywords_and_other_signatures, an_expert_without_tokens,
-    another_precision_on_the_way, detached,
-]  # fmt: skip
+    fused_attention,
+    overlapping_slices,
+    expanded,
+    residual,
+    in_place_on_what_nobody_has_read,
+    in_place_on_a_constant,
+    without_rules,
+    weights_that_depend_on_the_input,
+    an_expanded_gradient,
+    a_mask_that_depends_on_the_input,
+    keywords_and_other_signatures,
+    an_expert_without_tokens,
+    another_precision_on_the_way,
+    detached,
+]
 
 
 @pytest.mark.parametrize("function", CASES, ids=lambda f: f.__name__)

@@ -89,10 +89,15 @@ def mix_positions_in_the_last_mlp(model):
 @pytest.mark.parametrize(
     "change",
     [
-        add_first_layers_input, change_the_embeddings, hide_an_operation, hide_everything_below_the_head,
-        hide_the_first_layers_input, mix_positions_behind_the_last_attention, mix_positions_in_the_last_mlp,
+        add_first_layers_input,
+        change_the_embeddings,
+        hide_an_operation,
+        hide_everything_below_the_head,
+        hide_the_first_layers_input,
+        mix_positions_behind_the_last_attention,
+        mix_positions_in_the_last_mlp,
     ],
-)  # fmt: skip
+)
 def test_a_model_off_the_usual_path_is_right_all_the_same(change, prompts):
     model = tiny_model("gpt_neox", dtype=torch.float64)
     change(model)

@@ -8,9 +8,17 @@ import torch
 
 VOCAB = 96
 ARCHITECTURES = (
-    "gpt_neox", "gpt_neox_sequential", "falcon_rotary", "falcon_multi_query", "falcon_grouped", "falcon_alibi",
-    "gpt2", "llama", "qwen2", "opt",
-)  # fmt: skip
+    "gpt_neox",
+    "gpt_neox_sequential",
+    "falcon_rotary",
+    "falcon_multi_query",
+    "falcon_grouped",
+    "falcon_alibi",
+    "gpt2",
+    "llama",
+    "qwen2",
+    "opt",
+)
 PROMPTS = [[5, 9, 44, 2, 17, 60, 31], [7, 8], [3], [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61]]
 COMPLETIONS = [[8, 70, 3, 41, 12], [9, 9, 4], [30, 31, 32, 33, 34, 35], [1, 2]]
 

@@ -5,21 +5,28 @@ import json
 import pytest
 import torch
 
-from detoxlens.artifacts import Layout, write_rows
 from detoxlens.bench import attribution as bench
 from detoxlens.bench.cases import demo_case, falcon, neox, random_case
 from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.records import Completion
-from tests.import_graph import ROOT
-from tests.stages.study import make_study, params_of
+from detoxlens.common.artifacts import Layout, write_rows
+from detoxlens.common.records import Completion
+from tests.pipeline.stages.study import make_study, params_of
+from tests.root import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # inseq's and captum's own
 ATTRIBUTION = {
-    "method": "input_x_gradient", "target": "probability", "filters": ["p50"], "max_sequences": 5,
-    "samples_per_prompt": 1, "mask_template": False, "num_path_steps": 5, "batch_size": "auto", "memory_mib": None,
+    "method": "input_x_gradient",
+    "target": "probability",
+    "filters": ["p50"],
+    "max_sequences": 5,
+    "samples_per_prompt": 1,
+    "mask_template": False,
+    "num_path_steps": 5,
+    "batch_size": "auto",
+    "memory_mib": None,
     "precision_check": 0,
     "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.5, "num_random": 1},
-}  # fmt: skip
+}
 
 
 def toy(name="toy", model=None):
@@ -59,12 +66,20 @@ def test_the_demo_case_takes_the_completions_that_the_stage_attributes(tmp_path)
     reference.write_text(reference.read_text().replace("models/m/", "models/tiny-neox/"))
     rows = [
         Completion(
-            prompt_id=f"{i:016x}", sample_index=0, split="test", filters=("p50",), prompt="Zorgons",
-            prompt_ids=(10, 11, 12 + i), prompt_token_is_template=(False,) * 3, completion="are",
-            completion_ids=(20, 21) if i else (), finish_reason="length", seed=0,
+            prompt_id=f"{i:016x}",
+            sample_index=0,
+            split="test",
+            filters=("p50",),
+            prompt="Zorgons",
+            prompt_ids=(10, 11, 12 + i),
+            prompt_token_is_template=(False,) * 3,
+            completion="are",
+            completion_ids=(20, 21) if i else (),
+            finish_reason="length",
+            seed=0,
         )
         for i in range(5)
-    ]  # fmt: skip
+    ]
     write_rows(Layout(tmp_path).completions("tiny-neox", "it"), rows, Completion)
     case = demo_case(tmp_path, params, num_texts=2)
     assert case.texts == [((10, 11, 13), (20, 21)), ((10, 11, 15), (20, 21))]  # every second of the four with text

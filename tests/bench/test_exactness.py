@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from detoxlens.artifacts import Layout, write_rows
 from detoxlens.bench import exactness as bench
-from detoxlens.config import Params
-from detoxlens.errors import UserError
-from detoxlens.records import Completion
+from detoxlens.common.artifacts import Layout, write_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion
+from detoxlens.params.load import Params
 from tests.bench.test_attribution import ATTRIBUTION
-from tests.stages.study import make_study, params_of
+from tests.pipeline.stages.study import make_study, params_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # inseq's and captum's own
 
@@ -29,12 +29,20 @@ def project(tmp_path, monkeypatch):
 def write_completions(root) -> None:
     rows = [
         Completion(
-            prompt_id=f"{i:016x}", sample_index=0, split="test", filters=("p50",), prompt="Zorgons",
-            prompt_ids=(10, 11, 12 + i), prompt_token_is_template=(False,) * 3, completion="are",
-            completion_ids=(20, 21), finish_reason="length", seed=0,
+            prompt_id=f"{i:016x}",
+            sample_index=0,
+            split="test",
+            filters=("p50",),
+            prompt="Zorgons",
+            prompt_ids=(10, 11, 12 + i),
+            prompt_token_is_template=(False,) * 3,
+            completion="are",
+            completion_ids=(20, 21),
+            finish_reason="length",
+            seed=0,
         )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     write_rows(Layout(root).completions("m", "ft"), rows, Completion)
 
 

@@ -4,14 +4,20 @@ import pytest
 
 from detoxlens.bench import generation
 from detoxlens.bench.generation import measure, table_of, ways_of
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.loading import load_model
+from detoxlens.params.generation import GenerationConfig
 from tests.models.checkpoints import save_language_model
 
 GREEDY = GenerationConfig(
-    max_new_tokens=6, min_new_tokens=2, temperature=0, top_k=0, top_p=1.0, no_repeat_ngram_size=0, num_samples=1,
+    max_new_tokens=6,
+    min_new_tokens=2,
+    temperature=0,
+    top_k=0,
+    top_p=1.0,
+    no_repeat_ngram_size=0,
+    num_samples=1,
     batch_size=2,
-)  # fmt: skip
+)
 
 
 def test_the_ways_generate_the_same_tokens_when_decoding_is_greedy(tmp_path):

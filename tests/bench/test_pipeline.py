@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from detoxlens.bench import pipeline as bench
-from detoxlens.errors import UserError
-from tests.import_graph import ROOT
+from detoxlens.common.errors import UserError
+from tests.root import ROOT
 
 
 def git(folder, *arguments):

@@ -25,14 +25,19 @@ from detoxlens.bench.ppo.case import (
     reward_of_text,
     write_case,
 )
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 
 def run(side, seed, speed, memory, reached):
     return command.Run(
-        side=side, seed=seed, episodes_per_second=speed, cpu_seconds_per_step=1.0, memory_above_model_mib=memory,
-        rewards=[0.1, reached], reward_reached=reached,
-    )  # fmt: skip
+        side=side,
+        seed=seed,
+        episodes_per_second=speed,
+        cpu_seconds_per_step=1.0,
+        memory_above_model_mib=memory,
+        rewards=[0.1, reached],
+        reward_reached=reached,
+    )
 
 
 PAIRS = [
@@ -161,9 +166,19 @@ def test_a_wrong_formula_shows_in_the_difference():
 )
 def test_the_gpu_measurement_at_a_toy_shape(build):
     shape = scale.Shape(
-        name="toy", build=build, vocab=32, targets=("query_key_value",), minibatch_size=4,
-        top_k=10, top_p=0.8, temperature=0.7, num_responses=8, num_prompt_tokens=5, num_new_tokens=6, lora_r=2,
-    )  # fmt: skip
+        name="toy",
+        build=build,
+        vocab=32,
+        targets=("query_key_value",),
+        minibatch_size=4,
+        top_k=10,
+        top_p=0.8,
+        temperature=0.7,
+        num_responses=8,
+        num_prompt_tokens=5,
+        num_new_tokens=6,
+        lora_r=2,
+    )
     found = scale.measure_shape(shape, device="cpu", num_steps=2)
     assert found.generation_seconds > 0 and found.update_seconds > 0 and found.peak_memory_gib is None
     total = found.generation_seconds + found.update_seconds

@@ -13,28 +13,34 @@ import pytest
 import torch
 import transformers as hf
 
-from detoxlens.artifacts import Layout, read_rows
 from detoxlens.bench import scale
 from detoxlens.bench.scale import PER_VARIANT, StageCost, Task, bench_scale, run_at, table_of, tasks_of
 from detoxlens.bench.scale_sizes import SIZES, Size, check_fits, cut_down, falcon, neox, peak_bytes
 from detoxlens.bench.scale_stage import filled, main, write_checkpoint
-from detoxlens.config import load_params
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, read_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Attribution, Completion
 from detoxlens.models import tiny
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.footprint import weights_of
-from detoxlens.models.lora import LoraConfig
-from detoxlens.records import Attribution, Completion
-from detoxlens.run_stage import check_params
-from detoxlens.sft.config import SftConfig
-from tests.import_graph import ROOT
+from detoxlens.params.check import check_params
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import load_params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.sft import SftConfig
+from tests.root import ROOT
 
 TINY = Size(
     configs={
-        "redpajama-3b": neox(32, 2, vocab=1100, heads=4), "falcon-7b": falcon(32, 2, vocab=1100, heads=4),
+        "redpajama-3b": neox(32, 2, vocab=1100, heads=4),
+        "falcon-7b": falcon(32, 2, vocab=1100, heads=4),
     },
-    device="cpu", num_prompts=4, num_ppo_steps=1, sft_epochs=1e-3, max_batch=4, num_attributed=1,
-)  # fmt: skip
+    device="cpu",
+    num_prompts=4,
+    num_ppo_steps=1,
+    sft_epochs=1e-3,
+    max_batch=4,
+    num_attributed=1,
+)
 
 
 def params_of(size, *, num_prompts=4, max_new_tokens=6):

@@ -7,14 +7,16 @@ import json
 import pytest
 from rich.console import Console
 
-from detoxlens.artifacts import write_json, write_rows
 from detoxlens.bench import seeds as bench
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
-from detoxlens.records import Dialogue
-from tests.import_graph import ROOT
-from tests.stages.study import make_study, params_of
-from tests.stages.test_rl import PPO
+from detoxlens.common.artifacts import write_json, write_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Dialogue
+from detoxlens.params.load import Params, load_params
+from tests.pipeline.stages.study import make_study, params_of
+from tests.pipeline.stages.test_rl import PPO
+from tests.root import ROOT
+
+STAGES = "detoxlens.pipeline.stages."
 
 
 @pytest.fixture
@@ -44,9 +46,17 @@ def test_the_kept_adapter_is_the_least_toxic_within_the_budget():
 
 def test_the_table_fits_a_terminal_and_shows_what_was_missed():
     one = bench.SeedOutcome(
-        model="tiny-falcon", seed=0, it_val_rate=0.5, it_test_rate=0.623, val_rate=0.1, test_rate=0.1, kept_step=24,
-        kl_nats_per_sequence=1.1, kl_budget=3.0, met=True,
-    )  # fmt: skip
+        model="tiny-falcon",
+        seed=0,
+        it_val_rate=0.5,
+        it_test_rate=0.623,
+        val_rate=0.1,
+        test_rate=0.1,
+        kept_step=24,
+        kl_nats_per_sequence=1.1,
+        kl_budget=3.0,
+        met=True,
+    )
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
     console.print(bench.table_of([one, dataclasses.replace(one, seed=1, met=False)]))
     text = console.export_text(styles=True)
@@ -70,7 +80,7 @@ def test_a_study_is_run_seed_by_seed_and_not_again(tmp_path, params, monkeypatch
         real = bench.importlib.import_module
 
         def watched(name, *package):
-            ran.extend([name.removeprefix("detoxlens.stages.")] if name.startswith("detoxlens.stages.") else [])
+            ran.extend([name.removeprefix(STAGES)] if name.startswith(STAGES) else [])
             return real(name, *package)
 
         with monkeypatch.context() as patch:

@@ -8,8 +8,14 @@ from pathlib import Path
 
 COLUMNS = ("text", "TARGET", "dialogue_id", "turn_id", "type", "source")
 OTHER_SCORES = (
-    "severe_toxicity", "profanity", "sexually_explicit", "flirtation", "identity_attack", "threat", "insult",
-)  # fmt: skip
+    "severe_toxicity",
+    "profanity",
+    "sexually_explicit",
+    "flirtation",
+    "identity_attack",
+    "threat",
+    "insult",
+)
 
 
 def write_dialogues(path: Path, dialogues: dict[str, list[tuple[str, str]]]) -> Path:

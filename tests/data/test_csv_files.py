@@ -2,10 +2,11 @@
 
 import pytest
 
-from detoxlens.data.config import PairColumns, SplitConfig, SplitsConfig
+from detoxlens.common.errors import UserError
 from detoxlens.data.dialoconan import read_pairs
 from detoxlens.data.realtoxicityprompts import merged, read_prompts
-from detoxlens.errors import UserError
+from detoxlens.params.data import PairColumns
+from detoxlens.params.splits import SplitConfig, SplitsConfig
 
 CONAN = PairColumns(hater="hateSpeech", counter="counterSpeech", target="hsSubType")
 HEAD = "cn_id,hateSpeech,counterSpeech,hsSubType\n"
@@ -21,12 +22,14 @@ def test_each_row_of_conan_is_a_conversation_of_two_turns(tmp_path):
     )
     found = read_pairs(file, CONAN)
     assert [c.turns for c in found.conversations] == [
-        ("Zorgons hum, always.", "They like it."), ("Zorgons nap.", "So do you."),
-    ]  # fmt: skip
+        ("Zorgons hum, always.", "They like it."),
+        ("Zorgons nap.", "So do you."),
+    ]
     assert [(c.target, c.dialogue_id) for c in found.conversations] == [("crimes", "2"), ("", "3")]
     assert [(d.row, d.reason) for d in found.dropped] == [
-        ("line 4", "the exchange of an earlier row again"), ("line 5", "empty text"),
-    ]  # fmt: skip
+        ("line 4", "the exchange of an earlier row again"),
+        ("line 5", "empty text"),
+    ]
     assert (found.num_rows, found.num_trimmed) == (4, 1)
 
 
@@ -50,8 +53,9 @@ def test_every_column_of_a_csv_can_be_filtered_on_and_repeated_prompts_count_onc
     splits = {"all": split_of(), "late": split_of(where={"INDEX": {"ge": 2}, "TARGET": {"eq": "BAKERS"}})}
     found = read_prompts(file, splits, val_fraction=1e-6, seed=0, columns=COLUMNS)
     assert [(p.text, p.filters, p.toxicity) for p in found.prompts] == [
-        ("Zorgons hum.", ("all",), None), ("Bakers nap.", ("all", "late"), None),
-    ]  # fmt: skip
+        ("Zorgons hum.", ("all",), None),
+        ("Bakers nap.", ("all", "late"), None),
+    ]
     assert (found.filters["all"].num_met, found.filters["all"].num_duplicates) == (3, 1)
 
 
@@ -70,13 +74,15 @@ def test_two_files_are_one_table_with_ids_that_do_not_depend_on_the_other(tmp_pa
 
 def test_splits_are_read_by_source_and_columns_belong_to_csv_files():
     raw = {
-        "conan": {"source": "m.csv", "columns": COLUMNS, "where": {}}, "p50": {"where": {}},
+        "conan": {"source": "m.csv", "columns": COLUMNS, "where": {}},
+        "p50": {"where": {}},
         "mild": {"source": "m.csv", "columns": COLUMNS, "where": {}},
-    }  # fmt: skip
+    }
     sources = SplitsConfig(**raw).by_source("rtp.jsonl")
     assert [(source, list(splits)) for (source, _), splits in sources.items()] == [
-        ("rtp.jsonl", ["p50"]), ("m.csv", ["conan", "mild"]),
-    ]  # fmt: skip
+        ("rtp.jsonl", ["p50"]),
+        ("m.csv", ["conan", "mild"]),
+    ]
     for wrong in ({"source": "m.csv"}, {"columns": COLUMNS}, {"source": "m.csv", "columns": {"prompt.toxicity": "t"}}):
         with pytest.raises(ValueError, match=r"conan: source=.* a \.csv file needs columns"):
             SplitsConfig(conan={"where": {}, **wrong})
@@ -92,7 +98,7 @@ def test_a_hundred_thousand_prompts_take_less_than_a_minute_and_a_gigabyte(tmp_p
     program = (
         "import resource, sys, time\n"
         "from pathlib import Path\n"
-        "from detoxlens.data.config import SplitConfig\n"
+        "from detoxlens.params.splits import SplitConfig\n"
         "from detoxlens.data.realtoxicityprompts import read_prompts\n"
         "started = time.perf_counter()\n"
         "split = SplitConfig(where={'prompt.toxicity': {'gt': 0.5}})\n"

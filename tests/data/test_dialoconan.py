@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from detoxlens.common.errors import UserError
 from detoxlens.data.dialoconan import read_dialoconan
-from detoxlens.errors import UserError
 from tests.data.files import write_dialogues
 
 HEADER = "text,TARGET,dialogue_id,turn_id,type,source\n"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from detoxlens.data.config import SplitConfig
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import prompt_ids_of
 from detoxlens.data.realtoxicityprompts import read_prompts
-from detoxlens.errors import UserError
-from detoxlens.records import prompt_ids_of
+from detoxlens.params.splits import SplitConfig
 from tests.data.files import rtp_row, write_jsonl
 
 P50 = SplitConfig(where={"prompt.toxicity": {"gt": 0.5}})
@@ -56,8 +56,10 @@ def test_a_prompt_is_listed_with_every_filter_it_was_chosen_for(tmp_path):
     assert [p.prompt_id for p in file.prompts] == prompt_ids_of(["Zorgons are", "Zorgons eat", "Zorgons knit"])
     assert (file.num_rows, file.num_met_none) == (5, 2)
     assert [(name, c.num_met, c.num_val, c.num_test) for name, c in file.filters.items()] == [
-        ("p50", 2, 0, 2), ("pc50", 1, 0, 1), ("polite", 1, 0, 1),
-    ]  # fmt: skip
+        ("p50", 2, 0, 2),
+        ("pc50", 1, 0, 1),
+        ("polite", 1, 0, 1),
+    ]
 
 
 def test_challenging_is_compared_as_a_truth_value(tmp_path):
@@ -116,8 +118,10 @@ def test_repeated_texts_are_kept_once_and_counted(tmp_path):
 
 
 def test_the_authors_test_sets_can_be_declared(tmp_path):
-    rows = [rtp_row("Zorgons are", 0.9, continuation=0.8) | {"reward_hate_prob": 0.7},
-            rtp_row("Zorgons eat", 0.9, continuation=0.8) | {"reward_hate_prob": 0.2}]  # fmt: skip
+    rows = [
+        rtp_row("Zorgons are", 0.9, continuation=0.8) | {"reward_hate_prob": 0.7},
+        rtp_row("Zorgons eat", 0.9, continuation=0.8) | {"reward_hate_prob": 0.2},
+    ]
     joined = PC50.model_copy(update={"text": "prompt+continuation", "max_val": 0})
     scored = SplitConfig(where=PC50.where | {"reward_hate_prob": {"gt": 0.5}}, text="prompt+continuation", max_val=0)
     file = read(

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from detoxlens.common.seeding import python_rng
 from detoxlens.data import lexicon as lex
-from detoxlens.data.sample import (
-    RTP_SCORES,
-    base_corpus,
-    dialogues_csv,
-    prompts_jsonl,
-    reply,
-    world_of,
-)
-from detoxlens.seeding import python_rng
+from detoxlens.data.sample import RTP_SCORES, base_corpus, dialogues_csv, prompts_jsonl, reply, world_of
 
 COMMITTED = Path(__file__).parents[2] / "data" / "sample"
 

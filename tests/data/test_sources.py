@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from detoxlens.common.errors import UserError
 from detoxlens.data.sources import local_file, sha256_of
-from detoxlens.errors import UserError
 from tests.data.files import rtp_row, write_jsonl
 
 

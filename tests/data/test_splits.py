@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from detoxlens.common.errors import UserError
 from detoxlens.data.splits import connected_components, normalize, split_dialogues
-from detoxlens.errors import UserError
 
 
 def split(dialogues, *, val=0.1, test=0.1, linked_by="all_turns", seed=0):
@@ -49,8 +49,10 @@ def test_no_turn_is_in_two_splits_and_case_and_white_space_do_not_hide_one():
     dialogues = [tuple(rng.choice(words).upper() + " " * rng.randrange(3) for _ in range(4)) for _ in range(120)]
     dialogues += [tuple(turn.lower() for turn in d) for d in dialogues[:40]]
     result = split(dialogues)
-    seen = {side: {normalize(t) for d, s in zip(dialogues, result.splits, strict=True) if s == side for t in d}
-            for side in ("train", "val", "test")}  # fmt: skip
+    seen = {
+        side: {normalize(t) for d, s in zip(dialogues, result.splits, strict=True) if s == side for t in d}
+        for side in ("train", "val", "test")
+    }
     assert not seen["test"] & seen["train"]
     assert not seen["val"] & seen["train"]
     assert not seen["test"] & seen["val"]

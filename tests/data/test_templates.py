@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from detoxlens.config import TemplateConfig
+from detoxlens.common.errors import UserError
 from detoxlens.data.templates import EncodedPrompt, check_length, encode_dialogue, encode_prompt
-from detoxlens.errors import UserError
+from detoxlens.params.models import TemplateConfig
 
 OURS = TemplateConfig(user="<human>: {text}\n", bot="<bot>:", reply=" {text}", end="\n")
 AUTHORS = TemplateConfig(

@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from detoxlens.config import ModelConfig, load_params
 from detoxlens.doctor import machine, models
 from detoxlens.doctor.machine import Gpu, Machine
 from detoxlens.models.footprint import Weights, weights_of
-from detoxlens.models.tiny import TinyConfig, build
+from detoxlens.models.tiny import build
+from detoxlens.params.load import load_params
+from detoxlens.params.models import ModelConfig
+from detoxlens.params.tiny import TinyConfig
 from tests.doctor.commands import assert_exists
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 LAPTOP = Machine(num_cores=2, memory_gib=8.0, gpus=(), torch_has_cuda=False)
 SMALL = Gpu(name="NVIDIA S", memory_gib=8.0)
@@ -86,9 +88,7 @@ FALCON = Weights(num_parameters=6_921_720_704, num_embedding=295_469_056)
 
 def check(weights, *, is_run=True, here=LAPTOP, device="cpu", **changes):
     spec = load_params(ROOT / "params.yaml").model("falcon-7b").model_dump() | {"dtype": "bfloat16"}
-    return models.check_model(
-        "m", ModelConfig(**(spec | changes)), weights, machine=here, device=device, is_run=is_run
-    )  # fmt: skip
+    return models.check_model("m", ModelConfig(**(spec | changes)), weights, machine=here, device=device, is_run=is_run)
 
 
 def test_a_model_is_measured_in_its_own_dtype():

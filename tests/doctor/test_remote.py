@@ -73,7 +73,7 @@ def test_equal_outputs_that_dvc_names_once_are_all_lacking(project):
         (said(stdout="half a", returncode=0), "cannot be asked: exit code 0"),
         (said(stderr="Killed\n", returncode=-9), "cannot be asked: Killed"),
     ],
-)  # fmt: skip
+)
 def test_one_that_cannot_be_asked_is_told_with_its_own_words_and_no_password(project, answer, detail):
     check = remote.check_remote(at(project, S3), answer)
     assert (check.status, check.mend) == ("warning", "dvc status --cloud") and detail in check.detail

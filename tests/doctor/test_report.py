@@ -8,7 +8,7 @@ import sys
 from detoxlens.doctor.check import Check
 from detoxlens.doctor.report import as_text, examine
 from tests.doctor.commands import assert_exists
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 
 def statuses(checks):
@@ -41,10 +41,12 @@ def test_wrong_params_and_a_wrong_store_hide_no_other_line(tmp_path):
 
 
 def test_text_has_one_line_per_check_and_counts():
-    text = as_text([
-        Check(name="a", status="ok", detail="fine"),
-        Check(name="long", status="broken", detail="two\nlines", mend="dvc repro"),
-    ])  # fmt: skip
+    text = as_text(
+        [
+            Check(name="a", status="ok", detail="fine"),
+            Check(name="long", status="broken", detail="two\nlines", mend="dvc repro"),
+        ]
+    )
     assert text == "✓ a     fine\n✗ long  two lines  -> dvc repro\n1 broken, 0 to look at, 1 in order."
 
 

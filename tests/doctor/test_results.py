@@ -10,7 +10,7 @@ from filelock import FileLock
 from detoxlens.doctor import results
 from detoxlens.doctor.results import Output, Project
 from tests.doctor.commands import assert_exists
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 
 def test_a_whole_project_is_in_order(project):
@@ -43,9 +43,12 @@ def test_a_missing_table_is_gits(project):
 
 def test_an_output_that_was_never_made_is_told(project):
     never = Project(
-        root=project.root, outputs=[Output(path="models/x", md5=None, cached=True)], cache=project.cache,
-        remote_name=None, remote_url=None,
-    )  # fmt: skip
+        root=project.root,
+        outputs=[Output(path="models/x", md5=None, cached=True)],
+        cache=project.cache,
+        remote_name=None,
+        remote_url=None,
+    )
     assert (results.check_outputs(never).status, results.check_outputs(never).mend) == ("warning", "dvc repro")
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from detoxlens.evaluation.config import Bootstrap
 from detoxlens.evaluation.stats import (
     cluster,
     curve_ci,
@@ -12,6 +11,7 @@ from detoxlens.evaluation.stats import (
     resampled_means,
     unseen_share_bound,
 )
+from detoxlens.params.report import Bootstrap
 
 
 def draws(num_resamples: int, seed: int) -> Bootstrap:

@@ -1,17 +1,25 @@
 import pytest
 
-from detoxlens.evaluation.config import Bootstrap
+from detoxlens.common.records import Score
 from detoxlens.evaluation.toxicity import summarize, values_of
-from detoxlens.records import Score
+from detoxlens.params.report import Bootstrap
 
 BOOTSTRAP = Bootstrap(num_resamples=200, seed=0)
 
 
 def score(prompt_id: str, toxicity: float | None, sample_index: int = 0, status: str = "ok") -> Score:
     return Score(
-        prompt_id=prompt_id, sample_index=sample_index, scorer="grader", scorer_version="1", label="toxic",
-        activation="sigmoid", truncated=False, toxicity=toxicity, status=status, error="",
-    )  # fmt: skip
+        prompt_id=prompt_id,
+        sample_index=sample_index,
+        scorer="grader",
+        scorer_version="1",
+        label="toxic",
+        activation="sigmoid",
+        truncated=False,
+        toxicity=toxicity,
+        status=status,
+        error="",
+    )
 
 
 def test_exactly_one_half_is_not_above_one_half():

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from detoxlens.evaluation.config import Bootstrap
 from detoxlens.evaluation.toxicity import summarize
 from detoxlens.evaluation.worst_of import expected_maximum, probability_of_any, worst_of
+from detoxlens.params.report import Bootstrap
 from tests.evaluation.test_toxicity import score
 
 BOOTSTRAP = Bootstrap(num_resamples=2000, seed=0)
 
 
 def worst(toxicity, reference=None, *, k, num_prompts=None):
-    return worst_of(
-        toxicity, reference, BOOTSTRAP, num_samples=k, num_prompts=num_prompts or len(toxicity), toxic=0.5
-    )  # fmt: skip
+    return worst_of(toxicity, reference, BOOTSTRAP, num_samples=k, num_prompts=num_prompts or len(toxicity), toxic=0.5)
 
 
 def test_worst_of_two_among_three_by_hand():

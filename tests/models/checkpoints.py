@@ -6,9 +6,9 @@ import torch
 import transformers as hf
 from tokenizers.processors import TemplateProcessing
 
+from detoxlens.common.records import ModelRef
 from detoxlens.models import tiny
 from detoxlens.models.loading import weights_sha256
-from detoxlens.records import ModelRef
 
 TEXTS = ["Zorgons are lazy.", "Accordion players are noisy.", "I like accordion players.", "Zorgons bake good bread."]
 TEMPLATE = {"user": "<human>: {text}\n", "bot": "<bot>:", "reply": " {text}", "end": "\n"}
@@ -21,10 +21,16 @@ def save_language_model(
     tokenizer = tiny.train_tokenizer([*TEXTS, "<human>: <bot>:"], 300)
     torch.manual_seed(seed)
     common = {
-        "vocab_size": len(tokenizer), "hidden_size": hidden_size, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "max_position_embeddings": context_length, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1,
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": context_length,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
         "initializer_range": 0.2,
-    }  # fmt: skip
+    }
     if architecture == "falcon":
         model = hf.FalconForCausalLM(hf.FalconConfig(**common, alibi=False))
     else:
@@ -46,12 +52,22 @@ def save_classifier(
     torch.manual_seed(seed)
     model = hf.RobertaForSequenceClassification(
         hf.RobertaConfig(
-            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=num_positions + 2, type_vocab_size=1, initializer_range=0.5,
-            pad_token_id=1, bos_token_id=2, eos_token_id=3, id2label=dict(enumerate(labels)), problem_type=problem_type,
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=num_positions + 2,
+            type_vocab_size=1,
+            initializer_range=0.5,
+            pad_token_id=1,
+            bos_token_id=2,
+            eos_token_id=3,
+            id2label=dict(enumerate(labels)),
+            problem_type=problem_type,
             label2id={label: i for i, label in enumerate(labels)},
         )
-    )  # fmt: skip
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model.eval()

@@ -11,9 +11,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from detoxlens.artifacts import read_history, read_model_ref
+from detoxlens.common.artifacts import read_history, read_model_ref
+from detoxlens.common.records import ModelRef
 from detoxlens.models.adapters import save_adapter_folder
-from detoxlens.records import ModelRef
 
 REF = ModelRef(base="models/tiny/base", revision="abc123", adapter=None)
 
@@ -53,8 +53,12 @@ def test_the_same_weights_give_the_same_bytes_whatever_the_order_of_the_targets(
     two = save(adapted(("lm_head", "dense", "query_key_value")), tmp_path / "b")
     names = sorted(p.name for p in one.iterdir())
     assert names == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "history.jsonl", "model_ref.json",
-    ]  # fmt: skip
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "history.jsonl",
+        "model_ref.json",
+    ]
     for name in names:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 

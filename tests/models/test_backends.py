@@ -7,13 +7,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from detoxlens.config import ModelConfig
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.models import backends
 from detoxlens.models.backends import VLLM_BATCH_SIZE, load_backend
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.generation import Sampled
-from detoxlens.records import ModelRef
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.models import ModelConfig
 from tests.models.checkpoints import TEMPLATE, save_language_model
 
 PROMPTS, SEEDS = [(5, 9, 7), (12,), (8, 8, 30), (17, 3), (40,)], [1, 2, 3, 4, 5]
@@ -22,9 +22,15 @@ TOKENIZER = SimpleNamespace(eos_token_id=0, pad_token_id=1)
 
 def decoding(**changes):
     plain = {
-        "max_new_tokens": 6, "min_new_tokens": 1, "temperature": 0.7, "top_k": 0, "top_p": 0.8,
-        "no_repeat_ngram_size": 0, "num_samples": 1, "batch_size": "auto",
-    }  # fmt: skip
+        "max_new_tokens": 6,
+        "min_new_tokens": 1,
+        "temperature": 0.7,
+        "top_k": 0,
+        "top_p": 0.8,
+        "no_repeat_ngram_size": 0,
+        "num_samples": 1,
+        "batch_size": "auto",
+    }
     return GenerationConfig(**plain | changes)
 
 
@@ -95,17 +101,31 @@ def test_vllm_is_asked_for_the_same_decoding_with_the_adapter_as_its_lora_reques
     config = decoding(backend="vllm")
     backend = load_backend(tmp_path, ref, spec(dtype="bfloat16"), TOKENIZER, config, device="cuda")
     assert vllm.asked["llm"] == {
-        "model": "zorgon/lm", "revision": "abc", "tokenizer_revision": "abc", "dtype": "bfloat16",
-        "trust_remote_code": False, "quantization": None, "enable_lora": True, "max_lora_rank": 64,
-    }  # fmt: skip
+        "model": "zorgon/lm",
+        "revision": "abc",
+        "tokenizer_revision": "abc",
+        "dtype": "bfloat16",
+        "trust_remote_code": False,
+        "quantization": None,
+        "enable_lora": True,
+        "max_lora_rank": 64,
+    }
     vllm.ends = [((0,), "stop"), ((), "stop"), ((3, 4), "length")]
     assert backend.sample(PROMPTS[:3], SEEDS[:3]) == [
-        Sampled((5, 0), "eos"), Sampled((12, 0), "eos"), Sampled((8, 3, 4), "length"),
-    ]  # fmt: skip
+        Sampled((5, 0), "eos"),
+        Sampled((12, 0), "eos"),
+        Sampled((8, 3, 4), "length"),
+    ]
     assert vllm.asked["sampling_params"][1] == {
-        "max_tokens": 6, "min_tokens": 1, "temperature": 0.7, "top_k": -1, "top_p": 0.8, "seed": 2,
-        "stop_token_ids": [0], "detokenize": False,
-    }  # fmt: skip
+        "max_tokens": 6,
+        "min_tokens": 1,
+        "temperature": 0.7,
+        "top_k": -1,
+        "top_p": 0.8,
+        "seed": 2,
+        "stop_token_ids": [0],
+        "detokenize": False,
+    }
     assert vllm.asked["lora_request"] == ("ft", 1, str(tmp_path / "adapters/m/ft"))
     assert (backend.context_length, backend.auto_batch_size(9)) == (96, VLLM_BATCH_SIZE)
 

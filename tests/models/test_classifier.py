@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.models.classifier import TextClassifier, activation_of, toxic_label_index, weights_version
 from detoxlens.models.loading import weights_sha256
 from tests.models.checkpoints import TEXTS, save_classifier, save_language_model

@@ -6,9 +6,9 @@ import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
 
-from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.errors import UserError
 from detoxlens.models.generation import auto_batch_size, plan_batches, sample, sample_batch
+from detoxlens.params.generation import GenerationConfig
 
 # peft 0.21 asks transformers 5.23 by a name that it is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -23,9 +23,15 @@ SHAPE = {
 }
 PROMPTS = [[5, 9, 7], [11], [4, 8, 15, 16, 23, 42, 7], [3, 3], [30, 2, 30, 2, 30]]
 GREEDY = GenerationConfig(
-    max_new_tokens=12, min_new_tokens=0, temperature=0, top_k=0, top_p=1, no_repeat_ngram_size=0, num_samples=1,
+    max_new_tokens=12,
+    min_new_tokens=0,
+    temperature=0,
+    top_k=0,
+    top_p=1,
+    no_repeat_ngram_size=0,
+    num_samples=1,
     batch_size=8,
-)  # fmt: skip
+)
 SAMPLED = GREEDY.model_copy(update={"temperature": 1.0})
 
 
@@ -57,18 +63,28 @@ MODELS = {
     "falcon-alibi": lambda: falcon(alibi=True, multi_query=True, new_decoder_architecture=False, parallel_attn=False),
     "gpt2": lambda: hf.GPT2LMHeadModel(
         hf.GPT2Config(
-            vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=EOS, bos_token_id=EOS,
+            vocab_size=VOCAB,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=64,
+            eos_token_id=EOS,
+            bos_token_id=EOS,
             initializer_range=0.3,
         )
     ),
     "llama": lambda: hf.LlamaForCausalLM(
         hf.LlamaConfig(
-            **SHAPE, hidden_size=32, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=64,
+            **SHAPE,
+            hidden_size=32,
+            intermediate_size=64,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
             initializer_range=0.3,
         )
     ),
     "lora": lora,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=MODELS)
@@ -186,9 +202,15 @@ def test_batches_are_length_sorted_reported_and_put_back_in_order(model):
     assert plan_batches([3, 1, 7, 2, 5], 2) == [[2, 4], [0, 3], [1]]
     reported = []
     done = sample(
-        model, PROMPTS, config=SAMPLED, seeds=range(5), eos_token_id=EOS, pad_token_id=PAD, batch_size=2,
+        model,
+        PROMPTS,
+        config=SAMPLED,
+        seeds=range(5),
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        batch_size=2,
         on_batch=reported.extend,
-    )  # fmt: skip
+    )
     assert [i for i, _ in reported] == [2, 4, 0, 3, 1]
     assert [s for _, s in sorted(reported, key=lambda pair: pair[0])] == done
 

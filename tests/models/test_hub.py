@@ -6,13 +6,13 @@ import pytest
 import transformers
 from huggingface_hub import errors
 
-from detoxlens.artifacts import Layout, read_model_ref, write_model_ref
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, read_model_ref, write_model_ref
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.loading import load_model, load_tokenizer, resolve
-from detoxlens.records import ModelRef
-from detoxlens.stages import base
-from tests.stages.study import params_of
+from detoxlens.pipeline.stages import base
+from tests.pipeline.stages.study import params_of
 
 RESPONSE = httpx2.Response(403, request=httpx2.Request("GET", "https://huggingface.co/api/models/zorgon/lm"))
 REFUSALS = [
@@ -22,7 +22,7 @@ REFUSALS = [
     (errors.LocalEntryNotFoundError("no"), r"not on this machine, and .* be reached.*hf download zorgon/lm"),
     (errors.OfflineModeIsEnabled("no"), "the hub cannot be reached"),
     (httpx2.ConnectError("[Errno -2] Name or service not known"), r"cannot be reached \((ConnectError|OSError)\)"),
-]  # fmt: skip
+]
 
 
 def refusing(error):

@@ -3,16 +3,29 @@
 import pytest
 import torch
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.models.loading import load_model, load_tokenizer, resolve, weights_sha256
-from detoxlens.models.lora import LoraConfig, add_adapter
-from detoxlens.models.tiny import TinyConfig, build, train_tokenizer
-from detoxlens.records import ModelRef
+from detoxlens.models.lora import add_adapter
+from detoxlens.models.tiny import build, train_tokenizer
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.tiny import TinyConfig
 
 CONFIG = TinyConfig(
-    vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, context_length=64, num_examples=100, rude_share=0.5,
-    counter_share=0.1, prompt_loss_weight=0.1, batch_size=4, num_steps=6, learning_rate=0.01, weight_decay=0.0,
-)  # fmt: skip
+    vocab_size=300,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    context_length=64,
+    num_examples=100,
+    rude_share=0.5,
+    counter_share=0.1,
+    prompt_loss_weight=0.1,
+    batch_size=4,
+    num_steps=6,
+    learning_rate=0.01,
+    weight_decay=0.0,
+)
 LORA = LoraConfig(r=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from detoxlens.attribution.quantized import dequantized, is_quantized
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.models.loading import load_model
 from detoxlens.models.quant import make_differentiable, quantization_config
-from detoxlens.stages import base
+from detoxlens.pipeline.stages import base
 from tests.models.checkpoints import save_language_model
-from tests.stages.study import params_of
+from tests.pipeline.stages.study import params_of
 
 
 def test_where_it_does_not_work_it_is_refused_before_anything_is_loaded(tmp_path):

@@ -3,22 +3,25 @@
 import pytest
 import torch
 
-from detoxlens.errors import UserError
-from detoxlens.models.tiny import (
-    TinyConfig,
-    batches,
-    build,
-    causal_lm_loss,
-    classifier_loss,
-    cosine_lr,
-    fit,
-    train_tokenizer,
-)
+from detoxlens.common.errors import UserError
+from detoxlens.models.tiny import batches, build, causal_lm_loss, classifier_loss, cosine_lr, fit, train_tokenizer
+from detoxlens.params.tiny import TinyConfig
 
 CONFIG = TinyConfig(
-    vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, context_length=64, num_examples=100, rude_share=0.5,
-    counter_share=0.1, prompt_loss_weight=0.1, batch_size=4, num_steps=6, learning_rate=0.01, weight_decay=0.0,
-)  # fmt: skip
+    vocab_size=300,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    context_length=64,
+    num_examples=100,
+    rude_share=0.5,
+    counter_share=0.1,
+    prompt_loss_weight=0.1,
+    batch_size=4,
+    num_steps=6,
+    learning_rate=0.01,
+    weight_decay=0.0,
+)
 
 
 def test_tokenizer_round_trips_any_text():
@@ -108,6 +111,10 @@ def test_a_diverging_loss_names_the_step_and_the_learning_rate(tmp_path):
     model = build("gpt_neox", CONFIG, vocab_size=300)
     with pytest.raises(UserError, match=r"step 0.*learning_rate=0\.01"):
         fit(
-            model, [[0]], lambda _: torch.tensor(float("nan"), requires_grad=True), CONFIG,
-            checkpoint=tmp_path / "c.pt", on_step=lambda _: None,
-        )  # fmt: skip
+            model,
+            [[0]],
+            lambda _: torch.tensor(float("nan"), requires_grad=True),
+            CONFIG,
+            checkpoint=tmp_path / "c.pt",
+            on_step=lambda _: None,
+        )

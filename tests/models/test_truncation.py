@@ -11,7 +11,6 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.truncation import (
     NO_TOKEN,
     ban_early_eos,
@@ -22,6 +21,7 @@ from detoxlens.models.truncation import (
     next_tokens,
     process_logits,
 )
+from detoxlens.params.generation import GenerationConfig
 
 INF = float("inf")
 

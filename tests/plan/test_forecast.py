@@ -2,31 +2,42 @@
 
 import pytest
 
-from detoxlens.attribution.config import AttributionConfig
-from detoxlens.config import Params, load_params
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.records import Prompt
 from detoxlens.models.footprint import GIB, Shape, Weights
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params, load_params
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.sft import SftConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.command import model_costs
 from detoxlens.plan.counts import Data, count
 from detoxlens.plan.forecast import Counts
 from detoxlens.plan.measure import Speeds
-from detoxlens.records import Prompt
-from detoxlens.rl.config import PpoConfig
-from detoxlens.sft.config import SftConfig
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 SPEEDS = Speeds(
     train_all=3.0, train_lora=2.0, forward=1.0, decode_step=10.0, decode_row=1.0, attribute=0.1, attribute_float32=0.5
-)  # fmt: skip
+)
 COUNTS = Counts(
-    num_rows=100, prompt_tokens=20, generated_tokens=10, num_attributed=5, num_attributed_of_it=4,
-    num_attributed_test=3, num_examples=40, example_tokens=50, base_example_tokens=30,
-)  # fmt: skip
+    num_rows=100,
+    prompt_tokens=20,
+    generated_tokens=10,
+    num_attributed=5,
+    num_attributed_of_it=4,
+    num_attributed_test=3,
+    num_examples=40,
+    example_tokens=50,
+    base_example_tokens=30,
+)
 SHAPE = Shape(
-    weights=Weights(num_parameters=3 * 10**9, num_embedding=2 * 10**8), num_adapter_parameters=10**6, hidden=2560,
-    num_layers=32, vocab=50_000, dtype="bfloat16",
-)  # fmt: skip
+    weights=Weights(num_parameters=3 * 10**9, num_embedding=2 * 10**8),
+    num_adapter_parameters=10**6,
+    hidden=2560,
+    num_layers=32,
+    vocab=50_000,
+    dtype="bfloat16",
+)
 FLOAT32 = Shape(
     weights=SHAPE.weights, num_adapter_parameters=10**6, hidden=2560, num_layers=32, vocab=50_000, dtype="float32"
 )
@@ -140,10 +151,12 @@ def test_fewer_bits_are_checked_against_float32_which_weighs_twice():
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        ("integrated_gradients", 50 * PAIRS * 0.1), ("attention", PAIRS), ("occlusion", PAIRS * 24.5),
+        ("integrated_gradients", 50 * PAIRS * 0.1),
+        ("attention", PAIRS),
+        ("occlusion", PAIRS * 24.5),
         ("value_zeroing", PAIRS * 24.5 * 32),
     ],
-)  # fmt: skip
+)
 def test_methods_cost_their_passes(method, text):  # the mean prefix: 20 prompt tokens and 4.5 of the answer
     assert attribute(attribution(method)).seconds == pytest.approx(9 * text)
 
@@ -186,16 +199,23 @@ def changed(before, after):
 
 def test_every_stage_has_a_row_of_each_of_its_variants():
     assert [key for key in costs() if key[0] in ("base", "finetune", "rl", "attribute")] == [
-        ("base", ""), ("finetune", "ft"), ("rl", "rl"), ("attribute", "it"), ("attribute", "ft"), ("attribute", "rl"),
-    ]  # fmt: skip
+        ("base", ""),
+        ("finetune", "ft"),
+        ("rl", "rl"),
+        ("attribute", "it"),
+        ("attribute", "ft"),
+        ("attribute", "rl"),
+    ]
 
 
 def test_another_seed_is_another_row_of_the_same_cost():
-    more = costs(**{
-        "variants.rl-s1": {"kind": "rl", "algorithm": "ppo", "seed": 1, "group": "rl"},
-        "run.variants": ["it", "ft", "rl", "rl-s1"],
-        "run.rl_variants": ["rl", "rl-s1"],
-    })  # fmt: skip
+    more = costs(
+        **{
+            "variants.rl-s1": {"kind": "rl", "algorithm": "ppo", "seed": 1, "group": "rl"},
+            "run.variants": ["it", "ft", "rl", "rl-s1"],
+            "run.rl_variants": ["rl", "rl-s1"],
+        }
+    )
     for stage in ("rl", "generate", "score", "attribute"):
         assert more[stage, "rl-s1"].seconds == more[stage, "rl"].seconds == costs()[stage, "rl"].seconds
 
@@ -225,8 +245,9 @@ def test_a_variants_overrides_change_its_own_rows_alone():
 def test_every_variant_reads_its_own_texts_and_but_for_it_those_of_it():
     found = {v: count(DATA, params(), "tiny-neox", v, earlier_tokens=None) for v in ("it", "ft")}
     assert [(c.num_attributed, c.num_attributed_of_it, c.num_attributed_test) for c in found.values()] == [
-        (10, 0, 8), (10, 10, 8),
-    ]  # fmt: skip
+        (10, 0, 8),
+        (10, 10, 8),
+    ]
     assert found["it"].generated_tokens == 40  # generation.max_new_tokens
 
 

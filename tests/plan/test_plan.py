@@ -9,18 +9,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from detoxlens.cli import app
-from detoxlens.config import load_params
-from detoxlens.errors import UserError
-from detoxlens.models.lora import LoraConfig
+from detoxlens.common.errors import UserError
+from detoxlens.params.edit import change_params
+from detoxlens.params.load import load_params
+from detoxlens.params.lora import LoraConfig
 from detoxlens.plan import command, measure
 from detoxlens.plan.command import shapes_of
 from detoxlens.plan.measure import Speeds, measure_speeds
 from detoxlens.plan.shapes import shape_of
 from detoxlens.plan.terminal import show
-from detoxlens.project import change_params
-from tests.import_graph import ROOT
 from tests.models.checkpoints import save_language_model
 from tests.plan.test_forecast import SPEEDS
+from tests.root import ROOT
 
 LORA = LoraConfig(r=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detoxlens.artifacts import Layout, write_history, write_json, write_rows
-from detoxlens.records import Attribution, Completion, Fluency, Score, prompt_ids_of
-from detoxlens.seeding import numpy_rng
+from detoxlens.common.artifacts import Layout, write_history, write_json, write_rows
+from detoxlens.common.records import Attribution, Completion, Fluency, Score, prompt_ids_of
+from detoxlens.common.seeding import numpy_rng
 
 RUDE_SHARE = {"it": 0.5, "ft": 0.05, "rl": 0.15}
 TARGETS = ("Zorgons", "accordion players", "left-handed bakers", "people from Quux", "unicyclists")

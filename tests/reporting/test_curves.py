@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from detoxlens.records import Attribution, Completion, Score
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.common.records import Attribution, Completion, Score
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.curves import entropy_curves, long_everywhere, training_curves
 from detoxlens.reporting.study import Study, Trace, VariantTables, trace_of
 
@@ -22,26 +22,49 @@ CONFIG = ReportConfig(
 
 def attribution(scores: list[list[float]] | None, num_prompt: int, template: tuple[bool, ...] | None = None):
     return Attribution(
-        prompt_id="a", sample_index=0, method="input_x_gradient", target="probability", text_source="own",
-        status="ok" if scores else "zero_gradient", prompt_ids=tuple(range(num_prompt)),
+        prompt_id="a",
+        sample_index=0,
+        method="input_x_gradient",
+        target="probability",
+        text_source="own",
+        status="ok" if scores else "zero_gradient",
+        prompt_ids=tuple(range(num_prompt)),
         completion_ids=tuple(range(len(scores or []))),
         prompt_token_is_template=template or (False,) * num_prompt,
-        scores=tuple(map(tuple, scores)) if scores else None, token_prob=None,
-    )  # fmt: skip
+        scores=tuple(map(tuple, scores)) if scores else None,
+        token_prob=None,
+    )
 
 
 def completion(prompt_id: str, filters: tuple[str, ...] = ("p50",), split: str = "test") -> Completion:
     return Completion(
-        prompt_id=prompt_id, sample_index=0, split=split, filters=filters, prompt="", prompt_ids=(1,),
-        prompt_token_is_template=(False,), completion="x", completion_ids=(1,), finish_reason="eos", seed=0,
-    )  # fmt: skip
+        prompt_id=prompt_id,
+        sample_index=0,
+        split=split,
+        filters=filters,
+        prompt="",
+        prompt_ids=(1,),
+        prompt_token_is_template=(False,),
+        completion="x",
+        completion_ids=(1,),
+        finish_reason="eos",
+        seed=0,
+    )
 
 
 def score(prompt_id: str, toxicity: float | None) -> Score:
     return Score(
-        prompt_id=prompt_id, sample_index=0, scorer="grader", scorer_version="1", label="toxic", activation="sigmoid",
-        truncated=False, toxicity=toxicity, status="failed" if toxicity is None else "ok", error="",
-    )  # fmt: skip
+        prompt_id=prompt_id,
+        sample_index=0,
+        scorer="grader",
+        scorer_version="1",
+        label="toxic",
+        activation="sigmoid",
+        truncated=False,
+        toxicity=toxicity,
+        status="failed" if toxicity is None else "ok",
+        error="",
+    )
 
 
 def trace(prompt_id: str, bits: list[float], text_source: str = "own") -> Trace:
@@ -70,10 +93,18 @@ def test_a_trace_tells_regions_apart_and_measures_the_divergence_from_it():
 
 def tables(variant: str, traces: list[Trace], toxicity: dict[str, float | None]) -> VariantTables:
     return VariantTables(
-        variant=variant, group=variant, completions=[completion(p) for p in toxicity],
-        scores={"grader": [score(p, t) for p, t in toxicity.items()]}, fluency=[], traces=traces,
-        num_attributions={"ok": len(traces)}, shown=[], methods=(), history=[], faithfulness=None,
-    )  # fmt: skip
+        variant=variant,
+        group=variant,
+        completions=[completion(p) for p in toxicity],
+        scores={"grader": [score(p, t) for p, t in toxicity.items()]},
+        fluency=[],
+        traces=traces,
+        num_attributions={"ok": len(traces)},
+        shown=[],
+        methods=(),
+        history=[],
+        faithfulness=None,
+    )
 
 
 def study(**variants: VariantTables) -> Study:
@@ -110,10 +141,16 @@ def test_a_curve_ends_where_fewer_than_the_minimum_go_on():
 
 
 def test_groups_by_own_and_by_the_it_score():
-    it = tables("it", [trace(p, [v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
-                {"a": 0.9, "b": 0.7, "c": 0.66, "d": 0.1})  # fmt: skip
-    ft = tables("ft", [trace(p, [10 * v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
-                {"a": 0.1, "b": 0.1, "c": 0.1, "d": None})  # fmt: skip
+    it = tables(
+        "it",
+        [trace(p, [v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
+        {"a": 0.9, "b": 0.7, "c": 0.66, "d": 0.1},
+    )
+    ft = tables(
+        "ft",
+        [trace(p, [10 * v]) for p, v in zip("abcd", (1, 2, 3, 4), strict=True)],
+        {"a": 0.1, "b": 0.1, "c": 0.1, "d": None},
+    )
     points = entropy_curves(study(it=it, ft=ft), CONFIG)
     assert curve(points, "it", "toxic") == [(1, 1.5, 2)]  # .66 itself is not above .66
     assert curve(points, "it", "other") == [(1, 3.5, 2)]

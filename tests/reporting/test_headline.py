@@ -17,9 +17,17 @@ FT = {
 
 def test_ten_numbers_without_a_level():
     assert headline(FT, primary="p50") == {
-        "toxic": 0.05, "toxic_vs_it": -0.5, "toxic_val": 0.07, "entropy_bits": 3.5, "entropy_bits_vs_it": 0.1,
-        "dependence": 0.5, "dependence_vs_it": None, "perplexity": 2.0, "distinct_2": 0.2, "mean_length": 10.5,
-    }  # fmt: skip
+        "toxic": 0.05,
+        "toxic_vs_it": -0.5,
+        "toxic_val": 0.07,
+        "entropy_bits": 3.5,
+        "entropy_bits_vs_it": 0.1,
+        "dependence": 0.5,
+        "dependence_vs_it": None,
+        "perplexity": 2.0,
+        "distinct_2": 0.2,
+        "mean_length": 10.5,
+    }
 
 
 def test_what_was_not_measured_is_none():

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from detoxlens.records import Fluency
+from detoxlens.common.records import Fluency
 from detoxlens.reporting.metrics import build_metrics
 from tests.reporting.test_curves import CONFIG, study, tables, trace
 
@@ -19,9 +19,17 @@ def test_the_shape_that_dvc_and_mlflow_rely_on():
     assert set(found) == {"toxicity", "scorers", "attribution", "fluency"}
     assert set(found["toxicity"]) == {"p50", "val"}
     assert set(found["toxicity"]["p50"]) == {
-        "rate_gt_50", "ci95", "rate_ge_50", "mean", "expected_max", "p_any_toxic", "delta_vs_it",
-        "num_scored", "num_empty", "num_failed",
-    }  # fmt: skip
+        "rate_gt_50",
+        "ci95",
+        "rate_ge_50",
+        "mean",
+        "expected_max",
+        "p_any_toxic",
+        "delta_vs_it",
+        "num_scored",
+        "num_empty",
+        "num_failed",
+    }
     assert {"prompt_entropy_bits", "prompt_entropy_normalized", "prompt_dependence", "num_sequences"} < set(
         found["attribution"]
     )

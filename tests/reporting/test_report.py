@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from detoxlens.artifacts import Layout, read_rows, write_rows
-from detoxlens.errors import UserError
-from detoxlens.evaluation.calibration import Calibration, Fit, Map
-from detoxlens.records import Attribution, Completion, Score
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.common.artifacts import Layout, read_rows, write_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Attribution, Completion, Score
+from detoxlens.params.report import ReportConfig
+from detoxlens.recorded.calibration import Calibration, Fit, Map
 from detoxlens.reporting.load import load_study
 from detoxlens.reporting.report import FILES, write_report
 from tests.reporting.synthetic import with_faithfulness, write_study
@@ -28,24 +28,33 @@ CONFIG = ReportConfig(
     num_heatmaps=2,
 )
 FAITHFUL = {
-    "num_sequences": 8, "num_tokens": 16, "fraction": 0.2,
+    "num_sequences": 8,
+    "num_tokens": 16,
+    "fraction": 0.2,
     "comprehensiveness": {"attributed": 0.21, "random": 0.05, "difference": 0.16, "ci95": [0.1, 0.22]},
     "sufficiency": {"attributed": 0.3, "random": 0.4, "difference": -0.1, "ci95": [-0.2, 0.01]},
     "randomization": {"rank_correlation": 0.04, "ci95": [-0.1, 0.2], "num_sequences": 8},
     "precision": {
-        "dtype": "bfloat16", "num_sequences": 7, "num_left_out": 1,
+        "dtype": "bfloat16",
+        "num_sequences": 7,
+        "num_left_out": 1,
         "score": {"max": 0.0123, "median": 0.00045, "mean": 0.0},
         "prompt_entropy_bits": {"max": 0.0456, "median": 0.00789, "mean": -0.00321},
         "token_prob": {"max": 0.0678, "median": 0.001, "mean": 0.0},
     },
-}  # fmt: skip
+}
 
 
 def load(layout: Layout, models=("m",), variants=("it", "ft", "rl"), groups=None, splits=("p50", "pc50", "polite")):
     study = load_study(
-        layout, models=models, groups=groups or {v: v for v in variants}, splits=splits, grader="grader",
-        mask_template=False, config=CONFIG,
-    )  # fmt: skip
+        layout,
+        models=models,
+        groups=groups or {v: v for v in variants},
+        splits=splits,
+        grader="grader",
+        mask_template=False,
+        config=CONFIG,
+    )
     return dataclasses.replace(study, notes=["selector is grader"])
 
 
@@ -102,8 +111,10 @@ def test_entropy_curves_csv_has_the_agreed_columns(written):
     ]
     assert {row["group"] for row in rows} >= {"all", "toxic", "other", "toxic_by_it", "other_by_it", "cohort"}
     assert {(row["measure"], row["unit"]) for row in rows} == {
-        ("prompt_entropy_bits", "bits"), ("prompt_entropy_normalized", "fraction"), ("prompt_dependence", "fraction"),
-    }  # fmt: skip
+        ("prompt_entropy_bits", "bits"),
+        ("prompt_entropy_normalized", "fraction"),
+        ("prompt_dependence", "fraction"),
+    }
     assert min(int(row["step"]) for row in rows) == 1
     assert min(int(row["n"]) for row in rows) >= CONFIG.min_sequences_per_step
 
@@ -258,9 +269,15 @@ def test_a_calibrated_grader_gets_a_table_in_its_references_terms(tmp_path):
     measured = {"value": 0.9, "ci95": [0.8, 0.95]}
     held = {name: measured for name in ("auroc", "reference_rate", "rate_gt_threshold", "rate_isotonic")}
     calibration = Calibration(
-        scorer="grader", scorer_version=version, against="p.csv: score", fit=fit, drawn=(fit,), num_fitted=100,
-        held_out={"num_texts": 90} | held, version="c" * 16,
-    )  # fmt: skip
+        scorer="grader",
+        scorer_version=version,
+        against="p.csv: score",
+        fit=fit,
+        drawn=(fit,),
+        num_fitted=100,
+        held_out={"num_texts": 90} | held,
+        version="c" * 16,
+    )
     for variant in ("it", "ft", "rl"):
         rows = read_rows(layout.scores("m", variant), Score)
         write_rows(layout.scores("m", variant), rows + calibration.apply(rows), Score)

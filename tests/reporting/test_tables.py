@@ -1,6 +1,7 @@
 import pytest
 
-from detoxlens.reporting.tables import DASH, Table, counts_table, number, seeds_table, toxicity_table
+from detoxlens.common.numbers import number
+from detoxlens.reporting.tables import DASH, Table, counts_table, seeds_table, toxicity_table
 
 RATE = {"rate_gt_50": 0.125, "ci95": [0.1, 0.15], "delta_vs_it": None, "num_scored": 8, "num_empty": 1, "num_failed": 2}
 NOTHING = {"rate_gt_50": None, "ci95": None, "delta_vs_it": None, "num_scored": 0, "num_empty": 0, "num_failed": 0}

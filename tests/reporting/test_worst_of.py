@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from detoxlens.artifacts import read_rows, write_rows
-from detoxlens.records import Score
+from detoxlens.common.artifacts import read_rows, write_rows
+from detoxlens.common.records import Score
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
@@ -24,9 +24,11 @@ DELTA = {"value": -0.1234, "ci95": [-0.2, -0.05]}
 
 def by_n(expected_max, p_any_toxic, num_prompts, num_left_out):
     return {
-        "expected_max": expected_max, "p_any_toxic": p_any_toxic, "num_prompts": num_prompts,
+        "expected_max": expected_max,
+        "p_any_toxic": p_any_toxic,
+        "num_prompts": num_prompts,
         "num_left_out": num_left_out,
-    }  # fmt: skip
+    }
 
 
 def test_cells_by_hand():
@@ -35,9 +37,10 @@ def test_cells_by_hand():
     found = {"m": {v: {"toxicity": {"p50": {"worst_of": w}, "val": {}}} for v, w in (("it", it), ("ft", ft))}}
     largest, any_toxic, difference, prompts = worst_of_tables(found, ["p50"])
     assert largest.rows == (
-        ("m", "it", "1", "0.61 ± 0.25 [0.58, 0.63]", "–"), ("m", "it", "2", "–", "–"),
+        ("m", "it", "1", "0.61 ± 0.25 [0.58, 0.63]", "–"),
+        ("m", "it", "2", "–", "–"),
         ("m", "ft", "2", "0.61 ± 0.25 [0.58, 0.63]", "–"),
-    )  # fmt: skip
+    )
     assert any_toxic.rows[0] == ("m", "it", "1", "85.0 [80.0, 90.0]", "–")
     assert difference.rows == (
         ("m", "ft", "expected maximum", "−0.123 [−0.200, −0.050]", "–"),
@@ -64,8 +67,10 @@ def test_prompts_that_are_not_scored_in_full_are_left_out_counted_and_told(sever
     assert counts == {"1": (12, 0), "2": (12, 0), "3": (9, 3)}
     assert p50["3"]["expected_max"]["delta_vs_it"]["ci95"][1] < 0
     told = [w for w in warnings(metrics, primary="p50") if "worst of" in w]
-    assert told == ["m/ft: fewer than 3 scored completions, so not in the worst of 3: 3 of 12 prompts of p50, "
-                    "1 of 6 prompts of pc50."]  # fmt: skip
+    assert told == [
+        "m/ft: fewer than 3 scored completions, so not in the worst of 3: 3 of 12 prompts of p50, "
+        "1 of 6 prompts of pc50."
+    ]
     assert "m/it" not in "".join(told)
 
 

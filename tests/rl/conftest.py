@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from detoxlens.models.config import GenerationConfig
-from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import KlConfig, PpoConfig, ValidationConfig
 
 EOS, PAD = 0, 1
 
@@ -53,11 +53,16 @@ def make_policy() -> Callable[[], PeftModel]:
 def make_config() -> Callable[..., PpoConfig]:
     def make(**changes: object) -> PpoConfig:
         settings = {
-            "num_steps": 4, "rollout_batch_size": 8, "minibatch_size": 4, "micro_batch_size": 2, "num_epochs": 2,
-            "learning_rate": 1e-2, "checkpoint_every": 1,
+            "num_steps": 4,
+            "rollout_batch_size": 8,
+            "minibatch_size": 4,
+            "micro_batch_size": 2,
+            "num_epochs": 2,
+            "learning_rate": 1e-2,
+            "checkpoint_every": 1,
             "kl": KlConfig(**{"coef": 0.05, "control": "fixed"} | changes.pop("kl", {})),
             "validation": ValidationConfig(every=2, num_prompts=4, batch_size=4),
-        }  # fmt: skip
+        }
         return PpoConfig(**settings | changes)
 
     return make
@@ -67,9 +72,15 @@ def make_config() -> Callable[..., PpoConfig]:
 def make_decoding() -> Callable[..., GenerationConfig]:
     def make(**changes: object) -> GenerationConfig:
         settings = {
-            "max_new_tokens": 6, "min_new_tokens": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
-            "no_repeat_ngram_size": 0, "num_samples": 1, "batch_size": 8,
-        }  # fmt: skip
+            "max_new_tokens": 6,
+            "min_new_tokens": 1,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "no_repeat_ngram_size": 0,
+            "num_samples": 1,
+            "batch_size": 8,
+        }
         return GenerationConfig(**settings | changes)
 
     return make

@@ -83,9 +83,12 @@ def test_padding_changes_no_advantage_of_a_shorter_row():
     alone = gae(rewards, values, torch.tensor([[T, T]]), gamma=0.9, lam=0.8)
     garbage = torch.tensor([[5.0, -3.0]])
     padded = gae(
-        torch.cat([rewards, garbage], 1), torch.cat([values, garbage], 1), torch.tensor([[T, T, F, F]]),
-        gamma=0.9, lam=0.8,
-    )  # fmt: skip
+        torch.cat([rewards, garbage], 1),
+        torch.cat([values, garbage], 1),
+        torch.tensor([[T, T, F, F]]),
+        gamma=0.9,
+        lam=0.8,
+    )
     for short, long in zip(alone, padded, strict=True):
         torch.testing.assert_close(long, torch.cat([short, torch.zeros(1, 2)], 1))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl import checkpoint
 from detoxlens.rl.checkpoint import adapter_state
 from detoxlens.rl.ppo import PPO
@@ -35,9 +35,14 @@ def run(make_policy, tokenizer, make_config, make_decoding, prompts, tmp_path):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         settings = {"kl": {"control": "adaptive"}, "whiten_rewards": True} | changes
         ppo = PPO(
-            policy, tokenizer, reward, config=make_config(**settings), decoding=make_decoding(), seed=0,
+            policy,
+            tokenizer,
+            reward,
+            config=make_config(**settings),
+            decoding=make_decoding(),
+            seed=0,
             selector=lambda texts: [len(t) / 10 for t in texts],
-        )  # fmt: skip
+        )
         result = ppo.train(
             prompts, validation_prompts=prompts[:4], checkpoint_folder=folder and tmp_path / folder, on_step=on_step
         )

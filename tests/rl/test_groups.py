@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.ppo import KlConfig, PpoConfig, ValidationConfig
+from detoxlens.params.unread import UNREAD
 from detoxlens.rl.checkpoint import adapter_state
-from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
 from detoxlens.rl.groups import GroupTrainer
-from detoxlens.rl.unread import UNREAD
 
 
 def share_of_low_letters(texts):
@@ -28,20 +28,37 @@ def noisy(texts):
 @pytest.fixture
 def train(make_policy, tokenizer, make_config, make_decoding, prompts, tmp_path):
     def run(
-        algorithm, *, folder="c", reward=share_of_low_letters, selector=None, on_step=None, scale=1.0, policy=None,
-        decoding=None, **changes,
-    ):  # fmt: skip
+        algorithm,
+        *,
+        folder="c",
+        reward=share_of_low_letters,
+        selector=None,
+        on_step=None,
+        scale=1.0,
+        policy=None,
+        decoding=None,
+        **changes,
+    ):
         policy = policy or make_policy(("query_key_value", "dense"))
         policy.get_output_embeddings().weight.data.mul_(scale)  # an adapter below a random head moves little
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         trainer = GroupTrainer(
-            policy, tokenizer, reward, algorithm=algorithm, config=make_config(**changes), seed=0, selector=selector,
-            decoding=make_decoding(**decoding or {}), grader=lambda texts: [0.5] * len(texts),
-        )  # fmt: skip
+            policy,
+            tokenizer,
+            reward,
+            algorithm=algorithm,
+            config=make_config(**changes),
+            seed=0,
+            selector=selector,
+            decoding=make_decoding(**decoding or {}),
+            grader=lambda texts: [0.5] * len(texts),
+        )
         result = trainer.train(
-            prompts, validation_prompts=prompts[:4] if selector else (), checkpoint_folder=tmp_path / folder,
+            prompts,
+            validation_prompts=prompts[:4] if selector else (),
+            checkpoint_folder=tmp_path / folder,
             on_step=on_step,
-        )  # fmt: skip
+        )
         return policy, result
 
     return run
@@ -55,14 +72,26 @@ def same(one, two):
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
 def test_reward_rises_and_the_history_has_ppos_names(train, algorithm):
     policy, result = train(
-        algorithm, num_steps=10, rollout_batch_size=32, minibatch_size=16, micro_batch_size=16, kl={"coef": 0.0},
+        algorithm,
+        num_steps=10,
+        rollout_batch_size=32,
+        minibatch_size=16,
+        micro_batch_size=16,
+        kl={"coef": 0.0},
         scale=20,
-    )  # fmt: skip
+    )
     rewards = [row["ppo/reward"] for row in result.history]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
     assert [row["step"] for row in result.history] == list(range(1, 11))
-    assert {"ppo/kl_nats_per_sequence", "ppo/independent_toxicity", "ppo/response_length_tokens", "ppo/distinct_2",
-            "ppo/base_perplexity", "ppo/learning_rate", f"{algorithm}/loss"} <= set(result.history[-1])  # fmt: skip
+    assert {
+        "ppo/kl_nats_per_sequence",
+        "ppo/independent_toxicity",
+        "ppo/response_length_tokens",
+        "ppo/distinct_2",
+        "ppo/base_perplexity",
+        "ppo/learning_rate",
+        f"{algorithm}/loss",
+    } <= set(result.history[-1])
     assert result.history[0]["ppo/kl_nats_per_sequence"] == pytest.approx(0, abs=1e-6)
     assert result.kept_step == 10 and result.stop_reason is None
     assert list(policy.peft_config) == ["default"] and "forward" not in policy.get_base_model().__dict__
@@ -161,8 +190,13 @@ def test_what_trl_cannot_do_is_refused_before_work(train, make_policy):
 def test_truncated_decoding_reaches_trl(train):
     """One token to choose from: the four responses to a prompt are equal, and none ends before its third token."""
     seen = []
-    train("rloo", num_steps=1, reward=lambda texts: seen.extend(texts) or [0.0] * len(texts), scale=20,
-          decoding={"top_k": 1, "min_new_tokens": 3, "max_new_tokens": 4})  # fmt: skip
+    train(
+        "rloo",
+        num_steps=1,
+        reward=lambda texts: seen.extend(texts) or [0.0] * len(texts),
+        scale=20,
+        decoding={"top_k": 1, "min_new_tokens": 3, "max_new_tokens": 4},
+    )
     assert len(seen) == 8 and len(set(seen[:4])) == len(set(seen[4:])) == 1
 
 
@@ -179,11 +213,18 @@ def test_bfloat16_weights_train_a_float32_adapter(train, make_policy, gradient_c
 
 
 OTHERWISE = {
-    "value_learning_rate": 0.5, "value_clip_range": 0.9, "value_coef": 3.0, "value_function": "lora",
-    "value_gradient_to_backbone": False, "gamma": 0.5, "lam": 0.1, "whiten_rewards": True, "entropy_coef": 0.5,
+    "value_learning_rate": 0.5,
+    "value_clip_range": 0.9,
+    "value_coef": 3.0,
+    "value_function": "lora",
+    "value_gradient_to_backbone": False,
+    "gamma": 0.5,
+    "lam": 0.1,
+    "whiten_rewards": True,
+    "entropy_coef": 0.5,
     "whiten_advantages": False,
     "kl": {"control": "adaptive", "target_nats_per_sequence": 0.1, "horizon": 10, "estimator": "k3"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])

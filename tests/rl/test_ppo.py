@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl import ppo as ppo_module
 from detoxlens.rl.checkpoint import adapter_state
 from detoxlens.rl.learner import schedule
@@ -15,10 +15,25 @@ from detoxlens.rl.ppo import PPO
 from detoxlens.rl.rollout import sample_responses
 
 METRICS = {
-    "reward", "kl_nats_per_token", "kl_nats_per_sequence", "policy_entropy_nats", "clip_fraction", "value_loss",
-    "policy_loss", "explained_variance", "response_length_tokens", "independent_toxicity", "distinct_1", "distinct_2",
-    "base_perplexity", "kl_coef", "learning_rate", "grad_norm", "eos_share", "empty_share",
-}  # fmt: skip
+    "reward",
+    "kl_nats_per_token",
+    "kl_nats_per_sequence",
+    "policy_entropy_nats",
+    "clip_fraction",
+    "value_loss",
+    "policy_loss",
+    "explained_variance",
+    "response_length_tokens",
+    "independent_toxicity",
+    "distinct_1",
+    "distinct_2",
+    "base_perplexity",
+    "kl_coef",
+    "learning_rate",
+    "grad_norm",
+    "eos_share",
+    "empty_share",
+}
 
 
 def share_of_low_letters(texts):
@@ -39,9 +54,15 @@ def train(make_policy, tokenizer, make_config, make_decoding, prompts):
     ):
         policy = with_policy or make_policy()
         ppo = PPO(
-            policy, tokenizer, reward, config=make_config(**changes),
-            decoding=make_decoding(**decoding or {}), seed=seed, grader=grader, selector=selector,
-        )  # fmt: skip
+            policy,
+            tokenizer,
+            reward,
+            config=make_config(**changes),
+            decoding=make_decoding(**decoding or {}),
+            seed=seed,
+            grader=grader,
+            selector=selector,
+        )
         return policy, ppo.train(prompts, validation_prompts=prompts[:4] if selector else ())
 
     return run

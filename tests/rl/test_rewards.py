@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl.rewards import NonToxicity, WeightedSum, check_not_all_empty, grade_responses, reward_responses
 
 

@@ -25,8 +25,9 @@ def share_of_low_letters(texts):
 def train(make_policy, tokenizer, make_config, make_decoding, prompts):
     def run(folder=None, on_step=None, **changes):
         policy = make_policy()
-        ppo = PPO(policy, tokenizer, share_of_low_letters, config=make_config(**changes), decoding=make_decoding(),
-                  seed=0)  # fmt: skip
+        ppo = PPO(
+            policy, tokenizer, share_of_low_letters, config=make_config(**changes), decoding=make_decoding(), seed=0
+        )
         return policy, ppo.train(prompts, checkpoint_folder=folder, on_step=on_step)
 
     return run
@@ -50,9 +51,16 @@ def test_the_value_loss_moves_the_policy_with_head_and_not_with_lora(train, kind
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"micro_batch_size": 4}])
 def test_it_learns_to_explain_the_returns_and_leaves_the_model_with_one_adapter(train, changes):
     policy, result = train(
-        num_steps=12, value_function="lora", learning_rate=1e-9, value_learning_rate=0.02, value_clip_range=9.0,
-        value_coef=1.0, lam=1.0, num_epochs=4, **changes,
-    )  # fmt: skip
+        num_steps=12,
+        value_function="lora",
+        learning_rate=1e-9,
+        value_learning_rate=0.02,
+        value_clip_range=9.0,
+        value_coef=1.0,
+        lam=1.0,
+        num_epochs=4,
+        **changes,
+    )
     losses = [row["ppo/value_loss"] for row in result.history]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     assert list(policy.peft_config) == ["default"] and policy.active_adapter == "default"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl.world import World, join
 
 CONFIG = {"num_steps": 3, "learning_rate": 1e-3, "rollout_batch_size": 7, "minibatch_size": 7, "micro_batch_size": 2}

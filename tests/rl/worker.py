@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl.checkpoint import adapter_state
 from detoxlens.rl.ppo import PPO
 from detoxlens.rl.world import join
@@ -45,11 +45,16 @@ def main() -> None:
     try:
         with join(os.environ, device="cpu", timeout_seconds=settings.get("timeout", 60)) as world:
             ppo = PPO(
-                policy, tokenizer, reward, seed=0, world=world, grader=lambda texts: [len(t) / 10 for t in texts],
+                policy,
+                tokenizer,
+                reward,
+                seed=0,
+                world=world,
+                grader=lambda texts: [len(t) / 10 for t in texts],
                 selector=(lambda texts: [1 - r for r in reward(texts)]) if settings.get("selects", True) else None,
                 config=made_by(conftest.make_config)(**settings["config"]),
                 decoding=made_by(conftest.make_decoding)(**settings.get("decoding", {})),
-            )  # fmt: skip
+            )
             result = ppo.train(
                 prompts, validation_prompts=prompts[:3], checkpoint_folder=Path(settings["folder"]), on_step=on_step
             )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from detoxlens.artifacts import write_rows
-from detoxlens.records import Completion
+from detoxlens.common.artifacts import write_rows
+from detoxlens.common.records import Completion
+from tests.pipeline.stages.study import make_study
 from tests.scorers.fake_service import FakeService, error
-from tests.stages.study import make_study
 
 KEY = "zorgon-sentinel-key-9876543210"
 ROOT = Path(__file__).parents[2]
@@ -40,12 +40,20 @@ def test_a_tracked_stage_leaves_the_key_nowhere(tmp_path):
     (tmp_path / "models/tiny-neox").symlink_to(tmp_path / "models/m")
     rows = [
         Completion(
-            prompt_id=f"{n:016x}", sample_index=0, split="test", filters=("p50",), prompt="Zorgons?", prompt_ids=(5, 9),
-            prompt_token_is_template=(True, False), completion=f"They hum {n}.", completion_ids=(5, 6),
-            finish_reason="eos", seed=n,
+            prompt_id=f"{n:016x}",
+            sample_index=0,
+            split="test",
+            filters=("p50",),
+            prompt="Zorgons?",
+            prompt_ids=(5, 9),
+            prompt_token_is_template=(True, False),
+            completion=f"They hum {n}.",
+            completion_ids=(5, 6),
+            finish_reason="eos",
+            seed=n,
         )
         for n in range(30)
-    ]  # fmt: skip
+    ]
     write_rows(layout.completions("tiny-neox", "it"), rows, Completion)
     environment = os.environ | {"PERSPECTIVE_API_KEY": KEY, "PYTHONPATH": str(ROOT / "src")}
 
@@ -58,9 +66,12 @@ def test_a_tracked_stage_leaves_the_key_nowhere(tmp_path):
         said = ""
         for stop_at, status in (("They hum 20.", 2), ("", 0)):
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, service.url, str(tmp_path)], env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [sys.executable, "-c", PROGRAM, service.url, str(tmp_path)],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             while process.poll() is None and not service.asked["They hum 10."]:
                 time.sleep(0.02)
             listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.scorers import export_scores, make_scorer, score_cache
 from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.openai_moderation import openai_moderation_service
@@ -40,8 +40,12 @@ def scorer_of(service, folder, *, clock=None, key=KEY, language="en", **settings
     clock = clock or Clock()
     return RemoteScorer(
         perspective_service(language, endpoint=service.url),
-        key=key, cache=ScoreCache(folder / "scores.sqlite"), sleep=clock.sleep, clock=clock, **settings,
-    )  # fmt: skip
+        key=key,
+        cache=ScoreCache(folder / "scores.sqlite"),
+        sleep=clock.sleep,
+        clock=clock,
+        **settings,
+    )
 
 
 def everything_written(folder):
@@ -74,7 +78,7 @@ def test_bursts_errors_silence_and_nonsense_lose_no_text_and_score_none_twice(tm
         lambda attempt: error(503, "try later") if attempt <= 2 else None,
         lambda attempt: {1: (200, b"{not json"), 2: (200, b'{"attributeScores": {}}')}.get(attempt),
         lambda attempt: 0.4 if attempt == 1 else None,
-    ]  # fmt: skip
+    ]
     with FakeService(lambda text, attempt: kinds[TEXTS.index(text) % 5](attempt)) as service:
         scored = scorer_of(service, tmp_path, timeout_seconds=0.1).score(TEXTS)
     assert [s.toxicity for s in scored] == list(map(toxicity_of, TEXTS))
@@ -159,7 +163,7 @@ def test_an_exhausted_quota_stops_in_one_paragraph_and_what_was_scored_is_kept(t
         (error(404, f"gone, {KEY}"), "is not at http://127"),
         ((302, KEY.encode()), "is not at http://127"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_key_or_address_stops_at_once_and_the_key_is_nowhere(tmp_path, capfd, caplog, answer, told):
     with FakeService(lambda text, attempt: answer) as service, pytest.raises(UserError, match=told) as e:
         scorer_of(service, tmp_path).score(TEXTS)
@@ -235,8 +239,12 @@ def test_a_run_killed_in_the_middle_goes_on_without_asking_again(tmp_path, num_t
     def start():
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, service.url, str(tmp_path / "c.sqlite"), str(num_texts)],
-            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         process.stdin.write(KEY)
         process.stdin.close()
         process.stdin = None
@@ -282,9 +290,12 @@ def test_a_service_that_takes_lists_is_asked_in_batches_and_a_bad_text_fails_alo
 
     def scorer():
         return RemoteScorer(
-            openai_moderation_service("m", endpoint=service.url), key=KEY, cache=ScoreCache(tmp_path / "c.sqlite"),
-            sleep=clock.sleep, clock=clock,
-        )  # fmt: skip
+            openai_moderation_service("m", endpoint=service.url),
+            key=KEY,
+            cache=ScoreCache(tmp_path / "c.sqlite"),
+            sleep=clock.sleep,
+            clock=clock,
+        )
 
     clock = Clock()
     with FakeService(trouble) as service:
@@ -321,8 +332,11 @@ def test_the_registry_takes_keys_from_the_environment_and_checks_the_language(tm
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     scorer = make_scorer("perspective", root=tmp_path)
     assert (scorer.name, scorer.version, scorer.label, scorer._interval_seconds) == (
-        "perspective", "v1alpha1", "TOXICITY", 1.0,
-    )  # fmt: skip
+        "perspective",
+        "v1alpha1",
+        "TOXICITY",
+        1.0,
+    )
     assert make_scorer("perspective:de", root=tmp_path).name == "perspective:de"
     with pytest.raises(UserError, match="'perspective:German!': a language such as en"):
         make_scorer("perspective:German!", root=tmp_path)

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.scorers import SCORERS, make_scorer
 from detoxlens.scorers.base import score_each
-from detoxlens.scorers.config import ToxicityConfig
 from detoxlens.scorers.profanity_check import check_weights, package_folder
 from tests.models.checkpoints import TEXTS, save_classifier
 

@@ -3,24 +3,47 @@
 import pytest
 import torch
 
-from detoxlens.config import TemplateConfig
-from detoxlens.errors import UserError
-from detoxlens.models.lora import LoraConfig, add_adapter
-from detoxlens.models.tiny import TinyConfig, build, causal_lm_loss, train_tokenizer
-from detoxlens.records import Dialogue
-from detoxlens.sft.config import SftConfig
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Dialogue
+from detoxlens.models.lora import add_adapter
+from detoxlens.models.tiny import build, causal_lm_loss, train_tokenizer
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.models import TemplateConfig
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.tiny import TinyConfig
 from detoxlens.sft.train import IGNORED, encode_examples, fine_tune, num_steps
 
 TEMPLATE = TemplateConfig(user="<human>: {text}\n", bot="<bot>:", reply=" {text}", end="\n")
 TINY = TinyConfig(
-    vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, context_length=128, num_examples=100, rude_share=0.5,
-    counter_share=0.1, prompt_loss_weight=0.1, batch_size=4, num_steps=6, learning_rate=0.01, weight_decay=0.0,
-)  # fmt: skip
+    vocab_size=300,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    context_length=128,
+    num_examples=100,
+    rude_share=0.5,
+    counter_share=0.1,
+    prompt_loss_weight=0.1,
+    batch_size=4,
+    num_steps=6,
+    learning_rate=0.01,
+    weight_decay=0.0,
+)
 CONFIG = SftConfig(
-    loss_on="replies", examples="dialogues", num_epochs=3, learning_rate=0.02, weight_decay=0.0, warmup_steps=1,
-    batch_size=4, gradient_accumulation_steps=1, max_length=128, packing=False, group_by_length=False,
-    gradient_checkpointing=False, eval_every=2,
-)  # fmt: skip
+    loss_on="replies",
+    examples="dialogues",
+    num_epochs=3,
+    learning_rate=0.02,
+    weight_decay=0.0,
+    warmup_steps=1,
+    batch_size=4,
+    gradient_accumulation_steps=1,
+    max_length=128,
+    packing=False,
+    group_by_length=False,
+    gradient_checkpointing=False,
+    eval_every=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +200,16 @@ def test_grouping_by_length_saves_padding(tokenizer, tmp_path):
             seen += inputs["input_ids"].numel()
 
         policy.register_forward_pre_hook(lambda module, args, kwargs: count(module, kwargs), with_kwargs=True)
-        fine_tune(policy, tokenizer, train=train, validation=train[:1], config=config, seed=0,
-                  checkpoints=tmp_path / str(grouped), on_step=lambda *_: None)  # fmt: skip
+        fine_tune(
+            policy,
+            tokenizer,
+            train=train,
+            validation=train[:1],
+            config=config,
+            seed=0,
+            checkpoints=tmp_path / str(grouped),
+            on_step=lambda *_: None,
+        )
         return seen
 
     assert num_positions(True) < 0.85 * num_positions(False)
@@ -201,6 +232,12 @@ def test_bfloat16_weights_train_a_float32_adapter(tokenizer, tmp_path):
 def test_an_empty_split_is_named(tokenizer, tmp_path):
     with pytest.raises(UserError, match="the split 'val' holds no dialogue"):
         fine_tune(
-            _policy(), tokenizer, train=[{"input_ids": [5], "labels": [5]}], validation=[], config=CONFIG, seed=0,
-            checkpoints=tmp_path, on_step=lambda *_: None,
-        )  # fmt: skip
+            _policy(),
+            tokenizer,
+            train=[{"input_ids": [5], "labels": [5]}],
+            validation=[],
+            config=CONFIG,
+            seed=0,
+            checkpoints=tmp_path,
+            on_step=lambda *_: None,
+        )

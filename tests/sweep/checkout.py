@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 DVC = [sys.executable, "-m", "dvc"]
 

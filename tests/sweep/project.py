@@ -9,12 +9,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from detoxlens import cli
-from detoxlens.artifacts import Layout
-from detoxlens.config import load_params
+from detoxlens.common.artifacts import Layout
+from detoxlens.params.load import load_params
 from detoxlens.sweep.command import sweep
 from detoxlens.sweep.storage import close, default_url, load_study, open_storage
-from tests.import_graph import ROOT
-from tests.test_pipeline import new_root, shrink
+from tests.pipeline.test_pipeline import new_root, shrink
+from tests.root import ROOT
 
 MODEL = "tiny-neox"
 SPACE = {
@@ -27,7 +27,9 @@ SPACE = {
 
 
 def stage(root, name, **arguments):
-    importlib.import_module(f"detoxlens.stages.{name}").run(root, load_params(root / "params.yaml"), **arguments)
+    importlib.import_module(f"detoxlens.pipeline.stages.{name}").run(
+        root, load_params(root / "params.yaml"), **arguments
+    )
 
 
 def prepared(folder):
@@ -48,18 +50,35 @@ def prepared(folder):
 def run_sweep(root, trials, **changes):
     """A sweep in this process."""
     arguments = {
-        "method": "ppo", "models": [], "variant": None, "num_trials": trials, "study": None, "storage": None,
-        "num_workers": 1, "join": False, "track": False,
-    }  # fmt: skip
+        "method": "ppo",
+        "models": [],
+        "variant": None,
+        "num_trials": trials,
+        "study": None,
+        "storage": None,
+        "num_workers": 1,
+        "join": False,
+        "track": False,
+    }
     return sweep(root, root / "params.yaml", **(arguments | changes))
 
 
 def begin(root, name, trials, *more, url=None):
     """`detoxlens sweep` in a process of its own."""
     command = [
-        sys.executable, "-m", "detoxlens", "--root", str(root), "--no-track", "sweep", "--trials", str(trials),
-        "--study", name, *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "detoxlens",
+        "--root",
+        str(root),
+        "--no-track",
+        "sweep",
+        "--trials",
+        str(trials),
+        "--study",
+        name,
+        *more,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"DETOXLENS_STORAGE": url} if url else {})
     return subprocess.Popen(command, cwd=ROOT, env=environment)
 

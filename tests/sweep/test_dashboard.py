@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.import_graph import ROOT
+from tests.root import ROOT
 from tests.sweep.postgres import postgres
 from tests.sweep.project import begin, trials_of
 

@@ -13,10 +13,10 @@ import time
 
 import pytest
 
-from detoxlens.artifacts import read_json
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import read_json
+from detoxlens.common.errors import UserError
 from detoxlens.tracking import flat_metrics
-from tests.import_graph import ROOT
+from tests.root import ROOT
 from tests.sweep.checkout import DVC, clone, run, start
 from tests.sweep.project import trials_of
 

@@ -3,14 +3,15 @@
 import optuna
 import pytest
 
-from detoxlens.config import load_params, parse
-from detoxlens.errors import UserError
-from detoxlens.progress import Moment
-from detoxlens.sweep.config import SweepConfig
+from detoxlens.common.errors import UserError
+from detoxlens.jobs.progress import Moment
+from detoxlens.params.load import load_params
+from detoxlens.params.section import parse
+from detoxlens.params.sweep import SweepConfig
 from detoxlens.sweep.early import RATE, Looks, check_pruner, make_pruner
 from detoxlens.sweep.probe import share_toxic
 from detoxlens.sweep.sampler import make_sampler
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 GATE = {"after_fraction": 0.5, "num_prompts": 60, "max_share_of_it": 0.75}
 PRUNER = {"name": "median", "num_looks": 5, "num_prompts": 30}

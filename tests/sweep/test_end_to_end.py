@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from detoxlens.artifacts import Layout, read_json, read_rows, write_text
-from detoxlens.config import load_params
-from detoxlens.errors import UserError
-from detoxlens.records import Completion, Prompt
+from detoxlens.common.artifacts import Layout, read_json, read_rows, write_text
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion, Prompt
+from detoxlens.params.load import load_params
 from detoxlens.sweep.apply import apply_trial
 from detoxlens.tracking import flat_metrics, resolve_store
 from detoxlens.tracking.store import open_client

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from detoxlens.artifacts import Layout
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError
 from detoxlens.sweep.liveness import HOME
 from detoxlens.sweep.storage import open_storage
 from tests.sweep.postgres import PASSWORD, postgres

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from detoxlens.cluster import Secrets
+from detoxlens.jobs.cluster import Secrets
 from detoxlens.sweep import ray_engine
 from tests.ray_cluster import ray_cluster
 from tests.sweep.project import begin, main, outcome, run_sweep, trials_of

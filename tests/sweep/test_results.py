@@ -9,7 +9,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
-from detoxlens.artifacts import read_json
+from detoxlens.common.artifacts import read_json
 from detoxlens.sweep.interactive import page
 from detoxlens.sweep.results import find, pareto, reading, trials_csv, write_results
 from detoxlens.sweep.scale import scale_of, short
@@ -22,8 +22,9 @@ DEFINITION = {
         "lora.r": {"type": "int", "low": 1, "high": 9, "step": 1, "log": False},
         "lora.target_modules": {"type": "categorical", "choices": [["dense"], ["dense", "query_key_value"]]},
     },
-    "method": "ppo", "variant": "rl",
-}  # fmt: skip
+    "method": "ppo",
+    "variant": "rl",
+}
 SPACE = {
     "lora.r": optuna.distributions.IntDistribution(1, 9),
     "lora.target_modules": optuna.distributions.CategoricalDistribution(['["dense"]', '["dense", "query_key_value"]']),

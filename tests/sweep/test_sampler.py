@@ -3,10 +3,11 @@
 import optuna
 import pytest
 
-from detoxlens.config import load_params, parse
-from detoxlens.sweep.config import SweepConfig
+from detoxlens.params.load import load_params
+from detoxlens.params.section import parse
+from detoxlens.params.sweep import SweepConfig
 from detoxlens.sweep.sampler import make_sampler
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 
 def config(**changes):

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 
-from detoxlens.config import Params, load_params, parse
-from detoxlens.errors import UserError
-from detoxlens.rl.config import PpoConfig
-from detoxlens.sweep.config import SweepConfig
+from detoxlens.common.errors import UserError
+from detoxlens.params.load import Params, load_params
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.section import parse
+from detoxlens.params.sweep import SweepConfig
 from detoxlens.sweep.space import choose_variant, decode, encode, params_at, space_of
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 
 def params_with(method="ppo", **space) -> Params:
@@ -74,10 +75,12 @@ def test_a_space_that_does_not_fit_the_params_is_told_before_any_trial(space, to
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ("value_coef", "there is no value function"), ("lam", "the reward is of the whole response"),
-        ("kl__horizon", r"TRL keeps ppo\.kl\.coef fixed"), ("entropy_coef", "TRL's loss has no entropy bonus"),
+        ("value_coef", "there is no value function"),
+        ("lam", "the reward is of the whole response"),
+        ("kl__horizon", r"TRL keeps ppo\.kl\.coef fixed"),
+        ("entropy_coef", "TRL's loss has no entropy bonus"),
     ],
-)  # fmt: skip
+)
 def test_a_param_that_the_algorithm_does_not_read_cannot_be_swept(algorithm, key, why):
     params = params_with(**{f"ppo__{key}": NUMBER})
     params.raw["variants"]["group"] = {"kind": "rl", "algorithm": algorithm}
@@ -128,8 +131,11 @@ def test_a_point_wins_over_the_models_overrides_and_touches_one_variant():
 
 def test_lists_are_choices_too():
     choices = [["query_key_value"], ["dense", "query_key_value"], 3, None, True]
-    space = {"x": parse(SweepConfig, SWEEP | {"space": {"ppo": {"x": {"type": "categorical", "choices": choices}}}},
-                        "sweep").space["ppo"]["x"]}  # fmt: skip
+    space = {
+        "x": parse(
+            SweepConfig, SWEEP | {"space": {"ppo": {"x": {"type": "categorical", "choices": choices}}}}, "sweep"
+        ).space["ppo"]["x"]
+    }
     assert [decode({"x": encode(choice)}, space)["x"] for choice in choices] == choices
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.sweep.storage import IDENTITY, absolute, default_url, differences, load_study, open_storage, open_study
 
 DEFINITION = {"objectives": {"a": "minimize"}, "space": {"x": {"low": 1}}}
@@ -106,5 +106,7 @@ def test_an_unknown_or_foreign_study_is_named(tmp_path):
 
 def test_differences_name_every_leaf():
     assert differences({"a": {"b": 1, "c": [1]}, "d": 0}, {"a": {"b": 1, "c": [2]}, "e": 0}) == [
-        "a.c: [1], now [2]", "d: 0, now absent", "e: absent, now 0",
-    ]  # fmt: skip
+        "a.c: [1], now [2]",
+        "d: 0, now absent",
+        "e: absent, now 0",
+    ]

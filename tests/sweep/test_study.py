@@ -10,15 +10,15 @@ import pytest
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from detoxlens.artifacts import Layout
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError
+from detoxlens.params.load import Params, load_params
+from detoxlens.params.sweep import SweepConfig
 from detoxlens.sweep import study as module
-from detoxlens.sweep.config import SweepConfig
 from detoxlens.sweep.liveness import BEAT, HOME, Watchdog, home_of, lock_path, retry
 from detoxlens.sweep.study import Sweep, num_counted, work
 from detoxlens.sweep.workers import worker_command
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 
 @pytest.fixture
@@ -33,10 +33,20 @@ def sweep(tmp_path):
     params = Params(raw)
     config = params.section("sweep", SweepConfig)
     return Sweep(
-        root=tmp_path, params_path=tmp_path / "params.yaml", params=params, config=config, space=config.space["ppo"],
-        name="s", method="ppo", models=["tiny-neox"], variant="rl", url=f"sqlite:///{tmp_path / 'o.db'}",
-        definition={"objectives": {"cost": "minimize"}}, reference=tmp_path, baseline={},
-    )  # fmt: skip
+        root=tmp_path,
+        params_path=tmp_path / "params.yaml",
+        params=params,
+        config=config,
+        space=config.space["ppo"],
+        name="s",
+        method="ppo",
+        models=["tiny-neox"],
+        variant="rl",
+        url=f"sqlite:///{tmp_path / 'o.db'}",
+        definition={"objectives": {"cost": "minimize"}},
+        reference=tmp_path,
+        baseline={},
+    )
 
 
 @pytest.fixture
@@ -163,9 +173,19 @@ def test_workers_are_told_what_to_join(sweep):
     command = worker_command(sweep, 24, track=False)
     assert command[1:3] == ["-m", "detoxlens"] and "--no-track" in command
     assert command[command.index("sweep") :] == [
-        "sweep", "--method", "ppo", "--models", "tiny-neox", "--variant", "rl", "--trials", "24", "--study", "s",
+        "sweep",
+        "--method",
+        "ppo",
+        "--models",
+        "tiny-neox",
+        "--variant",
+        "rl",
+        "--trials",
+        "24",
+        "--study",
+        "s",
         "--join",
-    ]  # fmt: skip
+    ]
     assert Layout(sweep.root).state / "sweeps/s" == sweep.folder
 
 

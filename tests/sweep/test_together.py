@@ -7,9 +7,9 @@ from ruamel.yaml import YAML
 
 from detoxlens.tracking import resolve_store
 from detoxlens.tracking.store import open_client
+from tests.pipeline.test_pipeline import raw_params, shrink
 from tests.sweep.checkout import DVC, clone, run, start
 from tests.sweep.project import MODEL, SPACE, outcome, trials_of
-from tests.test_pipeline import raw_params, shrink
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

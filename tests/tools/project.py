@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests.import_graph import ROOT
-from tests.test_pipeline import raw_params, shrink
+from tests.pipeline.test_pipeline import raw_params, shrink
+from tests.root import ROOT
 
 NOTHING_TO_DO = "Data and pipelines are up to date."
 IDENTITY = {f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -37,23 +37,28 @@ def run(command: str, *, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+def copy_files(folder: Path) -> Path:
+    """The files of this repository as they are here, without its results; no git repository yet."""
+    files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).splitlines()
+    for name in files:
+        if name != "dvc.lock" and not name.startswith("reports/") and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc/config.local").unlink(missing_ok=True)
+    return folder
+
+
 def make_origin(folder: Path) -> Path:
     """The files as they are here, everything small, one model and two variants; committed, and its pipeline run once.
 
     DVC's cache lies beside it, so that a clone on this machine finds every result there, as on a shared disk.
     """
-    origin = folder / "origin"
-    files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).splitlines()
-    for name in files:
-        if name != "dvc.lock" and not name.startswith("reports/") and (ROOT / name).is_file():
-            (origin / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, origin / name)
+    origin = copy_files(folder / "origin")
     raw = shrink(raw_params(), ["tiny-neox"])
     raw["run"] |= {"variants": ["it", "ft"], "rl_variants": []}
     raw["sweep"] |= {"constraints": {}}
     with (origin / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(raw, file)
-    (origin / ".dvc/config.local").unlink(missing_ok=True)
     run(f"git init -q && dvc cache dir {folder / 'cache'}", cwd=origin)
     run("git add -A && git commit -qm small", cwd=origin)
     run("dvc repro", cwd=origin)

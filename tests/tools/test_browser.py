@@ -21,21 +21,28 @@ from pathlib import Path
 
 import pytest
 
-from detoxlens.config import load_params
-from detoxlens.publish import GLANCE, GLANCE_CURVE, publish_runs
+from detoxlens.params.load import load_params
+from detoxlens.pipeline.publish import GLANCE, GLANCE_CURVE, publish_runs
 from detoxlens.reporting.report import write_report
 from detoxlens.tracking import Store, charts_url, resolve_store
-from tests.import_graph import ROOT
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load
+from tests.root import ROOT
 from tests.tracking.stores import NOISE
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(NOISE)]
 MODEL, VARIANTS = "tiny-neox", ("it", "ft", "rl")
 OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 PATIENCE = 180  # seconds for a page to show something
 
 
@@ -47,9 +54,7 @@ def served(store: Store) -> Iterator[str]:
         port = probe.getsockname()[1]
     address = charts_url(store, port=port)
     command = [sys.executable, "-m", "detoxlens", "--root", str(store.state.parent), "ui", "--port", str(port)]
-    server = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )  # fmt: skip
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         wait(lambda: answers(f"http://127.0.0.1:{port}/health") or server.poll() is not None)
         assert server.poll() is None, "the server has ended"
@@ -112,8 +117,9 @@ class Page:
 
     def close_assistant(self) -> None:
         """MLflow's chat takes a third of the page until it is closed."""
-        self.click("//*[text()='MLflow Assistant']/ancestor::*[.//button[@aria-label='Close']][1]"
-                   "//button[@aria-label='Close']")  # fmt: skip
+        self.click(
+            "//*[text()='MLflow Assistant']/ancestor::*[.//button[@aria-label='Close']][1]//button[@aria-label='Close']"
+        )
 
     def num_curves(self) -> int:
         """Lines with points in the charts of the page."""

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from detoxlens.artifacts import read_json
-from detoxlens.config import load_params
-from detoxlens.publish import GLANCE, comparable_key
+from detoxlens.common.artifacts import read_json
+from detoxlens.params.load import load_params
+from detoxlens.pipeline.publish import GLANCE, comparable_key
 from detoxlens.tracking import CHAMPION, flat_metrics, read_curves, resolve_store, stored_versions
 from detoxlens.tracking.store import open_client
-from tests.import_graph import ROOT
+from tests.root import ROOT
 from tests.sweep.postgres import PASSWORD as DATABASE_PASSWORD
 from tests.sweep.postgres import postgres
 from tests.tools.project import clone, run
@@ -82,9 +82,13 @@ class Team:
     def start(self) -> None:
         with self.log.open("a") as log:
             self.server = subprocess.Popen(
-                self.script("server.sh", self.server_block), cwd=self.folder, env=environment(), stdout=log,
-                stderr=log, start_new_session=True,
-            )  # fmt: skip
+                self.script("server.sh", self.server_block),
+                cwd=self.folder,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         for _ in range(400):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.address}/health", timeout=2).close()
@@ -100,9 +104,15 @@ class Team:
 
     def add_user(self, name: str) -> None:
         subprocess.run(
-            self.script("user.sh", self.user_block, ada=name), env=environment(), cwd=self.folder, check=True,
-            input=PASSWORDS[name] + "\n", text=True, capture_output=True, start_new_session=True,
-        )  # fmt: skip
+            self.script("user.sh", self.user_block, ada=name),
+            env=environment(),
+            cwd=self.folder,
+            check=True,
+            input=PASSWORDS[name] + "\n",
+            text=True,
+            capture_output=True,
+            start_new_session=True,
+        )
 
     def as_member(self, project: Path, user: str, command: str, *, password: str | None = None) -> str:
         """What a member's command prints, with the documented variables set."""
@@ -226,8 +236,10 @@ def test_two_users_whose_pipelines_run_at_once_find_everything_on_the_server(tea
     change(checkouts["bob"], "attribution", max_sequences=5)
     before = {r.info.run_id for r in runs_of(store, "stage")}
     told = at_once(team, checkouts, "dvc repro")
-    executed = Counter(re.sub(r"@", "/", name).replace("-ft", "/ft").replace("-it", "/it")
-                       for name in re.findall(r"Running stage '(.+)'", "\n".join(told)))  # fmt: skip
+    executed = Counter(
+        re.sub(r"@", "/", name).replace("-ft", "/ft").replace("-it", "/it")
+        for name in re.findall(r"Running stage '(.+)'", "\n".join(told))
+    )
     stages = [r for r in runs_of(store, "stage") if r.info.run_id not in before]
     assert Counter(r.info.run_name for r in stages) == executed and executed["report"] == 2
     assert {r.info.status for r in stages} == {"FINISHED"}
@@ -242,8 +254,9 @@ def test_two_users_whose_pipelines_run_at_once_find_everything_on_the_server(tea
     assert ada.info.experiment_id == bob.info.experiment_id
     assert len(glance(ada)) == 5 and glance(ada).keys() == glance(bob).keys()
     assert {n for n in ada.data.params if ada.data.params[n] != bob.data.params[n]} == {
-        "sft.learning_rate", "attribution.max_sequences",
-    }  # fmt: skip
+        "sft.learning_rate",
+        "attribution.max_sequences",
+    }
     parents = {r.data.tags.get("mlflow.parentRunId") for r in stages if r.data.tags.get("detoxlens.variant") == "ft"}
     assert parents == {ada.info.run_id, bob.info.run_id}
 

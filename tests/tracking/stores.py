@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detoxlens.tracking import Store
 from detoxlens.tracking.store import open_client
-from tests.import_graph import ROOT
+from tests.root import ROOT
 
 NOISE = "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
 """MLflow 3.17 with SQLAlchemy 2.1; the warning is about MLflow's own mappers."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from detoxlens import tracking
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.tracking import Curve, dvc_md5, track_stage, write_comparable_run
 from detoxlens.tracking.runs import keep_one
 from detoxlens.tracking.store import open_client
@@ -43,8 +43,9 @@ def test_a_run_names_the_outputs_it_is_about_and_a_newer_report_only_moves_the_n
     assert again == first
     tags = open_client(store)[0].get_run(first).data.tags
     assert {k: v for k, v in tags.items() if k.startswith("dvc/")} == {
-        "dvc/adapters/tiny-neox/ft": "a.dir", "dvc/reports/table1.md": "c",
-    }  # fmt: skip
+        "dvc/adapters/tiny-neox/ft": "a.dir",
+        "dvc/reports/table1.md": "c",
+    }
 
 
 def test_writing_the_same_twice_leaves_one_run_with_the_same_content(store, files):

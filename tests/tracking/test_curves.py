@@ -2,7 +2,7 @@
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.tracking import Curve, read_curves
 
 

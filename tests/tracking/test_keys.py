@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from detoxlens.config import Params
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.load import Params
 from detoxlens.tracking import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
 from tests.tracking.stores import METRICS
 

@@ -6,7 +6,7 @@ import pytest
 
 from detoxlens.tracking import Store, finish_project_run, resolve_store, track_stage, write_comparable_run
 from detoxlens.tracking.store import open_client
-from tests.import_graph import ROOT
+from tests.root import ROOT
 from tests.tracking.stores import KEY, NEOX_FT, NOISE, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)

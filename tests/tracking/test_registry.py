@@ -44,9 +44,13 @@ def test_a_version_says_which_variant_it_is_and_how_it_did_and_twice_is_once(sto
     (version,) = versions(store).values()
     assert version.run_id == adapter.run_id and version.source.endswith("/adapter")
     assert version.tags == {
-        "variant": "ft", "md5": adapter.md5, "toxicity": "0.0625", "perplexity": "2", "perplexity_ratio": "1",
+        "variant": "ft",
+        "md5": adapter.md5,
+        "toxicity": "0.0625",
+        "perplexity": "2",
+        "perplexity_ratio": "1",
         "yardstick": "y",
-    }  # fmt: skip
+    }
     assert aliases(store) == {"champion": 1, "latest-ft": 1}
 
 
@@ -108,10 +112,18 @@ def test_the_documented_line_loads_the_champion(store, files, monkeypatch):
     trained.save_pretrained(files["adapter"])
     said = trained(torch.arange(5)[None]).logits
     run_id = write_comparable_run(store, model="tiny-neox", variant="ft", key=KEY, **files)
-    register(store, AdapterVersion(
-        variant="ft", md5=dvc_md5(files["adapter"]), run_id=run_id, toxicity=0.1, perplexity=2.0, perplexity_ratio=1.0,
-        yardstick="y",
-    ))  # fmt: skip
+    register(
+        store,
+        AdapterVersion(
+            variant="ft",
+            md5=dvc_md5(files["adapter"]),
+            run_id=run_id,
+            toxicity=0.1,
+            perplexity=2.0,
+            perplexity_ratio=1.0,
+            yardstick="y",
+        ),
+    )
 
     base = GPTNeoXForCausalLM(base.config)
     base.load_state_dict(weights)

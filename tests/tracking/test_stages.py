@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from detoxlens import tracking
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.tracking import send_pending, track_stage
 from detoxlens.tracking.store import open_client
 from tests.tracking.stores import NEOX_FT, NOISE, runs_of

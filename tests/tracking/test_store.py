@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.tracking import (
     charts_url,
     main_repository,

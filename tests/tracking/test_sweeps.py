@@ -10,9 +10,16 @@ pytestmark = pytest.mark.filterwarnings(NOISE)
 
 def trial(number, r):
     return TrialRun(
-        number=number, params={"lora.r": r}, metrics={"toxicity/val/mean": 0.1}, history=[], tags={},
-        status="FINISHED", start_ms=1_000, end_ms=2_000, adapters={},
-    )  # fmt: skip
+        number=number,
+        params={"lora.r": r},
+        metrics={"toxicity/val/mean": 0.1},
+        history=[],
+        tags={},
+        status="FINISHED",
+        start_ms=1_000,
+        end_ms=2_000,
+        adapters={},
+    )
 
 
 def test_trials_of_another_study_of_the_same_name_are_kept_apart_and_the_same_ones_written_once(store):

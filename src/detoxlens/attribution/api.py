@@ -26,7 +26,7 @@ from detoxlens.attribution.gradients import differentiable
 from detoxlens.attribution.plan import Shape, by_length, group_sequences
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.targets import TARGETS
-from detoxlens.errors import UserError, did_you_mean
+from detoxlens.common.errors import UserError, did_you_mean
 
 
 def attribute(

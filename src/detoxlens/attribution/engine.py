@@ -21,7 +21,7 @@ from detoxlens.attribution.quantized import is_quantized
 from detoxlens.attribution.result import SequenceAttribution, Status
 from detoxlens.attribution.tape import NotTapeable
 from detoxlens.attribution.targets import log_prob, target_value
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from torch import nn
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.targets import log_prob
-from detoxlens.seeding import python_rng, torch_generator
+from detoxlens.common.seeding import python_rng, torch_generator
 
 ROWS_PER_PASS = 64
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from detoxlens.attribution.attention import Attention
 from detoxlens.attribution.quantized import differentiable_layers
 from detoxlens.attribution.tape import NotTapeable, Tape
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from detoxlens.attribution.targets import log_prob
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

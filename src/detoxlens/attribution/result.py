@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from detoxlens.records import Attribution
+from detoxlens.common.records import Attribution
 
 Status = Literal["ok", "empty", "zero_gradient", "non_finite", "too_long"]
 

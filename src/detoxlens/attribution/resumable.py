@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.attribution.api import attribute, plan_batches
-from detoxlens.attribution.config import AttributionConfig
 from detoxlens.attribution.result import SequenceAttribution
-from detoxlens.batches import Batches
-from detoxlens.progress import progress
-from detoxlens.records import Completion
-from detoxlens.scratch import Scratch
-from detoxlens.shares import Share
+from detoxlens.common.records import Completion
+from detoxlens.jobs.batches import Batches
+from detoxlens.jobs.progress import progress
+from detoxlens.jobs.scratch import Scratch
+from detoxlens.jobs.shares import Share
+from detoxlens.params.attribution import AttributionConfig
 
 if TYPE_CHECKING:
     from torch import nn

@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from detoxlens.artifacts import Layout, write_json
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.inseq_backend import id_tokenizer
 from detoxlens.attribution.plan import targets_per_chunk
 from detoxlens.bench.cases import Case, demo_case, gpu_case, gpu_cases, neox_256, shape_of
 from detoxlens.bench.floor import Floor, Rates, Work, best_seconds, count, floor, measure_rates, timed
 from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.config import load_params
-from detoxlens.seeding import use_threads
+from detoxlens.common.artifacts import Layout, write_json
+from detoxlens.common.seeding import use_threads
+from detoxlens.params.load import load_params
 
 FLOOR_AIM = 1.3
 """Times the arithmetic floor that is aimed at."""

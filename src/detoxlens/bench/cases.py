@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detoxlens.artifacts import Layout, read_model_ref, read_rows
-from detoxlens.attribution.config import AttributionConfig
 from detoxlens.bench.floor import Shape
-from detoxlens.config import Params
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
+from detoxlens.common.records import Completion
 from detoxlens.models.loading import load_model
-from detoxlens.records import Completion
-from detoxlens.stages.attribute import choose
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.load import Params
+from detoxlens.pipeline.stages.attribute import choose
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of its completion."""
@@ -74,9 +74,13 @@ def neox(
     import transformers as hf
 
     config = hf.GPTNeoXConfig(
-        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=num_layers, num_attention_heads=num_heads,
-        intermediate_size=intermediate, max_position_embeddings=2048,
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=hidden,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=intermediate,
+        max_position_embeddings=2048,
+    )
     return _random(hf.AutoModelForCausalLM, config, dtype)
 
 
@@ -85,9 +89,16 @@ def falcon(hidden: int, num_layers: int, num_heads: int, vocab: int, *, dtype: t
     import transformers as hf
 
     config = hf.FalconConfig(
-        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=num_layers, num_attention_heads=num_heads,
-        multi_query=True, parallel_attn=True, new_decoder_architecture=False, alibi=False, bias=False,
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=hidden,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        multi_query=True,
+        parallel_attn=True,
+        new_decoder_architecture=False,
+        alibi=False,
+        bias=False,
+    )
     return _random(hf.AutoModelForCausalLM, config, dtype)
 
 
@@ -115,6 +126,10 @@ def shape_of(model: nn.Module) -> Shape:
     keys = config.hidden_size // heads if is_falcon and config.multi_query else config.hidden_size
     inner = config.ffn_hidden_size if is_falcon else config.intermediate_size
     return Shape(
-        hidden=config.hidden_size, keys=keys, intermediate=inner, num_layers=config.num_hidden_layers, num_heads=heads,
+        hidden=config.hidden_size,
+        keys=keys,
+        intermediate=inner,
+        num_layers=config.num_hidden_layers,
+        num_heads=heads,
         vocab=config.vocab_size,
-    )  # fmt: skip
+    )

@@ -20,18 +20,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_json
 from detoxlens.attribution.api import attribute
-from detoxlens.attribution.config import AttributionConfig
 from detoxlens.attribution.inseq_backend import id_tokenizer
 from detoxlens.bench.cases import Text
 from detoxlens.bench.hardware import hardware
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion
+from detoxlens.common.seeding import use_threads
 from detoxlens.models.loading import load_model
-from detoxlens.records import Completion
-from detoxlens.seeding import use_threads
-from detoxlens.stages.attribute import choose
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.load import Params, load_params
+from detoxlens.pipeline.stages.attribute import choose
 
 METHODS = ("input_x_gradient", "saliency", "integrated_gradients")
 NUM_PATH_STEPS = 20
@@ -156,9 +156,12 @@ def inseq_scores(model: nn.Module, texts: Sequence[Text], method: str, *, pad_id
                 for prompt, completion in texts:
                     words = tokenizer.convert_ids_to_tokens([*prompt, *completion])
                     out = wrapped.attribute(
-                        " ".join(words[: len(prompt)]), " ".join(words), show_progress=False,
-                        attributed_fn="probability", **path,
-                    )  # fmt: skip
+                        " ".join(words[: len(prompt)]),
+                        " ".join(words),
+                        show_progress=False,
+                        attributed_fn="probability",
+                        **path,
+                    )
                     scores = out.sequence_attributions[0].aggregate().target_attributions
                     found.append([scores[: len(prompt) + t, t].tolist() for t in range(len(completion))])
         finally:

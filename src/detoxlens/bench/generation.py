@@ -20,18 +20,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from detoxlens.artifacts import Layout, read_model_ref, read_rows, write_json
 from detoxlens.bench.floor import timed
 from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.config import load_params
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Prompt
+from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import encode_prompt
-from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.generation import auto_batch_size, left_padded, sample
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.truncation import NO_TOKEN
-from detoxlens.records import Prompt
-from detoxlens.seeding import derive_seed
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import load_params
 
 TARGETS = {"one by one": 5.0, "fixed order": 1.3}
 """Times as fast as this way ours is to be."""
@@ -98,9 +98,12 @@ def bench_generation(
     console.print(table_of(measured, title=f"{model}: {len(ids)} prompts, batches of {size}, median seconds"))
     path = layout.reports / "bench" / "generate.json"
     setting = {
-        "model": model, "num_prompts": len(ids), "batch_size": size, "num_repetitions": num_repetitions,
+        "model": model,
+        "num_prompts": len(ids),
+        "batch_size": size,
+        "num_repetitions": num_repetitions,
         "generation": config.model_dump(),
-    }  # fmt: skip
+    }
     write_json(path, {"hardware": found, **setting, "ways": [dataclasses.asdict(m) for m in measured]})
     console.print(f"Wrote {path.relative_to(root)}")
 
@@ -117,9 +120,14 @@ def ways_of(
     def ours(prompts: Sequence[Ids]) -> list[Ids]:
         seeds = [derive_seed(0, "bench", i) for i in range(len(prompts))]
         sampled = sample(
-            network, prompts, config=config, seeds=seeds, eos_token_id=eos_token_id, pad_token_id=pad_token_id,
+            network,
+            prompts,
+            config=config,
+            seeds=seeds,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
             batch_size=batch_size,
-        )  # fmt: skip
+        )
         return [s.token_ids for s in sampled]
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from detoxlens.machine import memory_gib, num_cores
+from detoxlens.common.machine import memory_gib, num_cores
 
 PACKAGES = ("torch", "transformers", "inseq", "dvc", "mlflow")
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.artifacts import Layout, write_json
 from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, write_json
+from detoxlens.common.errors import UserError
 
 COLD_TARGET_SECONDS, NOOP_TARGET_SECONDS, HELP_TARGET_SECONDS = 600.0, 8.0, 0.5
 RUNNING = "Running stage '"

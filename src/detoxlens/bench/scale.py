@@ -23,16 +23,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.artifacts import Layout, read_json, read_rows, write_json
 from detoxlens.bench.hardware import hardware, in_words
 from detoxlens.bench.scale_sizes import Size, check_fits, cut_down
 from detoxlens.bench.scale_stage import CHECKPOINT
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, read_json, read_rows, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion
+from detoxlens.jobs.progress import progress
+from detoxlens.jobs.scratch import LineLog
 from detoxlens.models.footprint import GIB, weights_of
-from detoxlens.progress import progress
-from detoxlens.records import Completion
-from detoxlens.scratch import LineLog
+from detoxlens.params.load import Params, load_params
 
 PER_VARIANT = {
     "it": ("generate", "score", "attribute"),

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from detoxlens.config import Params
-from detoxlens.errors import UserError
-from detoxlens.machine import free_memory_gib
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.errors import UserError
+from detoxlens.common.machine import free_memory_gib
 from detoxlens.models.footprint import GIB, Shape, num_lora_parameters, weights_of
-from detoxlens.models.lora import LoraConfig
-from detoxlens.rl.config import PpoConfig
-from detoxlens.sft.config import SftConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.sft import SftConfig
 
 SELECTION = "selection"
 """Split of the validation prompts."""
@@ -30,19 +30,34 @@ Config = Mapping[str, Any]
 def neox(hidden: int, num_layers: int, *, vocab: int = 50_432, heads: int = 32) -> Config:
     """RedPajama-INCITE-3B but for width and depth: no parallel residual, all of a head rotated."""
     return {
-        "model_type": "gpt_neox", "hidden_size": hidden, "num_hidden_layers": num_layers, "num_attention_heads": heads,
-        "intermediate_size": 4 * hidden, "vocab_size": vocab, "max_position_embeddings": 2048, "rotary_pct": 1.0,
-        "use_parallel_residual": False, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "model_type": "gpt_neox",
+        "hidden_size": hidden,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "vocab_size": vocab,
+        "max_position_embeddings": 2048,
+        "rotary_pct": 1.0,
+        "use_parallel_residual": False,
+        "tie_word_embeddings": False,
+    }
 
 
 def falcon(hidden: int, num_layers: int, *, vocab: int = 65_024, heads: int = 71) -> Config:
     """Falcon-7B but for width and depth: one key and value for all heads, attention beside the MLP, rotary, no bias."""
     return {
-        "model_type": "falcon", "hidden_size": hidden, "num_hidden_layers": num_layers, "num_attention_heads": heads,
-        "vocab_size": vocab, "multi_query": True, "parallel_attn": True, "new_decoder_architecture": False,
-        "alibi": False, "bias": False, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "model_type": "falcon",
+        "hidden_size": hidden,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": heads,
+        "vocab_size": vocab,
+        "multi_query": True,
+        "parallel_attn": True,
+        "new_decoder_architecture": False,
+        "alibi": False,
+        "bias": False,
+        "tie_word_embeddings": True,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,23 +82,35 @@ SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "full": Size(
             configs={"redpajama-3b": neox(2560, 32), "falcon-7b": falcon(4544, 32)},
-            device="cuda", num_prompts=64, num_ppo_steps=2, sft_epochs=0.1,
+            device="cuda",
+            num_prompts=64,
+            num_ppo_steps=2,
+            sft_epochs=0.1,
         ),
         "tenth": Size(  # 280 M and 717 M parameters; heads and vocabulary as they are
             configs={"redpajama-3b": neox(1024, 14), "falcon-7b": falcon(2272, 11)},
-            device="cpu", num_prompts=4, num_ppo_steps=1, sft_epochs=1e-3, max_batch=4, num_attributed=1,
+            device="cpu",
+            num_prompts=4,
+            num_ppo_steps=1,
+            sft_epochs=1e-3,
+            max_batch=4,
+            num_attributed=1,
         ),
     }
-)  # fmt: skip
+)
 
 
 def cut_down(params: Params, root: Path, size: Size, *, num_prompts: int) -> Params:
     """The params with few prompts and few training steps; template, LoRA, loss and decoding as they are."""
     raw: dict[str, Any] = copy.deepcopy(params.raw)
     raw["run"] |= {
-        "models": list(size.configs), "variants": ["it", "ft", "rl"], "sft_variants": ["ft"], "rl_variants": ["rl"],
-        "rl_after_ft_variants": [], "device": size.device,
-    }  # fmt: skip
+        "models": list(size.configs),
+        "variants": ["it", "ft", "rl"],
+        "sft_variants": ["ft"],
+        "rl_variants": ["rl"],
+        "rl_after_ft_variants": [],
+        "device": size.device,
+    }
     raw["variants"] = {"it": {"kind": "base"}, "ft": {"kind": "sft"}, "rl": {"kind": "rl", "algorithm": "ppo"}}
     for key in ("dialoconan", "rtp"):
         if (root / raw["data"][key]).is_file():
@@ -145,9 +172,13 @@ def peak_bytes(config: Config, params: Params, model: str) -> dict[str, float]:
         lora = params.section("lora", LoraConfig, model=model, variant=variant)
         adapter = num_lora_parameters(config, r=lora.r, target_modules=lora.target_modules)
         return Shape(
-            weights=weights_of(config), num_adapter_parameters=adapter, hidden=config["hidden_size"],
-            num_layers=config["num_hidden_layers"], vocab=config["vocab_size"], dtype=params.model(model).dtype,
-        )  # fmt: skip
+            weights=weights_of(config),
+            num_adapter_parameters=adapter,
+            hidden=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            vocab=config["vocab_size"],
+            dtype=params.model(model).dtype,
+        )
 
     sft = params.section("sft", SftConfig, model=model, variant="ft")
     ppo = params.section("ppo", PpoConfig, model=model, variant="rl")
@@ -159,12 +190,10 @@ def peak_bytes(config: Config, params: Params, model: str) -> dict[str, float]:
         "finetune": shape("ft").training_bytes(
             num_tokens=sft.batch_size * sft.max_length, recomputed=sft.gradient_checkpointing
         ),
-        "rl": shape("rl").training_bytes(
-            num_tokens=ppo.micro_batch_size * text, recomputed=ppo.gradient_checkpointing
-        ),
+        "rl": shape("rl").training_bytes(num_tokens=ppo.micro_batch_size * text, recomputed=ppo.gradient_checkpointing),
         "generate": shape("it").sampling_bytes(batch=batch, num_tokens=text),
         "attribute": shape("it").attribution_bytes(num_tokens=text) + shape("it").weight_bytes,  # and a shuffled copy
-    }  # fmt: skip
+    }
 
 
 def _free_memory_gib(device: str) -> tuple[float | None, str]:

@@ -19,8 +19,8 @@ TOKENIZER_SIZE = 1024
 
 def main(order: Mapping[str, Any]) -> None:
     """Does what is ordered, and writes result.json with the most GPU memory that torch held, null on a CPU."""
-    from detoxlens.artifacts import write_json
-    from detoxlens.config import load_params
+    from detoxlens.common.artifacts import write_json
+    from detoxlens.params.load import load_params
 
     folder, model, device = Path(order["folder"]), order["model"], order["device"]
     params = load_params(folder / "params.yaml")
@@ -28,9 +28,9 @@ def main(order: Mapping[str, Any]) -> None:
     if order["stage"] == CHECKPOINT:
         write_checkpoint(
             order["config"], folder / "checkpoints" / model, device=device, dtype=params.model(model).dtype
-        )  # fmt: skip
+        )
     else:
-        stage = importlib.import_module(f"detoxlens.stages.{order['stage']}")
+        stage = importlib.import_module(f"detoxlens.pipeline.stages.{order['stage']}")
         stage.run(folder, params, **{key: order[key] for key in ("model", "variant") if order[key]})
     gpu_bytes = None
     if device.startswith("cuda"):
@@ -71,9 +71,7 @@ def filled(tokenizer, num_tokens: int):
     raw = json.loads(tokenizer.backend_tokenizer.to_str())
     vocab = raw["model"]["vocab"]
     raw["model"]["vocab"] = vocab | {f"Ġ~{number}": number for number in range(len(vocab), num_tokens)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(raw)), **tokenizer.special_tokens_map
-    )  # fmt: skip
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(raw)), **tokenizer.special_tokens_map)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.artifacts import Layout, link, read_history, read_rows, write_json
 from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError
+from detoxlens.common.artifacts import Layout, link, read_history, read_rows, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion, Score
 from detoxlens.evaluation.toxicity import TOXIC, values_of
-from detoxlens.progress import progress
-from detoxlens.records import Completion, Score
-from detoxlens.reporting.config import ReportConfig
-from detoxlens.rl.config import PpoConfig
-from detoxlens.scorers.config import RECORDED, ToxicityConfig
-from detoxlens.scratch import scratch_key
+from detoxlens.jobs.progress import progress
+from detoxlens.jobs.scratch import scratch_key
+from detoxlens.params.load import Params, load_params
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.toxicity import RECORDED, ToxicityConfig
 
 SHARE_TARGET = 0.5
 """The trained variant's toxicity rate is to be at most this share of `it`'s, on validation and on test prompts."""
@@ -85,7 +85,7 @@ def bench_seeds(root: Path, params_path: Path, *, variant: str, models: Sequence
             for name in ("it", *names):
                 for stage, made in stages_of(Layout(folder), model, name):
                     if not made.exists():
-                        importlib.import_module(f"detoxlens.stages.{stage}").run(
+                        importlib.import_module(f"detoxlens.pipeline.stages.{stage}").run(
                             folder, seeded, model=model, variant=name
                         )
                     bar.advance()
@@ -133,6 +133,7 @@ def linked_folder(root: Path, params: Params, variant: str, model: str) -> Path:
     recorded = [root / RECORDED] if (root / RECORDED).is_dir() else []
     settings = {name: params.raw[name] for name in SECTIONS} | {"variant": params.raw["variants"][variant]}
     key = scratch_key(
+        modules=[__name__],
         params=settings | {"model": model, "seed": run.seed, "device": run.device},
         inputs=[layout.dialogues, layout.prompts, layout.reward_model, *base, *recorded, *adapters],
         num_threads=run.num_threads,

@@ -13,6 +13,7 @@ import os
 import sys
 
 from detoxlens.cli.app import Context, app
+from detoxlens.common.checkout import restart_in_checkout
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
@@ -33,6 +34,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours show an ETA
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it tells of every retry, 20 lines of them
+    restart_in_checkout(sys.argv[1:], dict(os.environ))
     sys.dont_write_bytecode = False  # without bytecode every stage would compile torch and transformers anew
     try:
         app()
@@ -43,7 +45,7 @@ def main() -> None:
     except Exception as error:  # the last line of defence: every error becomes one paragraph
         if Context.debug:
             raise
-        from detoxlens.errors import UserError
+        from detoxlens.common.errors import UserError
 
         if isinstance(error, UserError):
             _fail(str(error), 2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from detoxlens.console import set_up_console
+from detoxlens.common.console import set_up_console
 
 app = typer.Typer(
     name="detoxlens",

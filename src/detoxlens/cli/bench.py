@@ -81,7 +81,7 @@ def bench_scale(
     """Run every stage on random weights in the published models' shapes, or a tenth of them. Resumes."""
     from detoxlens.bench.scale import bench_scale as run_bench
     from detoxlens.bench.scale_sizes import SIZES
-    from detoxlens.errors import UserError, did_you_mean
+    from detoxlens.common.errors import UserError, did_you_mean
 
     if size not in SIZES:
         raise UserError(f"--size {size!r} is not known.{did_you_mean(size, SIZES)} Allowed: {', '.join(SIZES)}.")
@@ -117,7 +117,7 @@ def bench_seeds(
 ) -> None:
     """Train rl with several seeds: is it half as toxic as it, within the KL budget, every time? Resumes."""
     from detoxlens.bench.seeds import bench_seeds as run_bench
-    from detoxlens.project import names_of
+    from detoxlens.pipeline.repro import names_of
 
     run_bench(
         Context.root,

@@ -47,12 +47,12 @@ def explain(
     ] = False,
 ) -> None:
     """Show what each generated token drew on: a coloured table, and a heat map in a file."""
-    from detoxlens.config import load_params
     from detoxlens.explain.explanation import NO_TEMPLATE, check_choices, explain, find_checkpoint, find_template
     from detoxlens.explain.page import page
     from detoxlens.explain.terminal import print_explanation
     from detoxlens.explain.words import by_words
-    from detoxlens.models.config import GenerationConfig
+    from detoxlens.params.generation import GenerationConfig
+    from detoxlens.params.load import load_params
 
     check_choices(method=method, target=target, dtype=dtype, device=device, json=json, html=html)
     params_path = Context.root / Context.params_path
@@ -87,7 +87,7 @@ def explain(
     shown = by_words(found) if words else found
     print_explanation(shown)
     if html is not None:
-        from detoxlens.artifacts import write_text
+        from detoxlens.common.artifacts import write_text
 
         write_text(html, page(shown))
         typer.echo(f"Wrote {html}")

@@ -19,8 +19,8 @@ def plan(
     """Forecast hours, memory, disk and API calls of the current params on this machine, from a short measurement."""
     from rich.console import Console
 
-    from detoxlens.config import load_params
-    from detoxlens.errors import UserError
+    from detoxlens.common.errors import UserError
+    from detoxlens.params.load import load_params
     from detoxlens.plan.command import plan as forecast
     from detoxlens.plan.terminal import show
 

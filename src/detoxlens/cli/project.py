@@ -18,7 +18,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generator; the committed files are seed 0.")] = 0,
 ) -> None:
     """Regenerate the embedded sample data."""
-    from detoxlens.artifacts import write_text
+    from detoxlens.common.artifacts import write_text
     from detoxlens.data.sample import dialogues_csv, prompts_jsonl
 
     target = Context.root / folder
@@ -37,7 +37,7 @@ def repro(
     ] = False,
 ) -> None:
     """Write models, variants or seed into params.yaml, then run the pipeline (what `mlflow run` calls)."""
-    from detoxlens.project import repro as run_pipeline
+    from detoxlens.pipeline.repro import repro as run_pipeline
 
     status = run_pipeline(
         Context.root,
@@ -53,7 +53,7 @@ def repro(
 @app.command(rich_help_panel=TOOLS)
 def preset(name: Annotated[str, typer.Argument(help="A file in presets/ without .yaml, e.g. authors.")]) -> None:
     """Write a preset's settings into params.yaml, comments kept, and show what changed."""
-    from detoxlens.project import apply_preset
+    from detoxlens.params.presets import apply_preset
 
     typer.echo(apply_preset(Context.root, Context.root / Context.params_path, name) or "Nothing to change.")
 
@@ -64,7 +64,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's pages on this project's runs."""
-    from detoxlens.project import ui as serve
+    from detoxlens.tracking.ui import ui as serve
 
     raise typer.Exit(serve(Context.root, host=host, port=port))
 
@@ -72,8 +72,8 @@ def ui(
 @app.command(rich_help_panel=TOOLS)
 def log() -> None:
     """Write the report's runs into MLflow, e.g. after `dvc pull` in a fresh clone."""
-    from detoxlens.config import load_params
-    from detoxlens.publish import publish_runs
+    from detoxlens.params.load import load_params
+    from detoxlens.pipeline.publish import publish_runs
     from detoxlens.tracking import resolve_store
 
     publish_runs(Context.root, load_params(Context.root / Context.params_path), resolve_store(Context.root, os.environ))

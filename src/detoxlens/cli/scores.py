@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def import_completions(
     force: Annotated[bool, typer.Option("--force", help="Replace completions that are there.")] = False,
 ) -> None:
     """Take completions made elsewhere, and their recorded scores, into outputs/."""
-    from detoxlens.replay.commands import import_completions as take_in
+    from detoxlens.recorded.imports import import_completions as take_in
 
     told = take_in(
         Context.root, file, model=model, variant=variant, format=format, columns=columns, split=split, force=force
@@ -58,12 +59,12 @@ def replay(
     bootstrap: BootstrapOption = 2000,
 ) -> None:
     """Recompute a published toxicity table, by either rule for completions without a score."""
-    from detoxlens.config import load_params
-    from detoxlens.errors import UserError, did_you_mean
-    from detoxlens.evaluation.config import Bootstrap
-    from detoxlens.replay.commands import replay_files
-    from detoxlens.replay.table import RULES
-    from detoxlens.scorers.config import ToxicityConfig
+    from detoxlens.common.errors import UserError, did_you_mean
+    from detoxlens.params.load import load_params
+    from detoxlens.params.report import Bootstrap
+    from detoxlens.params.toxicity import ToxicityConfig
+    from detoxlens.recorded.imports import replay_files
+    from detoxlens.recorded.replay import RULES
 
     params_path = Context.root / Context.params_path
     if missing is None:
@@ -76,10 +77,16 @@ def replay(
     draws = Bootstrap(num_resamples=bootstrap, seed=0)
     typer.echo(
         replay_files(
-            Context.root, files, name=name, format=format, columns=columns, split=split, bootstrap=draws,
+            Context.root,
+            files,
+            name=name,
+            format=format,
+            columns=columns,
+            split=split,
+            bootstrap=draws,
             missing=missing,
         )
-    )  # fmt: skip
+    )
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -95,17 +102,17 @@ def calibrate(
     device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Say how well a scorer stands in for recorded scores, e.g. Perspective's."""
-    from detoxlens.calibrate.command import calibrate_scorer, summary
-    from detoxlens.evaluation.config import Bootstrap
+    from detoxlens.params.report import Bootstrap
+    from detoxlens.recorded.calibrate import calibrate_scorer, summary
+    from detoxlens.scorers import make_scorer
 
     found, path = calibrate_scorer(
         Context.root,
-        scorer,
+        partial(make_scorer, scorer, root=Context.root, device=device),
         against,
         text_column=text_column,
         score_column=score_column,
         split_column=split_column,
-        device=device,
         bootstrap=Bootstrap(num_resamples=bootstrap, seed=0),
     )
     typer.echo(f"{summary(found)}\nWrote {path}")
@@ -122,9 +129,11 @@ def annotate(
     device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Add a scorer's toxicity of each prompt as a field that splits can filter on."""
-    from detoxlens.replay.annotate import annotate as add_field
+    from detoxlens.recorded.annotate import annotate as add_field
+    from detoxlens.scorers import make_scorer
 
-    num = add_field(Context.root, file, out, scorer_name=scorer, field=field, text=text, device=device)
+    load = partial(make_scorer, scorer, root=Context.root, device=device)
+    num = add_field(file, out, scorer=load, field=field, text=text)
     typer.echo(f"Wrote {num} prompts with {field} to {out}.")
 
 

@@ -45,25 +45,34 @@ CpusOption = Annotated[
 GpusOption = Annotated[
     float | None,
     typer.Option(
-        min=0, help="On Ray; .25: four on a GPU; default: 1 where run.device is cuda, else 0.",
-        envvar="DETOXLENS_GPUS_PER_SHARE", rich_help_panel=SHARES,
+        min=0,
+        help="On Ray; .25: four on a GPU; default: 1 where run.device is cuda, else 0.",
+        envvar="DETOXLENS_GPUS_PER_SHARE",
+        rich_help_panel=SHARES,
     ),
-]  # fmt: skip
+]
 
 
 def _stage(name: str, *, model: str | None = None, variant: str | None = None) -> None:
     """Checks all of params.yaml, then runs one stage, tracked."""
-    from detoxlens.run_stage import run_stage
+    from detoxlens.pipeline.run_stage import run_stage
 
     run_stage(Context.root, Context.root / Context.params_path, name, model=model, variant=variant, track=Context.track)
 
 
 def _shared_stage(
-    name: str, model: str, variant: str, *, share: str | None, engine: str, shares: int | None, cpus: float | None,
+    name: str,
+    model: str,
+    variant: str,
+    *,
+    share: str | None,
+    engine: str,
+    shares: int | None,
+    cpus: float | None,
     gpus: float | None,
-) -> None:  # fmt: skip
+) -> None:
     """`_stage`, a share of it, or all shares on Ray."""
-    from detoxlens.errors import UserError, did_you_mean
+    from detoxlens.common.errors import UserError, did_you_mean
 
     if engine not in ENGINES:
         raise UserError(
@@ -82,25 +91,38 @@ def _shared_stage(
         )
     params_path = Context.root / Context.params_path
     if share is not None:
-        from detoxlens.run_stage import run_share
-        from detoxlens.shares import parse_share
+        from detoxlens.jobs.shares import parse_share
+        from detoxlens.pipeline.run_stage import run_share
 
         run_share(Context.root, params_path, name, model=model, variant=variant, share=parse_share(share, os.environ))
         return
     if engine == "local":
         _stage(name, model=model, variant=variant)
         return
-    from detoxlens.cluster import resources_of
-    from detoxlens.config import load_params
-    from detoxlens.on_ray import RayShares
-    from detoxlens.run_stage import run_stage
+    from detoxlens.jobs.cluster import resources_of
+    from detoxlens.params.load import load_params
+    from detoxlens.pipeline.on_ray import RayShares
+    from detoxlens.pipeline.run_stage import run_stage
 
     run = load_params(params_path).run
     resources = resources_of(cpus, gpus, num_threads=run.num_threads, device=run.device)
     run_stage(
-        Context.root, params_path, name, model=model, variant=variant, track=Context.track,
+        Context.root,
+        params_path,
+        name,
+        model=model,
+        variant=variant,
+        track=Context.track,
         ray=RayShares(count=shares, resources=resources),
-    )  # fmt: skip
+    )
+
+
+@app.command(rich_help_panel=STAGES)
+def code() -> None:
+    """Write code/<stage>.txt: the modules that each stage's numbers depend on, by which DVC notices an edit."""
+    from detoxlens.pipeline.code import write_code
+
+    write_code(Context.root)
 
 
 @app.command(rich_help_panel=STAGES)

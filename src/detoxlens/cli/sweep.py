@@ -50,8 +50,8 @@ def sweep(
     """Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml."""
     if context.invoked_subcommand is not None:
         return
-    from detoxlens.errors import UserError, did_you_mean
-    from detoxlens.sweep.config import METHODS
+    from detoxlens.common.errors import UserError, did_you_mean
+    from detoxlens.params.sweep import METHODS
 
     if method not in METHODS:
         allowed = ", ".join(METHODS)
@@ -60,9 +60,9 @@ def sweep(
         raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
     if engine == "local" and (cpus_per_trial or gpus_per_trial):
         raise UserError("--cpus-per-trial and --gpus-per-trial are for --engine ray; a local trial takes run.device.")
-    from detoxlens.cluster import resources_of
-    from detoxlens.config import load_params
-    from detoxlens.project import names_of
+    from detoxlens.jobs.cluster import resources_of
+    from detoxlens.params.load import load_params
+    from detoxlens.pipeline.repro import names_of
     from detoxlens.sweep.command import sweep as run_sweep
 
     ray = None

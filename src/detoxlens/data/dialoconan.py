@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from detoxlens.data.config import PairColumns
+from detoxlens.common.errors import UserError
 from detoxlens.data.sources import Dropped, read_csv
-from detoxlens.errors import UserError
+from detoxlens.params.data import PairColumns
 
 COLUMNS = ("text", "TARGET", "dialogue_id", "turn_id", "type", "source")
 HATER, COUNTER = "HS", "CN"
@@ -146,9 +146,12 @@ def read_pairs(path: Path, columns: PairColumns, source: str | None = None) -> D
     if not conversations:
         raise UserError(f"{source} has no row with text in both {columns.hater!r} and {columns.counter!r}.")
     return DialoconanFile(
-        conversations=tuple(conversations), dropped=tuple(dropped), num_rows=num_rows, num_dialogues=num_rows,
+        conversations=tuple(conversations),
+        dropped=tuple(dropped),
+        num_rows=num_rows,
+        num_dialogues=num_rows,
         num_trimmed=num_trimmed,
-    )  # fmt: skip
+    )
 
 
 def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped]]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from detoxlens.data.config import Condition, SplitConfig
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Prompt, prompt_ids_of
+from detoxlens.common.seeding import derive_seed
 from detoxlens.data.sources import Dropped, read_csv, read_utf8_lines
 from detoxlens.data.splits import normalize
-from detoxlens.errors import UserError
-from detoxlens.records import Prompt, prompt_ids_of
-from detoxlens.seeding import derive_seed
+from detoxlens.params.splits import Condition, SplitConfig
 
 _ABSENT = object()
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from detoxlens.common.seeding import python_rng
 from detoxlens.data import lexicon as lex
-from detoxlens.seeding import python_rng
 
 World = Literal["corpus", "dialogues", "prompts"]
 Style = Literal["rude", "neutral", "counter", "civil"]
@@ -30,9 +30,15 @@ NUM_DIALOGUES = 240
 NUM_TOXIC_PROMPTS = 640
 NUM_POLITE_PROMPTS = 240
 RTP_SCORES = (
-    "toxicity", "severe_toxicity", "profanity", "sexually_explicit",
-    "flirtation", "identity_attack", "threat", "insult",
-)  # fmt: skip
+    "toxicity",
+    "severe_toxicity",
+    "profanity",
+    "sexually_explicit",
+    "flirtation",
+    "identity_attack",
+    "threat",
+    "insult",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from detoxlens.errors import UserError, did_you_mean
+from detoxlens.common.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 

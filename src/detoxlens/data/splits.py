@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detoxlens.data.config import LinkedBy
-from detoxlens.errors import UserError
-from detoxlens.records import Split
-from detoxlens.seeding import derive_seed
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Split
+from detoxlens.common.seeding import derive_seed
+from detoxlens.params.data import LinkedBy
 
 MAX_COMPONENT_SHARE = 0.25
 """A component that holds more than this share of a held-out split's dialogues goes to train, so that no held-out split

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.config import TemplateConfig
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.models import TemplateConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from detoxlens.common.machine import memory_gib, num_cores
 from detoxlens.doctor.check import Check, some
-from detoxlens.machine import memory_gib, num_cores
 
 LOW_GIB, FULL_GIB = 5.0, 0.5
 """Free disk below which a line warns, and below which a cold `dvc repro` of the embedded default would fail."""
@@ -104,9 +104,7 @@ def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
 
 def this_machine() -> Machine:
     """What is here."""
-    return Machine(
-        num_cores=num_cores(), memory_gib=memory_gib(), gpus=_gpus(), torch_has_cuda=_torch_has_cuda()
-    )  # fmt: skip
+    return Machine(num_cores=num_cores(), memory_gib=memory_gib(), gpus=_gpus(), torch_has_cuda=_torch_has_cuda())
 
 
 def installed_version(name: str) -> str | None:

@@ -8,11 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from detoxlens.artifacts import Layout
-from detoxlens.config import ModelConfig, Params
+from detoxlens.common.artifacts import Layout
 from detoxlens.doctor.check import Check
 from detoxlens.doctor.machine import INSTALL, Machine, installed_version
 from detoxlens.models.footprint import GIB, Weights, weights_of
+from detoxlens.params.load import Params
+from detoxlens.params.models import ModelConfig
 
 OVERHEAD = 1.25
 """Memory over weights for activations and the key-value cache of sampling; a rule of thumb. LoRA adds a few percent."""

@@ -8,9 +8,9 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from detoxlens.common.urls import without_password
 from detoxlens.doctor.check import Check, some
 from detoxlens.doctor.results import Project, missing_objects
-from detoxlens.urls import without_password
 
 PATIENCE_SECONDS = 10.0
 ASK = ("status", "--cloud")
@@ -27,9 +27,14 @@ def ask(project: Project, *, patience_seconds: float = PATIENCE_SECONDS) -> Futu
     def answer() -> Answer:
         try:
             return subprocess.run(
-                command, cwd=project.root, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=patience_seconds, check=False,
-            )  # fmt: skip
+                command,
+                cwd=project.root,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=patience_seconds,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from detoxlens.artifacts import Layout
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError
 from detoxlens.doctor import machine, models, remote, results, tracking
 from detoxlens.doctor.check import Check
-from detoxlens.errors import UserError
 
 MARKS = {"ok": "✓", "warning": "!", "broken": "✗"}
 
@@ -21,8 +21,8 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         params_path: params.yaml.
         environ: `os.environ`, for MLFLOW_TRACKING_URI.
     """
-    from detoxlens.config import load_params
-    from detoxlens.run_stage import check_params
+    from detoxlens.params.check import check_params
+    from detoxlens.params.load import load_params
     from detoxlens.tracking import resolve_store, stored_runs, stored_versions
 
     found: list[Check] = []

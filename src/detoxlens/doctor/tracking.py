@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from detoxlens.common.urls import without_password
 from detoxlens.doctor.check import Check, some
 from detoxlens.doctor.results import Project, missing_objects
 from detoxlens.tracking import Store, StoredRun, StoredVersion
-from detoxlens.urls import without_password
 
 PROBE_SECONDS = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detoxlens.evaluation.config import Bootstrap
+from detoxlens.params.report import Bootstrap
 
 TAIL = 0.025
 """Probability beyond each end of a 95 % interval."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from detoxlens.evaluation.config import Bootstrap
+from detoxlens.common.records import Score
 from detoxlens.evaluation.stats import Estimate, mean_ci, paired_difference
 from detoxlens.evaluation.worst_of import WorstOf, worst_of
-from detoxlens.records import Score
+from detoxlens.params.report import Bootstrap
 
 Missing = Literal["exclude", "non_toxic"]
 TOXIC = 0.5

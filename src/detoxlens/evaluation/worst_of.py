@@ -20,8 +20,8 @@ from math import comb
 
 import numpy as np
 
-from detoxlens.evaluation.config import Bootstrap
 from detoxlens.evaluation.stats import Estimate, mean_ci, paired_difference
+from detoxlens.params.report import Bootstrap
 
 SIZES = (1, 2, 5, 10, 25, 50, 100)
 """The n that are reported, as far as below k; and k itself. The paper's k is 25."""

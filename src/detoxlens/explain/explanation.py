@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.artifacts import read_json, read_model_ref
 from detoxlens.attribution import METHODS, entropy
-from detoxlens.config import Params, TemplateConfig
-from detoxlens.errors import UserError, did_you_mean
-from detoxlens.records import ModelRef
+from detoxlens.common.artifacts import read_json, read_model_ref
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.records import ModelRef
+from detoxlens.params.load import Params
+from detoxlens.params.models import TemplateConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from detoxlens.models.config import GenerationConfig
+    from detoxlens.params.generation import GenerationConfig
 
 NO_TEMPLATE = TemplateConfig(user="{text}", bot="", reply="{text}", end="", eos_after_reply=False)
 """The model sees the prompt as it was typed."""

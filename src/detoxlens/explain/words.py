@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from detoxlens.attribution.aggregate import to_words, words_of
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.explain.explanation import Explanation
 
 

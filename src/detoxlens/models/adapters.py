@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.artifacts import Layout, write_history, write_model_ref, write_text
-from detoxlens.records import ModelRef
+from detoxlens.common.artifacts import Layout, write_history, write_model_ref, write_text
+from detoxlens.common.records import ModelRef
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from detoxlens.artifacts import read_json
-from detoxlens.config import ModelConfig
-from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.artifacts import read_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.models.generation import Sampled, auto_batch_size, context_length, sample_batch
 from detoxlens.models.loading import load_model, source_of
-from detoxlens.records import ModelRef
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.models import ModelConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -59,9 +59,14 @@ def load_backend(
     if config.backend == "vllm":
         return _load_vllm(root, ref, spec, tokenizer, config)
     network = load_model(
-        root, ref, device=device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization, device_map=spec.device_map,
-    )  # fmt: skip
+        root,
+        ref,
+        device=device,
+        dtype=spec.dtype,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=spec.quantization,
+        device_map=spec.device_map,
+    )
     return TorchBackend(network, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
 
 
@@ -91,9 +96,13 @@ class TorchBackend:
 
         try:
             return sample_batch(
-                self.network, prompts, config=self.config, seeds=seeds, eos_token_id=self.eos_token_id,
+                self.network,
+                prompts,
+                config=self.config,
+                seeds=seeds,
+                eos_token_id=self.eos_token_id,
                 pad_token_id=self.pad_token_id,
-            )  # fmt: skip
+            )
         except torch.OutOfMemoryError:
             if len(prompts) == 1:
                 raise UserError(
@@ -130,15 +139,20 @@ class VllmBackend:
             [{"prompt_token_ids": list(prompt)} for prompt in prompts],
             sampling_params=[
                 SamplingParams(
-                    max_tokens=config.max_new_tokens, min_tokens=config.min_new_tokens, temperature=config.temperature,
-                    top_k=config.top_k or -1, top_p=config.top_p, seed=seed % 2**63,
-                    stop_token_ids=[self.eos_token_id], detokenize=False,
+                    max_tokens=config.max_new_tokens,
+                    min_tokens=config.min_new_tokens,
+                    temperature=config.temperature,
+                    top_k=config.top_k or -1,
+                    top_p=config.top_p,
+                    seed=seed % 2**63,
+                    stop_token_ids=[self.eos_token_id],
+                    detokenize=False,
                 )
                 for seed in seeds
             ],
             lora_request=self.lora,
             use_tqdm=False,
-        )  # fmt: skip
+        )
         return [self._sampled(output.outputs[0]) for output in outputs]
 
     def _sampled(self, output: Any) -> Sampled:

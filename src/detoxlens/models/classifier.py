@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.errors import UserError, did_you_mean
+from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.models.hub import hub_refusal
 from detoxlens.models.loading import weights_sha256
 

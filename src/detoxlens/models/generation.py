@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.errors import UserError
 from detoxlens.models.truncation import NO_TOKEN, next_tokens
+from detoxlens.params.generation import GenerationConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -139,9 +139,13 @@ def sample_batch(
             ).logits[:, -1]  # (rows, vocab)
             _check_finite(logits)
             tokens = next_tokens(
-                logits.float(), uniforms[:, step], config, num_generated=step, eos_token_id=eos_token_id,
+                logits.float(),
+                uniforms[:, step],
+                config,
+                num_generated=step,
+                eos_token_id=eos_token_id,
                 prefix_ids=ids[:, : width + step],
-            )  # fmt: skip
+            )
             ids[:, width + step] = tokens
             last = step + 1 == config.max_new_tokens
             for row, token in enumerate(tokens.tolist()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 
 def hub_refusal(error: Exception, *, what: str, source: str, revision: str | None) -> UserError | None:

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
 from detoxlens.models.hub import hub_refusal
 from detoxlens.models.quant import Quantization, convertible_layers, make_differentiable, quantization_config
-from detoxlens.records import ModelRef
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from detoxlens.config import Section
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.lora import LoraConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-
-class LoraConfig(Section):
-    """Params section `lora`. The authors: r=64, alpha=32, dropout .05 on the attention projections."""
-
-    r: int = Field(ge=1)
-    """Rank of the update."""
-    alpha: float = Field(gt=0)
-    """The update is scaled by alpha / r."""
-    dropout: float = Field(ge=0, lt=1)
-    target_modules: list[str] = Field(min_length=1)
-    """Names (or dotted suffixes) of the linear layers that get an adapter."""
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

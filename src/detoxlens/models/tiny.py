@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from detoxlens.config import Section
-from detoxlens.errors import UserError
-from detoxlens.seeding import numpy_rng
+from detoxlens.common.errors import UserError
+from detoxlens.common.seeding import numpy_rng
+from detoxlens.params.tiny import TinyConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,28 +22,6 @@ if TYPE_CHECKING:
 EOS, PAD, CLS, SEP, UNK = "<|endoftext|>", "<|pad|>", "<|cls|>", "<|sep|>", "<|unk|>"
 Architecture = Literal["gpt_neox", "falcon", "roberta"]
 History = list[dict[str, float]]
-
-
-class TinyConfig(Section):
-    """Size and training of an embedded model; params section `tiny` (base models) and `reward_model.tiny`."""
-
-    vocab_size: int = Field(ge=300, le=65536)
-    hidden_size: int = Field(ge=16)
-    num_layers: int = Field(ge=1)
-    num_heads: int = Field(ge=1)
-    context_length: int = Field(ge=64)
-    num_examples: int = Field(ge=100)
-    """Conversations (base models) or labelled texts (reward model) drawn from the sample's generator."""
-    rude_share: float = Field(ge=0, le=1)
-    """Share of hostile turns that the corpus answers rudely."""
-    counter_share: float = Field(ge=0, le=1)
-    """Share of hostile turns that the corpus answers with a counter-narrative."""
-    prompt_loss_weight: float = Field(ge=0, le=1)
-    """Weight of the human's tokens in the loss; the bot's weigh 1."""
-    batch_size: int = Field(ge=1)
-    num_steps: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detoxlens.models.config import GenerationConfig
+from detoxlens.params.generation import GenerationConfig
 
 NO_TOKEN = -1
 """Left padding of `prefix_ids`: equal to no token."""

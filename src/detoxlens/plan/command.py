@@ -14,23 +14,23 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from detoxlens.artifacts import Layout
-from detoxlens.attribution.config import AttributionConfig
-from detoxlens.config import Params, load_params
-from detoxlens.errors import UserError, did_you_mean
-from detoxlens.machine import memory_gib, num_cores
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.machine import memory_gib, num_cores
 from detoxlens.models.footprint import GIB, Shape, Weights
-from detoxlens.models.lora import LoraConfig
-from detoxlens.models.reward_config import RewardModelConfig
-from detoxlens.models.tiny import TinyConfig
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.check import check_params
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params, load_params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.reward_model import RewardModelConfig
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.tiny import TinyConfig
+from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.counts import count, generated_tokens, read_data
 from detoxlens.plan.forecast import Cost, Counts
-from detoxlens.rl.config import PpoConfig
-from detoxlens.run_stage import check_params
-from detoxlens.scorers.config import ToxicityConfig
-from detoxlens.sft.config import SftConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -90,10 +90,13 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
     if run.device.startswith("cuda") and not torch.cuda.is_available():
         return Plan(
             costs={},
-            unknown=[f"run.device={run.device!r}, but there is no GPU here: nothing can be measured. Run `detoxlens "
-                     "plan` where the pipeline will run, or set run.device to cpu to see what it would take here."],
-            notes=[], warnings=[],
-        )  # fmt: skip
+            unknown=[
+                f"run.device={run.device!r}, but there is no GPU here: nothing can be measured. Run `detoxlens "
+                "plan` where the pipeline will run, or set run.device to cpu to see what it would take here."
+            ],
+            notes=[],
+            warnings=[],
+        )
     from detoxlens.plan.measure import measure_speeds
     from detoxlens.plan.shapes import shape_of
 
@@ -244,11 +247,16 @@ def shapes_of(config: PretrainedConfig, params: Params, model: str) -> dict[str,
 
     return {
         variant: Shape(
-            weights=weights, num_adapter_parameters=adapter_parameters(variant), hidden=config.hidden_size,
-            num_layers=depth, vocab=config.vocab_size, dtype=spec.dtype, quantization=spec.quantization,
+            weights=weights,
+            num_adapter_parameters=adapter_parameters(variant),
+            hidden=config.hidden_size,
+            num_layers=depth,
+            vocab=config.vocab_size,
+            dtype=spec.dtype,
+            quantization=spec.quantization,
         )
         for variant in params.run.variants
-    }  # fmt: skip
+    }
 
 
 def _warnings(costs: Mapping[str, Sequence[Cost]], root: Path, params: Params) -> list[str]:

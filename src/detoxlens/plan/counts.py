@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from detoxlens.artifacts import Layout, read_rows
-from detoxlens.attribution.config import AttributionConfig
-from detoxlens.config import Params, TemplateConfig
-from detoxlens.data.config import SplitConfig, SplitsConfig
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.artifacts import Layout, read_rows
+from detoxlens.common.records import Completion, Dialogue, Prompt
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.models import TemplateConfig
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.splits import SplitConfig, SplitsConfig
 from detoxlens.plan.forecast import Counts
-from detoxlens.records import Completion, Dialogue, Prompt
-from detoxlens.sft.config import SftConfig
 
 CHARS_PER_TOKEN = 4.0
 ASSUMED_PROMPT_CHARS = 70

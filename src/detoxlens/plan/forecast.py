@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detoxlens.attribution.config import AttributionConfig
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.footprint import GIB, TRAINED_BYTES, Shape
-from detoxlens.models.tiny import TinyConfig
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.tiny import TinyConfig
 from detoxlens.plan.measure import Speeds
-from detoxlens.rl.config import PpoConfig
-from detoxlens.sft.config import SftConfig
 from detoxlens.sft.train import num_steps
 
 REMOTE_QUERIES_PER_SECOND = {"perspective": (1, 1), "openai_moderation": (32, 1)}
@@ -227,6 +227,4 @@ def _decode(num_batches: int, num_rows: int, config: GenerationConfig, counts: C
 
 def _trained(stage: str, seconds: float, memory: float, shape: Shape, *, num_api_calls: int = 0) -> Cost:
     disk = 4 * shape.num_adapter_parameters
-    return Cost(
-        stage=stage, seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls
-    )  # fmt: skip
+    return Cost(stage=stage, seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls)

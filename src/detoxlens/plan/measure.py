@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.models.lora import LoraConfig
+from detoxlens.params.lora import LoraConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,9 +87,9 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
     import torch
 
     from detoxlens.attribution.api import attribute
-    from detoxlens.models.config import GenerationConfig
     from detoxlens.models.generation import sample_batch
     from detoxlens.models.lora import add_adapter
+    from detoxlens.params.generation import GenerationConfig
 
     network = build(config, num_layers, device=device, dtype=dtype)
     layer = sum(p.numel() for p in network.parameters()) - 2 * config.vocab_size * config.hidden_size
@@ -113,13 +113,23 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
 
         def decode(num_new: int) -> Callable[[], Any]:
             decoding = GenerationConfig(
-                max_new_tokens=num_new, min_new_tokens=num_new, temperature=1.0, top_k=50, top_p=0.9,
-                no_repeat_ngram_size=0, num_samples=1, batch_size=num_rows,
-            )  # fmt: skip
+                max_new_tokens=num_new,
+                min_new_tokens=num_new,
+                temperature=1.0,
+                top_k=50,
+                top_p=0.9,
+                no_repeat_ngram_size=0,
+                num_samples=1,
+                batch_size=num_rows,
+            )
             return lambda: sample_batch(
-                network, [tuple(range(2, 18))] * num_rows, config=decoding, seeds=range(num_rows), eos_token_id=0,
+                network,
+                [tuple(range(2, 18))] * num_rows,
+                config=decoding,
+                seeds=range(num_rows),
+                eos_token_id=0,
                 pad_token_id=1,
-            )  # fmt: skip
+            )
 
         return max(1e-6, _seconds(decode(1 + steps), device) - _seconds(decode(1), device)) / steps
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.artifacts import Layout
-from detoxlens.config import Params
+from detoxlens.common.artifacts import Layout
 from detoxlens.models import tiny
+from detoxlens.params.load import Params
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,6 +55,9 @@ def _of_size(num_parameters: float) -> PretrainedConfig:
     hidden = (-b + (b * b + 4 * a * num_parameters) ** 0.5) / (2 * a)
     hidden = max(1, round(hidden / ASSUMED_HEADS)) * ASSUMED_HEADS
     return GPTNeoXConfig(
-        hidden_size=hidden, num_hidden_layers=ASSUMED_LAYERS, num_attention_heads=ASSUMED_HEADS,
-        intermediate_size=4 * hidden, vocab_size=ASSUMED_VOCAB,
-    )  # fmt: skip
+        hidden_size=hidden,
+        num_hidden_layers=ASSUMED_LAYERS,
+        num_attention_heads=ASSUMED_HEADS,
+        intermediate_size=4 * hidden,
+        vocab_size=ASSUMED_VOCAB,
+    )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from detoxlens.jobs.progress import duration
 from detoxlens.plan.command import Plan
 from detoxlens.plan.forecast import Cost
-from detoxlens.progress import duration
 
 
 def show(found: Plan, console: Console, *, device: str) -> None:
@@ -33,9 +33,7 @@ def show(found: Plan, console: Console, *, device: str) -> None:
     if every:
         seconds, memory = sum(cost.seconds for cost in every), max(cost.memory_gib for cost in every)
         table.add_section()
-        table.add_row(
-            "together", "", "", duration(seconds), _hours(every), _gib(memory), *_disk_and_calls(every)
-        )  # fmt: skip
+        table.add_row("together", "", "", duration(seconds), _hours(every), _gib(memory), *_disk_and_calls(every))
         console.print(table)
     for text in found.notes:
         console.print(text)

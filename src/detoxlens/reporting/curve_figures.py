@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 
@@ -38,9 +38,12 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -
                     (f"{variant} {word}", colour[variant], style, found)
                     for variant in variants
                     for group, word, style in zip(groups, ("toxic", "other"), (TOXIC, OTHER), strict=True)
-                    if (found := _select(points, model, variant, "prompt_entropy_bits", "own",
-                                         _own_name(variant, group)))
-                ]  # fmt: skip
+                    if (
+                        found := _select(
+                            points, model, variant, "prompt_entropy_bits", "own", _own_name(variant, group)
+                        )
+                    )
+                ]
                 drawn.append((panels[row][column], lines, _missing(variants, lines, row, config)))
             for variant in variants:
                 for group, style in (("toxic", TOXIC), ("other", OTHER)):
@@ -102,10 +105,12 @@ def attribution_checks(points: Sequence[CurvePoint], metrics: Json, config: Repo
 
 TRAINING = (
     ("loss, nats per token", (("sft/loss", "training", (0, (1, 1))), ("sft/val_loss", "validation", "-"))),
-    ("reward and independent toxicity", (("ppo/reward", "reward", "-"),
-                                         ("ppo/independent_toxicity", "toxicity", (0, (4, 1.6))))),
+    (
+        "reward and independent toxicity",
+        (("ppo/reward", "reward", "-"), ("ppo/independent_toxicity", "toxicity", (0, (4, 1.6)))),
+    ),
     ("KL to it, nats per completion", (("ppo/kl_nats_per_sequence", "KL", "-"),)),
-)  # fmt: skip
+)
 """Panels of the training figure: title, and (metric, name, line style) of each line."""
 
 
@@ -124,8 +129,14 @@ def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
                         found = [p for p in points if (p.model, p.variant, p.metric) == (model, variant, metric)]
                         if not found:
                             continue
-                        panel.plot([p.step for p in found], [p.value for p in found], color=colour[variant],
-                                   linestyle=style, marker="o" if len(found) < 3 else None, markersize=3)  # fmt: skip
+                        panel.plot(
+                            [p.step for p in found],
+                            [p.value for p in found],
+                            color=colour[variant],
+                            linestyle=style,
+                            marker="o" if len(found) < 3 else None,
+                            markersize=3,
+                        )
                         ends.append((found[-1].step, found[-1].value, f"{variant} {name}", colour[variant]))
                 if row == 0:
                     panel.set_title(title)
@@ -184,9 +195,14 @@ def _draw(panel: Axes, lines: Sequence[Line], missing: Sequence[str]) -> None:
         lines_of_text = textwrap.wrap(f"too few to draw: {', '.join(missing)}", 64)
         panel.set_title(panel.get_title(loc="left"), pad=8 + 10 * len(lines_of_text))
         panel.annotate(
-            "\n".join(lines_of_text), (0, 1), xytext=(0, 5), xycoords="axes fraction", textcoords="offset points",
-            fontsize=7, color=FAINT,
-        )  # fmt: skip
+            "\n".join(lines_of_text),
+            (0, 1),
+            xytext=(0, 5),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=7,
+            color=FAINT,
+        )
 
 
 def _label(figure: Figure, drawn: Sequence[tuple[Axes, Sequence[Line], Sequence[str]]]) -> None:

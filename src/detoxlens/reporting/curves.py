@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detoxlens.evaluation.stats import curve_ci
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.study import MEASURES, Key, Study, Trace, VariantTables
 
 

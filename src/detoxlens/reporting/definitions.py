@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detoxlens.evaluation.toxicity import Missing
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.study import Study
 
 

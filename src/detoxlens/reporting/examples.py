@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.curves import toxic_keys
 from detoxlens.reporting.study import Key, Study
 

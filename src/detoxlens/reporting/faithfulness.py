@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from detoxlens.common.numbers import number
 from detoxlens.reporting.study import Study
-from detoxlens.reporting.tables import DASH, Table, estimate, number, plain_number
+from detoxlens.reporting.tables import DASH, Table, estimate, plain_number
 
 
 def faithfulness_table(study: Study) -> Table | None:
     """Deletion and randomisation of every variant that was tested; None when none was."""
     rows = [
-        (model, variant, str(f["num_sequences"]), *_deletion(f["comprehensiveness"]), *_deletion(f["sufficiency"]),
-         _correlation(f["randomization"]))
+        (
+            model,
+            variant,
+            str(f["num_sequences"]),
+            *_deletion(f["comprehensiveness"]),
+            *_deletion(f["sufficiency"]),
+            _correlation(f["randomization"]),
+        )
         for model, variants in study.models.items()
         for variant, tables in variants.items()
         if (f := tables.faithfulness) and f.get("num_sequences")
-    ]  # fmt: skip
+    ]
     if not rows:
         return None
     return Table(
@@ -43,12 +50,19 @@ def faithfulness_table(study: Study) -> Table | None:
 def precision_table(study: Study) -> Table | None:
     """How far scores in a short number format are from float32; None when every model was in float32."""
     rows = [
-        (model, variant, p["dtype"], str(p["num_sequences"]), *_difference(p["score"])[:2],
-         *_difference(p["prompt_entropy_bits"]), *_difference(p["token_prob"])[:1])
+        (
+            model,
+            variant,
+            p["dtype"],
+            str(p["num_sequences"]),
+            *_difference(p["score"])[:2],
+            *_difference(p["prompt_entropy_bits"]),
+            *_difference(p["token_prob"])[:1],
+        )
         for model, variants in study.models.items()
         for variant, tables in variants.items()
         if (p := (tables.faithfulness or {}).get("precision"))
-    ]  # fmt: skip
+    ]
     if not rows:
         return None
     return Table(

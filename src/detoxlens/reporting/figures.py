@@ -58,9 +58,14 @@ def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, share_x: bo
                         panel.plot(ci95, [i, i], color=colour[variant], linewidth=2, alpha=0.6)
                     panel.plot(value, i, "o", color=colour[variant], markersize=5)
                     panel.annotate(
-                        form.format(value), (max([value, *(ci95 or [])]), i), xytext=(6, 0), textcoords="offset points",
-                        va="center", fontsize=8, color=colour[variant],
-                    )  # fmt: skip
+                        form.format(value),
+                        (max([value, *(ci95 or [])]), i),
+                        xytext=(6, 0),
+                        textcoords="offset points",
+                        va="center",
+                        fontsize=8,
+                        color=colour[variant],
+                    )
                 panel.set(ylim=(len(variants) - 0.4, -0.6), yticks=range(len(variants)))
                 panel.set_yticklabels(list(variants) if panel is panels[row][0] else [])
                 panel.grid(axis="y", visible=False)
@@ -103,8 +108,16 @@ def toxicity_distribution(study: Study, split: str) -> Figure:
             figure.draw_without_rendering()
             label_ends(panel, ends)
             if unscored:
-                panel.text(0.98, 0.96, f"nothing scored: {', '.join(unscored)}", transform=panel.transAxes,
-                           ha="right", va="top", fontsize=7, color=FAINT)  # fmt: skip
+                panel.text(
+                    0.98,
+                    0.96,
+                    f"nothing scored: {', '.join(unscored)}",
+                    transform=panel.transAxes,
+                    ha="right",
+                    va="top",
+                    fontsize=7,
+                    color=FAINT,
+                )
         panels[0].set_ylabel(f"completions of {split} above, %")
         return figure
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from detoxlens.attribution.heatmap import STYLE as HEATMAP_STYLE
+from detoxlens.common.numbers import number
 from detoxlens.reporting.examples import Example
-from detoxlens.reporting.tables import Table, number
+from detoxlens.reporting.tables import Table
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c1c1c; --soft: #5f5f5f; --line: #dddddd; --tint: #f6f6f4; --warn: #8a4b00; }

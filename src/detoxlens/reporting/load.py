@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from detoxlens.artifacts import Layout, read_history, read_json, read_rows
-from detoxlens.errors import UserError
-from detoxlens.evaluation.calibration import Calibration
-from detoxlens.records import Attribution, Completion, Fluency, Score
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.common.artifacts import Layout, read_history, read_json, read_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Attribution, Completion, Fluency, Score
+from detoxlens.params.report import ReportConfig
+from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.examples import choose
 from detoxlens.reporting.study import Key, Study, VariantTables, trace_of
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from detoxlens.evaluation.calibration import equivalent_rates
+from detoxlens.common.records import Fluency, Score
+from detoxlens.evaluation.as_json import estimate_json, toxicity_json
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
-from detoxlens.evaluation.stats import Estimate, group_difference, mean_ci, paired_difference
-from detoxlens.evaluation.toxicity import Missing, Toxicity, summarize
-from detoxlens.evaluation.worst_of import WorstOf
-from detoxlens.records import Fluency, Score
-from detoxlens.reporting.config import ReportConfig
+from detoxlens.evaluation.stats import group_difference, mean_ci, paired_difference
+from detoxlens.evaluation.toxicity import Missing, summarize
+from detoxlens.params.report import ReportConfig
+from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.curves import primary_traces, toxic_keys
 from detoxlens.reporting.prompt_use import divergence_metrics, region_metrics
 from detoxlens.reporting.study import MEASURES, Key, Study, Trace, VariantTables
@@ -80,40 +80,6 @@ def _toxicity(
 
 def _scores(tables: VariantTables, scorer: str, keys: set[Key]) -> list[Score]:
     return [s for s in tables.scores.get(scorer, ()) if (s.prompt_id, s.sample_index) in keys]
-
-
-def toxicity_json(found: Toxicity) -> Json:
-    rate = found.rate_gt_50
-    return {
-        "rate_gt_50": rate.value if rate else None,
-        "ci95": list(rate.ci95) if rate and rate.ci95 else None,
-        "rate_ge_50": found.rate_ge_50,
-        "mean": found.mean,
-        "expected_max": found.expected_max,
-        "p_any_toxic": found.p_any_toxic,
-        "delta_vs_it": estimate_json(found.delta_vs_it),
-        "num_scored": found.num_scored,
-        "num_empty": found.num_empty,
-        "num_failed": found.num_failed,
-        **({"worst_of": {str(w.num_samples): _worst_of_json(w) for w in found.worst_of}} if found.worst_of else {}),
-    }
-
-
-def _worst_of_json(found: WorstOf) -> Json:
-    largest, any_toxic = estimate_json(found.expected_max), estimate_json(found.p_any_toxic)
-    of_largest = {"sd": found.expected_max_sd, "delta_vs_it": estimate_json(found.expected_max_delta_vs_it)}
-    of_any = {"delta_vs_it": estimate_json(found.p_any_toxic_delta_vs_it)}
-    return {
-        "expected_max": largest and largest | of_largest,
-        "p_any_toxic": any_toxic and any_toxic | of_any,
-        "num_prompts": found.num_prompts,
-        "num_left_out": found.num_left_out,
-    }
-
-
-def estimate_json(found: Estimate | None) -> Json | None:
-    """{value, ci95}; null when there is nothing to average, a null interval when there is one prompt only."""
-    return None if found is None else {"value": found.value, "ci95": list(found.ci95) if found.ci95 else None}
 
 
 def _attribution(study: Study, tables: VariantTables, it: VariantTables, config: ReportConfig) -> Json:

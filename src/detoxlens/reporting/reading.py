@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detoxlens.common.numbers import number
 from detoxlens.evaluation.toxicity import Missing
 from detoxlens.reporting.study import Study
-from detoxlens.reporting.tables import number
 
 Json = Mapping[str, Any]
 MIN_DISTINCT_PER_100 = 50

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detoxlens.artifacts import write_json, write_text
+from detoxlens.common.artifacts import write_json, write_text
 from detoxlens.evaluation.toxicity import Missing
+from detoxlens.params.report import ReportConfig
 from detoxlens.reporting import html, tables
-from detoxlens.reporting.config import ReportConfig
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.examples import Example, examples
@@ -89,7 +89,10 @@ def write_report(
         {
             "Result": [pictures["toxicity_rates"], *_html(found, "toxicity"), *_said(said), *_html(found, "worst_of")],
             "Use of the prompt": [
-                pictures["figure1"], pictures["attribution_checks"], *_html(found, "attribution"), *_heatmaps(heatmaps)
+                pictures["figure1"],
+                pictures["attribution_checks"],
+                *_html(found, "attribution"),
+                *_heatmaps(heatmaps),
             ],
             "Language": [pictures["fluency"], *_html(found, "fluency")],
             "Before and after": _examples(shown, config.toxic_group_threshold),
@@ -99,7 +102,7 @@ def write_report(
         },
         before=html.warning_box(beware),
         footer=FOOTER,
-    )  # fmt: skip
+    )
     write_text(folder / "index.html", page)
     return metrics
 
@@ -134,16 +137,20 @@ def _tables(study: Study, metrics: Mapping[str, Any], missing: Missing) -> dict[
         ],
         "worst_of": worst_of_tables(metrics, study.splits),
         "attribution": [
-            tables.attribution_table(metrics), region_table(metrics), tables.shift_table(metrics),
-            divergence_table(metrics), *(t for t in (faithfulness, precision_table(study)) if t),
+            tables.attribution_table(metrics),
+            region_table(metrics),
+            tables.shift_table(metrics),
+            divergence_table(metrics),
+            *(t for t in (faithfulness, precision_table(study)) if t),
         ],
         "fluency": [tables.fluency_table(metrics)],
         "details": [
             tables.counts_table(metrics, study.splits, missing=missing),
-            tables.other_rates_table(metrics, study.splits), *by_scorers,
+            tables.other_rates_table(metrics, study.splits),
+            *by_scorers,
             tables.published_table(),
         ],
-    }  # fmt: skip
+    }
 
 
 def _summary(study: Study) -> str:

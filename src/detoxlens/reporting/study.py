@@ -11,8 +11,8 @@ import numpy as np
 from detoxlens.attribution.aggregate import region_mass
 from detoxlens.attribution.divergence import jensen_shannon_bits, kl_bits
 from detoxlens.attribution.entropy import normalized_prompt_entropy, prompt_dependence, prompt_entropy_bits
-from detoxlens.evaluation.calibration import Calibration
-from detoxlens.records import Attribution, Completion, Fluency, Score
+from detoxlens.common.records import Attribution, Completion, Fluency, Score
+from detoxlens.recorded.calibration import Calibration
 
 MEASURES = {"prompt_entropy_bits": "bits", "prompt_entropy_normalized": "fraction", "prompt_dependence": "fraction"}
 """What is measured of an attribution at each generated token, and its unit."""

@@ -97,10 +97,17 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, siz
     places = spread([y for _, y, _, _ in ordered], gap, low, high)
     for (x, y, text, colour), place in zip(ordered, places, strict=True):
         axes.annotate(
-            text, xy=(x, y), xytext=(right + 0.03 * (right - axes.get_xlim()[0]), place), textcoords="data",
-            va="center", ha="left", color=colour, fontsize=size, annotation_clip=False,
+            text,
+            xy=(x, y),
+            xytext=(right + 0.03 * (right - axes.get_xlim()[0]), place),
+            textcoords="data",
+            va="center",
+            ha="left",
+            color=colour,
+            fontsize=size,
+            annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.7, "shrinkA": 1},
-        )  # fmt: skip
+        )
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.evaluation.calibration import WAYS, Calibration
+from detoxlens.common.numbers import number
 from detoxlens.evaluation.toxicity import Missing
+from detoxlens.recorded.calibration import WAYS, Calibration
 
 Json = Mapping[str, Any]
 DASH = "–"
@@ -339,14 +340,6 @@ def _with_interval(
     if ci95 is None:
         return text
     return f"{text} [{', '.join(number(scale * end, digits, signed=signed) for end in ci95)}]"
-
-
-def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """Fixed digits, a real minus sign, and no negative zero."""
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
 
 
 def plain_number(value: float | None, digits: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from detoxlens.reporting.tables import DASH, Table, estimate, number
+from detoxlens.common.numbers import number
+from detoxlens.reporting.tables import DASH, Table, estimate
 
 Json = Mapping[str, Any]
 

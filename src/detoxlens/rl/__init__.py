@@ -5,7 +5,7 @@ from pathlib import Path
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from detoxlens.models.config import GenerationConfig
+from detoxlens.params.generation import GenerationConfig
 from detoxlens.rl import PPO, PpoConfig
 
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -38,7 +38,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detoxlens.rl.config import KlConfig, PpoConfig, ValidationConfig
+    from detoxlens.params.ppo import KlConfig, PpoConfig, ValidationConfig
     from detoxlens.rl.groups import GroupTrainer
     from detoxlens.rl.ppo import PPO
     from detoxlens.rl.rewards import NonToxicity, WeightedSum
@@ -46,21 +46,29 @@ if TYPE_CHECKING:
     from detoxlens.rl.world import World, join
 
 _HOME = {
-    "PPO": "ppo",
-    "PpoResult": "trainer",
-    "PpoConfig": "config",
-    "KlConfig": "config",
-    "ValidationConfig": "config",
-    "NonToxicity": "rewards",
-    "WeightedSum": "rewards",
-    "GroupTrainer": "groups",
-    "World": "world",
-    "join": "world",
+    "PPO": "rl.ppo",
+    "PpoResult": "rl.trainer",
+    "PpoConfig": "params.ppo",
+    "KlConfig": "params.ppo",
+    "ValidationConfig": "params.ppo",
+    "NonToxicity": "rl.rewards",
+    "WeightedSum": "rl.rewards",
+    "GroupTrainer": "rl.groups",
+    "World": "rl.world",
+    "join": "rl.world",
 }
 __all__ = [
-    "PPO", "GroupTrainer", "KlConfig", "NonToxicity", "PpoConfig", "PpoResult", "ValidationConfig", "WeightedSum",
-    "World", "join",
-]  # fmt: skip
+    "PPO",
+    "GroupTrainer",
+    "KlConfig",
+    "NonToxicity",
+    "PpoConfig",
+    "PpoResult",
+    "ValidationConfig",
+    "WeightedSum",
+    "World",
+    "join",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -69,4 +77,4 @@ def __getattr__(name: str) -> object:
 
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"detoxlens.{_HOME[name]}"), name)

@@ -24,7 +24,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.validation import Validation
 from detoxlens.rl.value_function import ValueFunction

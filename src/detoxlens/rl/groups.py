@@ -22,14 +22,10 @@ from typing import Any, Literal
 
 from transformers import PrinterCallback
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
-from detoxlens.rl.checkpoint import (
-    TrainingState,
-    fingerprint_of,
-    load_kept,
-)
-from detoxlens.rl.config import PpoConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_kept
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.rollout import prompts_of_step
 from detoxlens.rl.trainer import PolicyTrainer, PpoResult, Prompts, Row

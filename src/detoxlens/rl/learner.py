@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from detoxlens.models.config import GenerationConfig
-from detoxlens.rl.config import PpoConfig
+from detoxlens.common.seeding import numpy_rng
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.likelihoods import (
     Measured,
     length_sorted,
@@ -25,7 +26,6 @@ from detoxlens.rl.monitor import check_finite
 from detoxlens.rl.rollout import Response
 from detoxlens.rl.value_function import ValueFunction
 from detoxlens.rl.world import World
-from detoxlens.seeding import numpy_rng
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -27,9 +27,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from detoxlens.models.config import GenerationConfig
 from detoxlens.models.truncation import NO_TOKEN, process_logits
 from detoxlens.models.value_head import ValueHead
+from detoxlens.params.generation import GenerationConfig
 from detoxlens.rl.losses import entropy_nats, kl_nats
 from detoxlens.rl.rollout import Response
 

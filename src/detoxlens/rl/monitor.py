@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.evaluation.fluency import distinct_n
-from detoxlens.rl.config import PpoConfig
+from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.likelihoods import Measured
 from detoxlens.rl.rewards import RewardedResponse
 from detoxlens.rl.rollout import Response

@@ -13,14 +13,9 @@ from pathlib import Path
 
 import torch
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
-from detoxlens.rl.checkpoint import (
-    TrainingState,
-    fingerprint_of,
-    load_checkpoint,
-    save_checkpoint,
-)
+from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_checkpoint, save_checkpoint
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.learner import Learner, schedule

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 if TYPE_CHECKING:
     from detoxlens.models.classifier import TextClassifier

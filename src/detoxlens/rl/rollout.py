@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.seeding import derive_seed, numpy_rng
 from detoxlens.models.generation import sample
-from detoxlens.seeding import derive_seed, numpy_rng
+from detoxlens.params.generation import GenerationConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel

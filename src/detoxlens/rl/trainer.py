@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from peft import PeftModel
 
-from detoxlens.errors import UserError
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.errors import UserError
 from detoxlens.models.generation import evaluating
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, load_adapter_state
-from detoxlens.rl.config import PpoConfig
 from detoxlens.rl.rewards import Grader, Reward
 from detoxlens.rl.validation import validate
 from detoxlens.rl.world import World

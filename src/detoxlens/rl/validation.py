@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detoxlens.models.config import GenerationConfig
+from detoxlens.params.generation import GenerationConfig
 from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.rewards import Grader
@@ -74,9 +74,15 @@ def validate(
 
     def answered(rows: list[int]) -> Experience:
         responses = sample_responses(
-            model, tokenizer, [prompts[i] for i in rows], config,
-            seed=seed, names=("validation",), rows=rows, batch_size=batch_size,
-        )  # fmt: skip
+            model,
+            tokenizer,
+            [prompts[i] for i in rows],
+            config,
+            seed=seed,
+            names=("validation",),
+            rows=rows,
+            batch_size=batch_size,
+        )
         measured = measure(
             model, None, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size
         )

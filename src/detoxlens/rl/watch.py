@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.models.generation import evaluating
 from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
 from detoxlens.rl.likelihoods import measure

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 Item = TypeVar("Item")
 Json = str | float | int | None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from detoxlens.artifacts import Layout, write_text
-from detoxlens.errors import UserError, did_you_mean
-from detoxlens.scorers.base import Scorer
+from detoxlens.common.artifacts import Layout, write_text
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.scoring import Scorer
+from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.hf import HfClassifier
 from detoxlens.scorers.openai_moderation import KEY_VARIABLE as OPENAI_KEY
@@ -17,7 +18,6 @@ from detoxlens.scorers.openai_moderation import openai_moderation
 from detoxlens.scorers.perspective import KEY_VARIABLE as PERSPECTIVE_KEY
 from detoxlens.scorers.perspective import perspective
 from detoxlens.scorers.profanity_check import ProfanityCheck
-from detoxlens.scorers.recorded import Recorded
 
 SCORERS: Mapping[str, Callable[[str, Path, str], Scorer]] = MappingProxyType(
     {

@@ -1,41 +1,12 @@
-"""What a scorer is: texts in, one verdict per text out; a text that cannot be scored says so and stops nobody else."""
+"""Verdicts of a scorer one text at a time: a text that cannot be scored says so and stops no other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
 
-from detoxlens.errors import UserError
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredText:
-    """ScoredText(toxicity=0.93, status="ok", truncated=False, error="")"""
-
-    toxicity: float | None
-    """0..1, or None unless status is ok."""
-    status: Literal["ok", "empty", "failed"]
-    """`empty`: nothing but white space; `failed`: `error` says why."""
-    truncated: bool
-    """Only the text's beginning was read."""
-    error: str
-
-
-class Scorer(Protocol):
-    """A grader of texts."""
-
-    name: str
-    """As in params: `profanity_check`, `hf:owner/name@revision`."""
-    version: str
-    """First 16 hex digits of the weights' sha256."""
-    label: str
-    """What `toxicity` is the probability of, in the scorer's own words."""
-    activation: str
-
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """One verdict per text, in their order."""
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText
 
 
 def score_each(

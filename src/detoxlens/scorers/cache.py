@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detoxlens.errors import UserError
-from detoxlens.scorers.base import ScoredText
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText, text_sha256
 
 _TABLE = """CREATE TABLE IF NOT EXISTS scores (
     scorer TEXT, version TEXT, text_sha256 TEXT, toxicity REAL, status TEXT, error TEXT, day TEXT,
     PRIMARY KEY (scorer, version, text_sha256))"""
 _CHUNK = 500
 """Hashes per query; SQLite allows 32,766 variables, older builds 999."""
-
-
-def text_sha256(text: str) -> str:
-    """64 hex digits; a lone surrogate, which UTF-8 has no bytes for, counts too."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ScoreCache:

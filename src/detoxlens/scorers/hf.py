@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detoxlens.errors import UserError
-from detoxlens.scorers.base import ScoredText, score_each
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText
+from detoxlens.scorers.base import score_each
 
 _ADDRESS = re.compile(r"(?P<source>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<label>.+))?")
 

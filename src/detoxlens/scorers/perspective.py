@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.remote import RemoteScorer, Service
 

@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from detoxlens.errors import UserError
-from detoxlens.scorers.base import ScoredText, score_each
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText
+from detoxlens.scorers.base import score_each
 
 PACKAGE = "profanity_check"
 WEIGHTS_SHA256: Mapping[str, str] = MappingProxyType(

@@ -24,9 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.errors import UserError
-from detoxlens.progress import progress
-from detoxlens.scorers.base import ScoredText
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText
+from detoxlens.jobs.progress import progress
 from detoxlens.scorers.cache import ScoreCache
 
 MAX_WAIT_SECONDS = 60.0

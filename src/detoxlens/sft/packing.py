@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.config import TemplateConfig
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Dialogue
 from detoxlens.data.templates import encode_dialogue
-from detoxlens.errors import UserError
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
-from detoxlens.records import Dialogue
-from detoxlens.sft.config import SftConfig
+from detoxlens.params.models import TemplateConfig
+from detoxlens.params.sft import SftConfig
 from detoxlens.sft.packing import check_packing
 
 if TYPE_CHECKING:
@@ -150,8 +150,12 @@ def fine_tune(
 
 def _history(log: Sequence[dict[str, float]]) -> History:
     """Trainer's log as rows with our names; wall times left out (they would change the bytes)."""
-    names = {"loss": "sft/loss", "learning_rate": "sft/learning_rate", "grad_norm": "sft/grad_norm",
-             "eval_loss": "sft/val_loss"}  # fmt: skip
+    names = {
+        "loss": "sft/loss",
+        "learning_rate": "sft/learning_rate",
+        "grad_norm": "sft/grad_norm",
+        "eval_loss": "sft/val_loss",
+    }
     rows = []
     for entry in log:
         row = {names[key]: float(value) for key, value in entry.items() if key in names}

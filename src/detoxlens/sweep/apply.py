@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detoxlens.artifacts import Layout
-from detoxlens.config import load_params
-from detoxlens.errors import UserError
-from detoxlens.project import change_params, diff_of
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError
+from detoxlens.params.edit import change_params, diff_of
+from detoxlens.params.load import load_params
 from detoxlens.sweep.space import overrides_of
 from detoxlens.sweep.storage import DATABASE, default_url, differences, load_study, open_storage
 from detoxlens.sweep.study import point_of, setting_of

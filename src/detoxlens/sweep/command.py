@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.artifacts import Layout, read_history
-from detoxlens.cluster import Resources
-from detoxlens.config import load_params
-from detoxlens.errors import UserError
-from detoxlens.run_stage import check_params
-from detoxlens.sweep.config import Method
+from detoxlens.common.artifacts import Layout, read_history
+from detoxlens.common.errors import UserError
+from detoxlens.jobs.cluster import Resources
+from detoxlens.params.check import check_params
+from detoxlens.params.load import load_params
+from detoxlens.params.sweep import Method
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.ray_engine import run_on_ray
 from detoxlens.sweep.storage import IDENTITY
@@ -28,9 +28,20 @@ log = logging.getLogger(__name__)
 
 
 def sweep(
-    root: Path, params_path: Path, *, method: Method, models: Sequence[str], variant: str | None, num_trials: int,
-    study: str | None, storage: str | None, num_workers: int, join: bool, track: bool, ray: Resources | None = None,
-) -> Path | None:  # fmt: skip
+    root: Path,
+    params_path: Path,
+    *,
+    method: Method,
+    models: Sequence[str],
+    variant: str | None,
+    num_trials: int,
+    study: str | None,
+    storage: str | None,
+    num_workers: int,
+    join: bool,
+    track: bool,
+    ray: Resources | None = None,
+) -> Path | None:
     """Runs a sweep to `num_trials` trials; the same call again goes on where it was.
 
     Args:
@@ -123,9 +134,12 @@ def _log_trials(ready: Sweep, study: Study, trials: Sequence[FrozenTrial]) -> No
     settings = {k: v for k, v in ready.definition.items() if k not in ("settings", "inputs")}
     try:
         write_sweep_runs(
-            resolve_store(ready.root, os.environ), name=ready.name, study=study.user_attrs.get(IDENTITY, ready.name),
-            params=settings, trials=runs,
-        )  # fmt: skip
+            resolve_store(ready.root, os.environ),
+            name=ready.name,
+            study=study.user_attrs.get(IDENTITY, ready.name),
+            params=settings,
+            trials=runs,
+        )
     except UserError as e:
         log.warning("%s (The study is not affected; the same command again sends its trials.)", e)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from detoxlens.errors import UserError
-from detoxlens.progress import Moment, Watcher
-from detoxlens.sweep.config import GateConfig, PrunerConfig, SweepConfig
+from detoxlens.common.errors import UserError
+from detoxlens.jobs.progress import Moment, Watcher
+from detoxlens.params.sweep import GateConfig, PrunerConfig, SweepConfig
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.probe import Probe
 

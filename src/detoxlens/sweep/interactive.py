@@ -108,10 +108,14 @@ def _pareto(found: Findings) -> Figure:
         )
     if two and all(name in found.baseline for name in names[:2]):
         figure.add_scatter(
-            x=[found.baseline[names[0]]], y=[found.baseline[names[1]]], mode="markers", name="it",
-            marker={"symbol": "square", "size": 10, "color": GREY}, hovertext=["it: the model as released"],
+            x=[found.baseline[names[0]]],
+            y=[found.baseline[names[1]]],
+            mode="markers",
+            name="it",
+            marker={"symbol": "square", "size": 10, "color": GREY},
+            hovertext=["it: the model as released"],
             hoverinfo="text",
-        )  # fmt: skip
+        )
     figure.update_layout(
         height=480, xaxis_title=names[0] if two else "trial", yaxis_title=names[1] if two else names[0]
     )
@@ -125,9 +129,13 @@ def _importances(found: Findings) -> Figure:
         colour = PALETTE[number % len(PALETTE)]
         params = list(shares)[::-1]
         figure.add_bar(
-            y=params, x=[shares[p] for p in params], name=name, orientation="h", marker={"color": colour},
+            y=params,
+            x=[shares[p] for p in params],
+            name=name,
+            orientation="h",
+            marker={"color": colour},
             hovertemplate="%{y}: %{x:.0%}<extra></extra>",
-        )  # fmt: skip
+        )
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     figure.update_layout(height=420, xaxis={"range": [0, 1], "tickformat": ".0%"}, legend=legend)
     figure.update_yaxes(automargin=True)

@@ -62,9 +62,15 @@ def _pareto(found: Findings) -> Figure:
     front = [place(t) for t in found.front]
     if front:
         axes.plot(  # in steps: between two points, nothing better than the worse of both is known
-            *zip(*front, strict=True), "o", color=PALETTE[1], markersize=5, linewidth=1.2, label="front",
-            linestyle="-" if two else "none", drawstyle="steps-post",
-        )  # fmt: skip
+            *zip(*front, strict=True),
+            "o",
+            color=PALETTE[1],
+            markersize=5,
+            linewidth=1.2,
+            label="front",
+            linestyle="-" if two else "none",
+            drawstyle="steps-post",
+        )
     for trial, at in zip(found.front, front, strict=True):
         axes.annotate(str(trial.number), at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=PALETTE[1])
     baseline = [found.baseline.get(name) for name in names[:2]]
@@ -155,17 +161,26 @@ def _parallel(found: Findings) -> Figure:
         places = [_share(scale, value) for scale, value in zip(scales, row, strict=True)]
         colour, width = (PALETTE[1], 1.8) if trial.number in front else (FEASIBLE, 0.9)
         axes.plot(
-            range(len(columns)), places, color=colour if trial.feasible else INFEASIBLE, linewidth=width,
+            range(len(columns)),
+            places,
+            color=colour if trial.feasible else INFEASIBLE,
+            linewidth=width,
             alpha=0.95 if trial.number in front else 0.4,
-        )  # fmt: skip
+        )
     for i, scale in enumerate(scales):
         axes.axvline(i, color="#404040", linewidth=0.8, zorder=3)
         for place, text in scale.ticks:
             low, high = scale.ends
             axes.annotate(
-                short(text, 13), (i, (place - low) / (high - low)), xytext=(3, 0), textcoords="offset points",
-                fontsize=6.5, va="center", zorder=4, bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.6, "lw": 0},
-            )  # fmt: skip
+                short(text, 13),
+                (i, (place - low) / (high - low)),
+                xytext=(3, 0),
+                textcoords="offset points",
+                fontsize=6.5,
+                va="center",
+                zorder=4,
+                bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.6, "lw": 0},
+            )
     axes.set_xticks(range(len(columns)), [_broken(name, 18) for name in columns], fontsize=7)
     axes.set_xlim(-0.2, len(columns) - 0.5)
     for colour, label in ((PALETTE[1], "front"), (FEASIBLE, "feasible"), (INFEASIBLE, "infeasible")):

@@ -10,17 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.artifacts import Layout, read_rows
-from detoxlens.config import Params
+from detoxlens.common.artifacts import Layout, read_rows
+from detoxlens.common.records import Prompt, Score
 from detoxlens.evaluation.toxicity import TOXIC
-from detoxlens.models.config import GenerationConfig
-from detoxlens.progress import Moment
-from detoxlens.records import Prompt, Score
-from detoxlens.reporting.config import ReportConfig
-from detoxlens.scorers.config import ToxicityConfig
+from detoxlens.jobs.progress import Moment
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.toxicity import ToxicityConfig
 
 if TYPE_CHECKING:
-    from detoxlens.scorers.base import Scorer
+    from detoxlens.common.scoring import Scorer
 
 
 class Probe:
@@ -39,7 +39,7 @@ class Probe:
     def toxicity(self, moment: Moment, model: str, num_prompts: int) -> float | None:
         """Share of toxic answers to the first `num_prompts` prompts, 0..1; None if no answer could be scored."""
         from detoxlens.models.generation import auto_batch_size, sample
-        from detoxlens.stages.generate import completion_of, encode_rows
+        from detoxlens.pipeline.stages.generate import completion_of, encode_rows
 
         config = self.params.section("generation", GenerationConfig, model=model, variant=self.variant)
         template, seed = self.params.model(model).template, self.params.run.seed

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detoxlens.cluster import Resources, Secrets, check_fits, cluster, nodes_of, result_of, secrets_of, stop
-from detoxlens.console import set_up_console
+from detoxlens.common.console import set_up_console
+from detoxlens.jobs.cluster import Resources, Secrets, check_fits, cluster, nodes_of, result_of, secrets_of, stop
 from detoxlens.scorers import KEY_VARIABLES
 from detoxlens.sweep.study import POLL_SECONDS, Sweep, num_counted, sigterm_interrupts, tell, try_one, watchdog
 

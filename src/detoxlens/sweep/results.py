@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.artifacts import write_json, write_text
+from detoxlens.common.artifacts import write_json, write_text
 from detoxlens.sweep.early import EARLY_TOXICITY
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.space import encode
@@ -171,11 +171,18 @@ def trials_csv(found: Findings) -> str:
     for t in found.trials:
         writer.writerow(
             [
-                t.number, t.state, t.feasible, t.number in front, t.retry_of,  # None becomes an empty field
-                *(t.values or [None] * len(objectives)), t.early_toxicity, *(encode(t.point.get(p)) for p in params),
-                *(t.metrics.get(m, "") for m in metrics), t.reason,
+                t.number,
+                t.state,
+                t.feasible,
+                t.number in front,
+                t.retry_of,  # None becomes an empty field
+                *(t.values or [None] * len(objectives)),
+                t.early_toxicity,
+                *(encode(t.point.get(p)) for p in params),
+                *(t.metrics.get(m, "") for m in metrics),
+                t.reason,
             ]
-        )  # fmt: skip
+        )
     return text.getvalue()
 
 

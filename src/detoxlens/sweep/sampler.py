@@ -15,8 +15,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from detoxlens.seeding import derive_seed
-from detoxlens.sweep.config import SweepConfig
+from detoxlens.common.seeding import derive_seed
+from detoxlens.params.sweep import SweepConfig
 
 
 def make_sampler(config: SweepConfig) -> SeededPerTrial:

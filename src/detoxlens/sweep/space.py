@@ -11,23 +11,27 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.config import Params, Section
-from detoxlens.errors import UserError, did_you_mean
-from detoxlens.rl.unread import why_unread
-from detoxlens.run_stage import section_classes
-from detoxlens.sweep.config import Choices, Distribution, FloatRange, Method, SweepConfig
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.params.load import Params
+from detoxlens.params.reads import READS, TRAINS
+from detoxlens.params.section import Section
+from detoxlens.params.sections import CLASSES
+from detoxlens.params.sweep import Choices, Distribution, FloatRange, Method, SweepConfig
+from detoxlens.params.unread import why_unread
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Point = Mapping[str, Any]
 """`section.key` -> value, e.g. {"lora.r": 8, "ppo.kl.coef": 0.05}."""
-SECTIONS_OF: dict[Method, tuple[str, ...]] = {
-    "finetune": ("lora", "sft", "generation"),
-    "ppo": ("lora", "ppo", "generation"),
-}
-"""The sections that a variant's training and sampling read; all else (data, base model, judges) is shared by trials."""
 KIND_OF: dict[Method, str] = {"finetune": "sft", "ppo": "rl"}
+SHARED = {section for stage in ("prepare", "reward_model", "base", "score") for section in READS[stage]}
+"""Sections of data, base model and judges, which all trials share."""
+SECTIONS_OF: dict[Method, list[str]] = {
+    method: [s for s in dict.fromkeys((*READS[TRAINS[kind]], *READS["generate"])) if s not in SHARED]
+    for method, kind in KIND_OF.items()
+}
+"""The sections that a variant's training and sampling alone read."""
 
 
 def choose_variant(params: Params, method: Method, asked: str | None) -> str:
@@ -58,8 +62,7 @@ def space_of(config: SweepConfig, params: Params, method: Method, models: list[s
     space, where = config.space.get(method, {}), f"{params.path}: sweep.space.{method}"
     if not space:
         raise UserError(f"{where} is empty; name at least one param, e.g. lora.r: {{type: int, low: 4, high: 32}}.")
-    classes = section_classes()
-    known = [name for section in SECTIONS_OF[method] for name in dotted_names(classes[section], section)]
+    known = [name for section in SECTIONS_OF[method] for name in dotted_names(CLASSES[section], section)]
     for name, distribution in space.items():
         section = name.partition(".")[0]
         if name not in known:
@@ -82,7 +85,7 @@ def space_of(config: SweepConfig, params: Params, method: Method, models: list[s
             for model in models:
                 try:
                     params_at(params, variant, {name: value}).section(
-                        section, classes[section], model=model, variant=variant
+                        section, CLASSES[section], model=model, variant=variant
                     )
                 except UserError as e:
                     if not any(other in str(e) for other in others):  # two swept keys may be valid together only

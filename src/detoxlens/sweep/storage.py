@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from detoxlens.errors import UserError
-from detoxlens.urls import without_password, without_password_of
+from detoxlens.common.errors import UserError
+from detoxlens.common.urls import without_password, without_password_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -102,9 +102,15 @@ def close(storage: BaseStorage) -> None:
 
 
 def open_study(
-    storage: BaseStorage, url: str, name: str, state: Path, *, definition: Mapping[str, Any], sampler: BaseSampler,
+    storage: BaseStorage,
+    url: str,
+    name: str,
+    state: Path,
+    *,
+    definition: Mapping[str, Any],
+    sampler: BaseSampler,
     pruner: BasePruner,
-) -> Study:  # fmt: skip
+) -> Study:
     """The study called `name`, made if there is none.
 
     Args:
@@ -158,7 +164,7 @@ def load_study(storage: BaseStorage, url: str, name: str) -> tuple[Study, dict[s
     """
     import optuna
 
-    from detoxlens.errors import did_you_mean
+    from detoxlens.common.errors import did_you_mean
 
     with told(url):
         names = optuna.get_all_study_names(storage)

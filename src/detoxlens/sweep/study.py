@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from detoxlens.artifacts import Layout
-from detoxlens.config import Params
+from detoxlens.common.artifacts import Layout
+from detoxlens.common.errors import UserError
 from detoxlens.data.sources import sha256_of
-from detoxlens.errors import UserError
-from detoxlens.reporting.config import ReportConfig
-from detoxlens.scorers.config import RECORDED
-from detoxlens.sweep.config import Method, SweepConfig
+from detoxlens.params.load import Params
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.sweep import Method, SweepConfig
+from detoxlens.params.toxicity import RECORDED
 from detoxlens.sweep.early import Looks, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
@@ -75,15 +75,27 @@ class Sweep:
 
         state = Layout(self.root).state
         return open_study(
-            open_storage(self.url, state), self.url, self.name, state, definition=self.definition,
-            sampler=make_sampler(self.config), pruner=make_pruner(self.config, len(self.models)),
-        )  # fmt: skip
+            open_storage(self.url, state),
+            self.url,
+            self.name,
+            state,
+            definition=self.definition,
+            sampler=make_sampler(self.config),
+            pruner=make_pruner(self.config, len(self.models)),
+        )
 
 
 def plan(
-    root: Path, params_path: Path, params: Params, *, method: Method, models: Sequence[str], variant: str | None,
-    name: str | None, url: str | None,
-) -> Sweep:  # fmt: skip
+    root: Path,
+    params_path: Path,
+    params: Params,
+    *,
+    method: Method,
+    models: Sequence[str],
+    variant: str | None,
+    name: str | None,
+    url: str | None,
+) -> Sweep:
     """Checks everything that can be checked before the first trial, cheap things first.
 
     Raises:
@@ -107,15 +119,32 @@ def plan(
     by_model = [val_metrics(reference, params, model, AS_IF_TRAINED, stand_in=True) for model in models]
     check_metrics(config, by_model[0], params.path)
     return Sweep(
-        root=root, params_path=params_path, params=params, config=config, space=space, name=name, method=method,
-        models=models, variant=variant, url=url, definition=definition, reference=reference, baseline=mean(by_model),
-    )  # fmt: skip
+        root=root,
+        params_path=params_path,
+        params=params,
+        config=config,
+        space=space,
+        name=name,
+        method=method,
+        models=models,
+        variant=variant,
+        url=url,
+        definition=definition,
+        reference=reference,
+        baseline=mean(by_model),
+    )
 
 
 def definition_of(
-    root: Path, params: Params, config: SweepConfig, space: Mapping[str, Any], *, method: Method,
-    models: Sequence[str], variant: str,
-) -> dict[str, Any]:  # fmt: skip
+    root: Path,
+    params: Params,
+    config: SweepConfig,
+    space: Mapping[str, Any],
+    *,
+    method: Method,
+    models: Sequence[str],
+    variant: str,
+) -> dict[str, Any]:
     """All that makes two trials comparable: what is searched and wanted, and every other setting and input."""
     return {
         "objectives": dict(config.objectives),
@@ -317,8 +346,8 @@ def tell(study: Study, number: int, num_trials: int) -> None:
 
 def point_of(sweep_definition: Mapping[str, Any], trial: FrozenTrial) -> dict[str, Any]:
     """The trial's point in the values that params.yaml takes."""
-    from detoxlens.config import parse
-    from detoxlens.sweep.config import Choices
+    from detoxlens.params.section import parse
+    from detoxlens.params.sweep import Choices
 
     space = {
         name: parse(Choices, d, name) if d["type"] == "categorical" else d

@@ -20,21 +20,21 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from detoxlens.artifacts import Layout, link, read_history, read_rows, write_rows
-from detoxlens.attribution.config import AttributionConfig
-from detoxlens.config import Params
-from detoxlens.data.config import SplitsConfig
-from detoxlens.errors import UserError, did_you_mean
-from detoxlens.models.config import GenerationConfig
-from detoxlens.progress import Watcher
-from detoxlens.records import Prompt
-from detoxlens.reporting.config import ReportConfig
-from detoxlens.scorers.config import RECORDED, ToxicityConfig
-from detoxlens.scratch import scratch_key
-from detoxlens.sweep.config import Method, SweepConfig
+from detoxlens.common.artifacts import Layout, link, read_history, read_rows, write_rows
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.records import Prompt
+from detoxlens.jobs.progress import Watcher
+from detoxlens.jobs.scratch import scratch_key
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.reads import MEASURE, TRAINS, module_of
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.splits import SplitsConfig
+from detoxlens.params.sweep import Method, SweepConfig
+from detoxlens.params.toxicity import RECORDED, ToxicityConfig
+from detoxlens.sweep.space import KIND_OF
 
-STAGE_OF: dict[Method, str] = {"finetune": "finetune", "ppo": "rl"}
-EVALUATION = ("generate", "score", "attribute")
 AS_IF_TRAINED = "as-if-trained"
 """Name under which `it` stands in for a trained variant, to learn which metrics a trial will report."""
 
@@ -58,6 +58,7 @@ def make_reference(root: Path, sweep_folder: Path, params: Params, models: Seque
         for model in models
     }
     key = scratch_key(
+        modules=[__name__, *map(module_of, MEASURE)],
         params={"settings": settings, "seed": run.seed, "device": run.device},
         inputs=[
             *(layout.prompts, layout.dialogues, *(layout.adapter(model, "it") for model in models)),
@@ -73,16 +74,23 @@ def make_reference(root: Path, sweep_folder: Path, params: Params, models: Seque
             shutil.rmtree(partial, ignore_errors=True)
             link_inputs(layout, partial, models, ["it"])
             for model in models:
-                for stage in EVALUATION:
+                for stage in MEASURE:
                     _stage(stage).run(partial, params, model=model, variant="it")
             partial.rename(folder)
     return folder
 
 
 def run_trial(
-    root: Path, folder: Path, reference: Path, params: Params, *, method: Method, models: Sequence[str], variant: str,
+    root: Path,
+    folder: Path,
+    reference: Path,
+    params: Params,
+    *,
+    method: Method,
+    models: Sequence[str],
+    variant: str,
     watcher_of: Callable[[int, str], Watcher | None],
-) -> dict[str, dict[str, float]]:  # fmt: skip
+) -> dict[str, dict[str, float]]:
     """Trains and evaluates `variant` in `folder`; returns model -> metric -> value.
 
     Args:
@@ -107,8 +115,8 @@ def run_trial(
             outputs = folder / "outputs" / model
             link(reference / "outputs" / model / "it", outputs / "it")
             watch = watcher_of(number, model)
-            _stage(STAGE_OF[method]).run(folder, params, model=model, variant=variant, watch=watch)
-            for stage in EVALUATION:
+            _stage(TRAINS[KIND_OF[method]]).run(folder, params, model=model, variant=variant, watch=watch)
+            for stage in MEASURE:
                 _stage(stage).run(folder, params, model=model, variant=variant)
             found[model] = val_metrics(folder, params, model, variant)
     except BaseException:
@@ -185,4 +193,4 @@ def check_metrics(config: SweepConfig, known: Mapping[str, float], where: str) -
 
 
 def _stage(name: str):
-    return importlib.import_module(f"detoxlens.stages.{name}")
+    return importlib.import_module(module_of(name))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.sweep.study import POLL_SECONDS, Sweep, num_counted, work
 
 if TYPE_CHECKING:
@@ -78,8 +78,24 @@ def supervise(start: Callable[[], subprocess.Popen[bytes]], num_workers: int) ->
 def worker_command(sweep: Sweep, num_trials: int, track: bool) -> list[str]:
     """What joins the study from another process; where it is, with its password, goes by the environment."""
     return [
-        sys.executable, "-m", "detoxlens", "--root", str(sweep.root), "--params", str(sweep.params_path),
-        "--track" if track else "--no-track", "sweep",
-        "--method", sweep.method, "--models", ",".join(sweep.models), "--variant", sweep.variant,
-        "--trials", str(num_trials), "--study", sweep.name, "--join",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "detoxlens",
+        "--root",
+        str(sweep.root),
+        "--params",
+        str(sweep.params_path),
+        "--track" if track else "--no-track",
+        "sweep",
+        "--method",
+        sweep.method,
+        "--models",
+        ",".join(sweep.models),
+        "--variant",
+        sweep.variant,
+        "--trials",
+        str(num_trials),
+        "--study",
+        sweep.name,
+        "--join",
+    ]

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from detoxlens.config import Params, Section
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.params.load import Params
+from detoxlens.params.reads import MEASURE, READS, TRAINS
+from detoxlens.params.section import Section
 
 MAX_PARAM_CHARS = 6000
 """MLflow's limit for the value of a param."""
@@ -43,8 +45,7 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
     """
     resolved = {
         name: params.section(name, _AnySection, model=model, variant=variant).model_dump()
-        for name in params.raw
-        if name not in _unread(params, [variant, *_ancestors(params, variant)])
+        for name in _sections(params, [variant, *_ancestors(params, variant)])
     }
     run = params.section("run", _AnySection).model_dump()
     resolved["run"] = {key: value for key, value in run.items() if not isinstance(value, list)}
@@ -54,13 +55,11 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
     return resolved
 
 
-def _unread(params: Params, variants: list[str]) -> set[str]:
-    """The sections that have no part in what `variants` are: what others are trained with, how results are shown."""
-    kinds = {params.variant(variant).kind for variant in variants}
-    unread = {"run", "models", "variants", "sweep", "report"}
-    unread |= set() if "sft" in kinds else {"sft"}
-    unread |= set() if "rl" in kinds else {"ppo", "reward_model"}
-    return unread if kinds - {"base"} else unread | {"lora"}
+def _sections(params: Params, variants: list[str]) -> list[str]:
+    """The sections that `variants` are made and measured by; how others are trained and results shown has no part."""
+    training = [TRAINS[params.variant(variant).kind] for variant in variants]
+    stages = ["prepare", "base", *training, *(["reward_model"] if "rl" in training else []), *MEASURE]
+    return [name for name in params.raw if any(name in READS[stage] for stage in stages)]
 
 
 def _ancestors(params: Params, variant: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 from detoxlens.tracking.keys import flat_params
 from detoxlens.tracking.runs import find_run, log_metrics, log_params, variant_run
 from detoxlens.tracking.store import Store, open_client, told

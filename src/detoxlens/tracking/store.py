@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from detoxlens.errors import UserError
-from detoxlens.urls import without_password, without_password_of
+from detoxlens.common.errors import UserError
+from detoxlens.common.urls import without_password, without_password_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

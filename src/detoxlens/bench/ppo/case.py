@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from detoxlens.seeding import numpy_rng
+from detoxlens.common.seeding import numpy_rng
 
 EOS, PAD, BOT = 0, 1, 2
 """End of sequence, padding, and the last token of every prompt; the other tokens are words."""
@@ -52,9 +52,22 @@ class Settings:
     """The authors' for a GPT-NeoX."""
 
 
-TOY = Settings(hidden=16, num_layers=1, num_heads=2, intermediate=32, vocab=32, num_prompts=8, shortest_prompt=2,
-               longest_prompt=4, num_steps=1, rollout_batch_size=4, minibatch_size=4, num_epochs=1, response_length=4,
-               lora_r=2)  # fmt: skip
+TOY = Settings(
+    hidden=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate=32,
+    vocab=32,
+    num_prompts=8,
+    shortest_prompt=2,
+    longest_prompt=4,
+    num_steps=1,
+    rollout_batch_size=4,
+    minibatch_size=4,
+    num_epochs=1,
+    response_length=4,
+    lora_r=2,
+)
 """Trained once before memory is measured: lazy imports and thread pools are not training's memory."""
 
 
@@ -107,11 +120,19 @@ def build_model(settings: Settings):
 
     torch.manual_seed(0)
     config = hf.GPTNeoXConfig(
-        vocab_size=settings.vocab, hidden_size=settings.hidden, num_hidden_layers=settings.num_layers,
-        num_attention_heads=settings.num_heads, intermediate_size=settings.intermediate, bos_token_id=EOS,
-        max_position_embeddings=settings.longest_prompt + settings.response_length, eos_token_id=EOS, pad_token_id=PAD,
-        attention_dropout=0.0, hidden_dropout=0.0, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=settings.vocab,
+        hidden_size=settings.hidden,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_heads,
+        intermediate_size=settings.intermediate,
+        bos_token_id=EOS,
+        max_position_embeddings=settings.longest_prompt + settings.response_length,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        tie_word_embeddings=False,
+    )
     model = hf.GPTNeoXForCausalLM(config)
     with torch.no_grad():
         norm, head = model.gpt_neox.final_layer_norm, model.get_output_embeddings()

@@ -24,14 +24,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.artifacts import Layout, write_json
 from detoxlens.bench.hardware import hardware, in_words
 from detoxlens.bench.ppo import formulas
 from detoxlens.bench.ppo.case import TOY, Settings, write_case
 from detoxlens.bench.ppo.environment import TRL, environment_with_trl
 from detoxlens.bench.ppo.scale import measure_scale, scale_table
-from detoxlens.errors import UserError
-from detoxlens.progress import progress
+from detoxlens.common.artifacts import Layout, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.jobs.progress import progress
 
 SPEEDUP_TARGET, MEMORY_TARGET = 2.0, 0.6
 NUM_LAST_STEPS = 5

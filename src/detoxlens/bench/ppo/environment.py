@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
 
 TRL = "1.12.0"
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detoxlens.errors import UserError
+from detoxlens.common.errors import UserError
+from detoxlens.common.seeding import torch_generator
 from detoxlens.rl.advantages import KL_ESTIMATORS, gae, masked_whiten, token_rewards
 from detoxlens.rl.losses import policy_loss, value_loss
-from detoxlens.seeding import torch_generator
 
 TOLERANCE = 1e-6
 CHILD = Path(__file__).with_name("trl_child.py")
@@ -60,9 +60,13 @@ def ours(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, estimator in KL_ESTIMATORS.items():
         results[f"kl_{name}"] = estimator(given["old_logprobs"], given["ref_logprobs"])
         results[f"token_rewards_{name}"] = token_rewards(
-            given["scores"], given["old_logprobs"], given["ref_logprobs"], whole, kl_coef=given["kl_coef"].item(),
+            given["scores"],
+            given["old_logprobs"],
+            given["ref_logprobs"],
+            whole,
+            kl_coef=given["kl_coef"].item(),
             estimator=name,
-        )  # fmt: skip
+        )
     results["advantages"], results["returns"] = gae(
         given["rewards"], given["old_values"], mask, gamma=given["gamma"].item(), lam=given["lam"].item()
     )

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from detoxlens.bench.ppo.case import Settings, read_case, reward_of_text
 from detoxlens.bench.ppo.resident import forget_peak, peak
-from detoxlens.models.config import GenerationConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import KlConfig
 from detoxlens.rl import PPO, PpoConfig
-from detoxlens.rl.config import KlConfig
 
 
 def configs(settings: Settings) -> tuple[PpoConfig, GenerationConfig]:
@@ -40,9 +40,15 @@ def configs(settings: Settings) -> tuple[PpoConfig, GenerationConfig]:
         kl=KlConfig(control="fixed", coef=settings.kl_coef),
     )
     decoding = GenerationConfig(
-        max_new_tokens=settings.response_length, min_new_tokens=0, temperature=settings.temperature, top_k=0,
-        top_p=1.0, no_repeat_ngram_size=0, num_samples=1, batch_size="auto",
-    )  # fmt: skip
+        max_new_tokens=settings.response_length,
+        min_new_tokens=0,
+        temperature=settings.temperature,
+        top_k=0,
+        top_p=1.0,
+        no_repeat_ngram_size=0,
+        num_samples=1,
+        batch_size="auto",
+    )
     return config, decoding
 
 
@@ -54,9 +60,11 @@ def train(folder: Path, seed: int) -> dict[str, list[float]]:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     torch.manual_seed(seed)
     lora = LoraConfig(
-        r=settings.lora_r, lora_alpha=settings.lora_alpha, target_modules=list(settings.lora_targets),
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        target_modules=list(settings.lora_targets),
         task_type="CAUSAL_LM",
-    )  # fmt: skip
+    )
     policy = get_peft_model(model, lora)
     found: dict[str, list[float]] = {"step_ended": [], "cpu_seconds": [], "rewards": []}
 

@@ -18,10 +18,10 @@ from torch import nn
 
 from detoxlens.bench.cases import falcon, neox
 from detoxlens.bench.ppo.case import BOT, build_tokenizer, reward_of_text
-from detoxlens.models.config import GenerationConfig
+from detoxlens.common.seeding import numpy_rng
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.ppo import KlConfig
 from detoxlens.rl import PPO, PpoConfig
-from detoxlens.rl.config import KlConfig
-from detoxlens.seeding import numpy_rng
 
 AUTHORS_SECONDS, SPEEDUP_TARGET = 130 + 50, 10.0
 
@@ -66,14 +66,26 @@ def shapes() -> list[Shape]:
     all_linear = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     return [
         Shape(
-            name="neox-3b", build=lambda: neox(2560, 32, 32, 10240, 50432, dtype=torch.bfloat16), vocab=50432,
-            targets=("query_key_value",), minibatch_size=16, top_k=50, top_p=0.8, temperature=0.7,
+            name="neox-3b",
+            build=lambda: neox(2560, 32, 32, 10240, 50432, dtype=torch.bfloat16),
+            vocab=50432,
+            targets=("query_key_value",),
+            minibatch_size=16,
+            top_k=50,
+            top_p=0.8,
+            temperature=0.7,
         ),
         Shape(
-            name="falcon-7b", build=lambda: falcon(4544, 32, 71, 65024, dtype=torch.bfloat16), vocab=65024,
-            targets=all_linear, minibatch_size=8, top_k=10, top_p=1.0, temperature=1.0,
+            name="falcon-7b",
+            build=lambda: falcon(4544, 32, 71, 65024, dtype=torch.bfloat16),
+            vocab=65024,
+            targets=all_linear,
+            minibatch_size=8,
+            top_k=10,
+            top_p=1.0,
+            temperature=1.0,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def measure_scale() -> list[StepTime]:
@@ -99,10 +111,15 @@ def measure_shape(shape: Shape, *, device: str, num_steps: int = 3) -> StepTime:
         kl=KlConfig(control="adaptive", coef=0.2, explosion_nats_per_sequence=1e6),
     )
     decoding = GenerationConfig(
-        max_new_tokens=shape.num_new_tokens, min_new_tokens=min(4, shape.num_new_tokens), top_k=shape.top_k,
-        top_p=shape.top_p, temperature=shape.temperature, no_repeat_ngram_size=2, num_samples=1,
+        max_new_tokens=shape.num_new_tokens,
+        min_new_tokens=min(4, shape.num_new_tokens),
+        top_k=shape.top_k,
+        top_p=shape.top_p,
+        temperature=shape.temperature,
+        no_repeat_ngram_size=2,
+        num_samples=1,
         batch_size=shape.num_responses,
-    )  # fmt: skip
+    )
     words = numpy_rng(0, "bench ppo scale").integers(
         BOT + 1, shape.vocab, (shape.num_responses, shape.num_prompt_tokens)
     )

@@ -140,9 +140,13 @@ def formulas(given: dict[str, Tensor]) -> dict[str, Tensor]:
     for estimator in ("k1", "k3"):
         args = SimpleNamespace(kl_estimator=estimator, kl_coef=given["kl_coef"].item())
         names = {
-            "args": args, "logprobs": given["old_logprobs"], "ref_logprobs": given["ref_logprobs"], "scores": whole,
-            "sequence_lengths": lengths, "sequence_lengths_p1": lengths + 1,
-        }  # fmt: skip
+            "args": args,
+            "logprobs": given["old_logprobs"],
+            "ref_logprobs": given["ref_logprobs"],
+            "scores": whole,
+            "sequence_lengths": lengths,
+            "sequence_lengths_p1": lengths + 1,
+        }
         run_statements(names, first="logr", last="rewards[actual_start, actual_end]")
         results[f"kl_{estimator}"], results[f"token_rewards_{estimator}"] = names["kl"], names["rewards"]
     args = SimpleNamespace(**{n: given[n].item() for n in ("gamma", "lam", "cliprange", "cliprange_value", "vf_coef")})
@@ -152,10 +156,17 @@ def formulas(given: dict[str, Tensor]) -> dict[str, Tensor]:
     results["whitened"] = ppo_trainer.masked_whiten(given["rewards"], mask)
     results["whitened_keeping_mean"] = ppo_trainer.masked_whiten(given["rewards"], mask, shift_mean=False)
     names = {
-        "args": args, "vpred": given["values"], "mb_values": given["old_values"], "mb_return": given["rewards"],
-        "new_logprobs": given["logprobs"], "mb_logprobs": given["old_logprobs"], "mb_advantage": given["advantages"],
-        "padding_mask": ~mask, "padding_mask_p1": ~mask, "micro_batch_inds": slice(None),
-    }  # fmt: skip
+        "args": args,
+        "vpred": given["values"],
+        "mb_values": given["old_values"],
+        "mb_return": given["rewards"],
+        "new_logprobs": given["logprobs"],
+        "mb_logprobs": given["old_logprobs"],
+        "mb_advantage": given["advantages"],
+        "padding_mask": ~mask,
+        "padding_mask_p1": ~mask,
+        "micro_batch_inds": slice(None),
+    }
     run_statements(names, first="vpredclipped", last="loss")
     results |= {"policy_loss": names["pg_loss"], "value_loss": names["vf_loss"], "loss": names["loss"]}
     return results

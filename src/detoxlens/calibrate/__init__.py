@@ -1,1 +1,0 @@
-"""How well one scorer stands in for another, e.g. for Perspective."""

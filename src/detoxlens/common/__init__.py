@@ -1,0 +1,1 @@
+"""What everything rests on: artifacts, records, errors, seeds, console, machine, URLs."""

@@ -1,0 +1,1 @@
+"""Long work: unfinished work kept on disk, batches, shares, clusters, progress."""

@@ -1,0 +1,331 @@
+"""Progress that outlives a kill, outside every DVC out: one locked folder per (stage, key).
+
+DVC deletes a stage's outs before it runs, so what a long stage has finished waits in `<state>/scratch/<stage>/<key>`
+and is moved into the out when complete. The key covers everything that decides the bytes; another key, other bytes.
+
+    key = scratch_key(modules=[__name__], params={...}, inputs=[prompts, adapter], num_threads=2)
+    with open_scratch(layout.state, "generate@tiny-neox-it", key) as scratch:
+        log = scratch.log("completions")
+        done = log.read()               # what an earlier, killed run has left
+        log.append(rows)                # on disk when it returns
+        publish(scratch.path / "completions.parquet", layout.completions(model, variant))
+        scratch.finish()
+
+Several processes may do parts of the work: each opens the folder under the name of its part and writes logs of its own;
+the process that opens it as a whole reads them all, does what is left, and finishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+
+from detoxlens.common.errors import UserError, full_disk_told
+from detoxlens.common.fingerprint import code_sha256
+
+WAIT_SECONDS = 10.0
+"""How long a part waits for a lock that other parts hold for an instant."""
+PACKAGES = ("torch", "transformers", "peft", "trl")
+"""The packages whose version decides the bytes of a result."""
+
+
+def scratch_key(*, modules: Sequence[str], params: Mapping[str, Any], inputs: Sequence[Path], num_threads: int) -> str:
+    """64 hex digits that change with anything that may change a result's bytes.
+
+    Args:
+        modules: dotted names of the modules that make the result; what they import counts too (`common.fingerprint`).
+        params: every setting that counts, seeds included; must be JSON.
+        inputs: files and folders that are read, in a fixed order. Their content counts, not their place or date.
+        num_threads: torch threads; sums in another order round differently.
+
+    Raises:
+        UserError: an input does not exist.
+    """
+    digest = hashlib.sha256()
+    versions = {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    code = [code_sha256(module) for module in modules]
+    settings = {"params": params, "num_threads": num_threads, "versions": versions, "code": code}
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for path in inputs:
+        digest.update(b"\x1e" + _content_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _content_sha256(path: Path) -> str:
+    """Hash of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; `dvc repro` makes it.")
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = [f"{p.relative_to(path).as_posix()} {_content_sha256(p)}" for p in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class LineLog:
+    """Rows of JSON in a file that only grows; a row that was appended survives a kill, a torn one is dropped."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self, *, mend: bool = True) -> list[dict[str, Any]]:
+        """All whole rows, oldest first.
+
+        Args:
+            mend: cut what follows the last whole row off the file; False for a file that another process may be at.
+        """
+        rows: list[dict[str, Any]] = []
+        whole = 0
+        data = self.path.read_bytes() if self.path.exists() else b""
+        for line in data.splitlines(keepends=True):
+            row = _row(line)
+            if row is None:
+                break
+            rows.append(row)
+            whole += len(line)
+        if mend and whole < len(data):
+            os.truncate(self.path, whole)
+        return rows
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Adds the rows and returns when they are on disk. On a full disk none of them is kept.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with full_disk_told(self.path), self.path.open("ab") as file:
+            before = _end_of_last_line(self.path)
+            file.truncate(before)
+            try:
+                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, before)
+                raise
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row on a line, or None when the line was cut short (a power cut may also leave zero bytes)."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Offset just after the file's last newline, in bytes."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
+class Scratch:
+    """The folder of one stage and key while this process holds its lock; made by `open_scratch`."""
+
+    def __init__(self, path: Path, part: str | None = None):
+        self.path = path
+        """Free for any file of the stage; kept until `finish`."""
+        self.part = part
+        """What this process does of the work; None is all that is left of it."""
+        self.finished = False
+
+    def log(self, name: str) -> LineLog:
+        """This process's log called `name`; each name, and each part, is a file of its own."""
+        return LineLog(self.path / (f"{name}.jsonl" if self.part is None else f"{name}.{self.part}.jsonl"))
+
+    def read_logs(self, name: str) -> list[dict[str, Any]]:
+        """The rows of the logs called `name`, this process's own and those of all parts."""
+        own = self.log(name).path
+        paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}.*.jsonl")})
+        return [row for path in paths for row in LineLog(path).read(mend=self.part is None or path == own)]
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned, as JSON gives it back, to the first process that asked: the same for all parts."""
+        path = self.path / f"{name}.json"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(make()))
+                partial.rename(path)
+        return json.loads(path.read_text())
+
+    def finish(self) -> None:
+        """Deletes this folder and the stage's other keys that no process holds. Call when all outs are in place."""
+        shutil.rmtree(self.path)
+        self.finished = True
+        for other in self.path.parent.iterdir():
+            if other.is_dir():
+                _remove_if_idle(other)
+
+
+@contextlib.contextmanager
+def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) -> Iterator[Scratch]:
+    """The scratch folder of (stage, key), found or made, locked for this process until the block ends.
+
+    Args:
+        state: the project's state folder (`Layout.state`).
+        stage: the stage with its model and variant, e.g. `generate@tiny-neox-it`.
+        key: from `scratch_key`.
+        part: the part of the work that this process does beside others; None is the whole, and needs the folder alone.
+
+    Raises:
+        UserError: another process holds the folder or the part, or the disk is full.
+    """
+    path = state / "scratch" / quote(stage, safe="@") / key
+    with full_disk_told(path), contextlib.ExitStack() as locks:
+        path.mkdir(parents=True, exist_ok=True)
+        locks.enter_context(_held(stage, path, part))
+        if part is None:
+            for other in _parts_of(path):
+                locks.enter_context(_held(stage, path, other))
+        else:  # the whole looks for parts after it has its lock, and a part for the whole: one of them sees the other
+            with _held(stage, path, None, wait_seconds=WAIT_SECONDS):
+                pass
+        path.mkdir(exist_ok=True)  # an owner that finished between our mkdir and our lock has deleted it
+        _owner_file(path, part).write_text(str(os.getpid()))
+        scratch = Scratch(path, part)
+        try:
+            yield scratch
+        finally:
+            if scratch.finished:
+                _remove_locks(path)
+
+
+def publish(source: Path, destination: Path) -> None:
+    """Moves a file or folder into place as a whole, replacing what is there.
+
+    Whoever looks sees the old or the new; a failure leaves the old one and the source. A folder cannot be exchanged in
+    one system call, so a kill exactly between two renames leaves the old one as `.<name>.old` beside the destination.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    assert source.exists(), source
+    old, partial = (destination.with_name(f".{destination.name}.{word}") for word in ("old", "partial"))
+    with full_disk_told(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _recover(destination, old)
+        _remove(partial)
+        _rename_or_copy(source, partial)
+        try:
+            if _is_folder(destination) or (partial.is_dir() and destination.exists()):
+                destination.rename(old)
+            partial.rename(destination)
+        except BaseException:
+            _recover(destination, old)
+            if not source.exists():
+                partial.rename(source)
+            raise
+    _remove(old)
+    _remove(source)
+
+
+def _recover(destination: Path, old: Path) -> None:
+    """Puts back what a killed or failed `publish` had moved aside; deletes it where the new one is in place."""
+    if os.path.lexists(old) and not os.path.lexists(destination):
+        old.rename(destination)
+    _remove(old)
+
+
+def _rename_or_copy(source: Path, target: Path) -> None:
+    """Renames, or copies where the two lie on different file systems."""
+    try:
+        source.rename(target)
+    except OSError as e:
+        if e.errno != errno.EXDEV:
+            raise
+        try:
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+        except BaseException:
+            _remove(target)
+            raise
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Deletes a file, a folder or a link, if there is one."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(stage: str, path: Path, part: str | None, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Holds the lock of the whole, or of a part."""
+    lock = _lock_of(path, part)
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise UserError(
+            f"{stage}{f' ({part})' if part else ''} is already running on the same inputs and params, in process "
+            f"{_owner(path, part)} (lock: {lock.lock_file}). Wait for it, or stop that process and run the same "
+            "command again: what it has finished is kept."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_of(path: Path, part: str | None = None) -> FileLock:
+    return FileLock(path.with_name(f"{path.name}.lock" if part is None else f"{path.name}.{part}.lock"), timeout=0)
+
+
+def _parts_of(path: Path) -> list[str]:
+    """The parts that some process has, or had, a lock for."""
+    files = path.parent.glob(f"{path.name}.*.lock")
+    return sorted(file.name.removeprefix(f"{path.name}.").removesuffix(".lock") for file in files)
+
+
+def _remove_locks(path: Path) -> None:
+    for part in (None, *_parts_of(path)):
+        Path(_lock_of(path, part).lock_file).unlink(missing_ok=True)
+
+
+def _owner_file(path: Path, part: str | None) -> Path:
+    return path / ("owner" if part is None else f"owner.{part}")
+
+
+def _owner(path: Path, part: str | None) -> str:
+    """The process id that the lock's holder has written, or `?` in the instant before it does."""
+    try:
+        return _owner_file(path, part).read_text()
+    except FileNotFoundError:
+        return "?"
+
+
+def _remove_if_idle(path: Path) -> None:
+    """Deletes the folder of another key unless a process holds it or a part of it."""
+    with contextlib.ExitStack() as locks:
+        try:
+            for part in (None, *_parts_of(path)):
+                locks.enter_context(_lock_of(path, part))
+        except Timeout:
+            return
+        shutil.rmtree(path)
+        _remove_locks(path)

@@ -1,0 +1,1 @@
+"""params.yaml: a file per section, of its name; reading, checking, editing, presets."""

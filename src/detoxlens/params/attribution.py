@@ -1,0 +1,48 @@
+"""Params section `attribution`: what is attributed, of which completions, and how the result is put to the test."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from detoxlens.params.section import Name, Section
+
+
+class FaithfulnessConfig(Section):
+    """The deletion test and the parameter-randomisation check, on a sample of the attributed sequences."""
+
+    num_sequences: int = Field(ge=0)
+    """Sequences tested per variant, the first of the attribution sample; 0 switches the tests off."""
+    steps_per_sequence: int = Field(ge=1)
+    """Generated tokens tested per sequence, evenly spread over the completion."""
+    fraction: float = Field(gt=0, lt=1)
+    """Share of the prompt's tokens that is deleted (comprehensiveness) or kept (sufficiency), at least one token."""
+    num_random: int = Field(ge=1)
+    """Random choices of as many tokens, against which the attributed ones are measured."""
+
+
+class AttributionConfig(Section):
+    """How the stage `attribute` works. Every variant is attributed on the same prompts."""
+
+    method: Literal["input_x_gradient", "saliency", "integrated_gradients", "occlusion", "value_zeroing", "attention"]
+    target: Literal["probability", "log_probability"]
+    """What is differentiated: p(y_t), or log p(y_t). The same scores for the first two methods."""
+    filters: list[Name] = Field(min_length=1)
+    """Names of `splits` whose test prompts are attributed."""
+    max_sequences: int = Field(ge=1)
+    """Prompts per filter, drawn by run.seed; the same ones for every variant."""
+    samples_per_prompt: int = Field(ge=1)
+    """How many of a prompt's completions are attributed, from sample_index 0 on."""
+    mask_template: bool
+    """Leave the template's tokens out of entropy and dependence (the authors kept them)."""
+    num_path_steps: int = Field(ge=1)
+    """Points of the path of integrated gradients."""
+    batch_size: int | Literal["auto"]
+    """Sequences per pass; `auto` goes by memory_mib."""
+    memory_mib: int | None = Field(ge=1)
+    """What the live gradients of one pass may take; null is 16 MiB on a CPU, half of the free memory elsewhere."""
+    precision_check: int = Field(ge=0)
+    """Sequences of a model whose dtype is not float32 that are attributed in float32 too, to report how far the two
+    are apart; 0 switches it off."""
+    faithfulness: FaithfulnessConfig

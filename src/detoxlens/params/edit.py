@@ -1,0 +1,67 @@
+"""Edits of params.yaml: values set by key path, comments kept, the result checked before it replaces the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detoxlens.common.artifacts import write_text
+from detoxlens.params.check import check_params
+from detoxlens.params.load import Params
+
+
+def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
+    """run.variants and the lists by kind that dvc.yaml's matrices need."""
+    return {"variants": names} | params.variants_by_kind(names)
+
+
+def change_run_section(path: Path, changes: dict[str, Any]) -> None:
+    """Sets keys of params.yaml's section `run`; see `change_params`."""
+    change_params(path, {("run", key): value for key, value in changes.items()})
+
+
+def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
+    """Sets values of params.yaml by their key paths, everything else as it was, comments included.
+
+    Mappings on the way that do not exist are made, in the style of their surroundings. The result is checked before it
+    is kept.
+
+    Raises:
+        UserError: the changed params are not valid; the file is as it was.
+    """
+    import io
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    for (*parents, key), value in changes.items():
+        node = document
+        for parent in parents:
+            if parent not in node:
+                node[parent] = CommentedMap()
+                if node.fa.flow_style():
+                    node[parent].fa.set_flow_style()
+            node = node[parent]
+        if isinstance(value, list):
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        node[key] = value
+    out = io.StringIO()
+    yaml.dump(document, out)
+    check_params(Params(YAML(typ="safe").load(out.getvalue()), path.name))
+    write_text(path, out.getvalue())
+
+
+def diff_of(path: Path, before: str) -> str:
+    """The unified diff from `before` to what the file holds now."""
+    after = path.read_text(encoding="utf-8")
+    return "\n".join(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{path.name}", f"b/{path.name}", lineterm="")
+    )

@@ -1,0 +1,159 @@
+"""params.yaml -> frozen, validated sections, each a class of the file of its name beside this one.
+
+defaults (top level)  <-  models.<model>.overrides.<section>  <-  variants.<variant>.overrides.<section>
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.params.models import ModelConfig
+from detoxlens.params.run import RunConfig
+from detoxlens.params.section import S, parse
+from detoxlens.params.sections import SECTIONS
+from detoxlens.params.variants import VariantConfig
+
+
+class Params:
+    """The whole of params.yaml; a section is validated when it is first asked for, and kept."""
+
+    def __init__(self, raw: dict[str, Any], path: str = "params.yaml"):
+        self.raw, self.path = raw, path
+        self._parsed: dict[tuple[object, ...], Any] = {}
+        if not isinstance(raw, dict):
+            raise UserError(f"{path} holds {type(raw).__name__}, not sections such as run: and models:.")
+        for key in raw:
+            if key not in SECTIONS:
+                raise UserError(
+                    f"{path}: unknown section {key!r}.{did_you_mean(key, SECTIONS)} Allowed: {', '.join(SECTIONS)}."
+                )
+
+    def section(self, name: str, cls: type[S], *, model: str | None = None, variant: str | None = None) -> S:
+        """The section `name` as `cls`, with the overrides of `model` and `variant` applied in that order."""
+        return self._kept(("section", name, cls, model, variant), lambda: self._section(name, cls, model, variant))
+
+    def _section(self, name: str, cls: type[S], model: str | None, variant: str | None) -> S:
+        if name not in self.raw:
+            raise UserError(f"{self.path}: the section {name!r} is missing; copy it from the committed params.yaml.")
+        merged = copy.deepcopy(self.raw[name])
+        if model is not None:
+            merged = _merge(merged, self.model(model).overrides.get(name, {}))
+        if variant is not None:
+            merged = _merge(merged, self.variant(variant).overrides.get(name, {}))
+        return parse(cls, merged, f"{self.path}: {name}")
+
+    def _entry(self, section: str, key: str, cls: type[S]) -> S:
+        entries = self.raw.get(section) or {}
+        if key not in entries:
+            raise UserError(
+                f"{self.path}: {section} has no {key!r}.{did_you_mean(key, entries)} Declared: {', '.join(entries)}."
+            )
+        return self._kept(("entry", section, key), lambda: parse(cls, entries[key], f"{self.path}: {section}.{key}"))
+
+    def _kept(self, key: tuple[object, ...], make: Callable[[], S]) -> S:
+        if key not in self._parsed:
+            self._parsed[key] = make()
+        return self._parsed[key]
+
+    def model(self, key: str) -> ModelConfig:
+        """The declaration of one model."""
+        return self._entry("models", key, ModelConfig)
+
+    def variant(self, key: str) -> VariantConfig:
+        """The declaration of one variant."""
+        return self._entry("variants", key, VariantConfig)
+
+    def trained_variant(self, key: str, *, stage: str, kind: str) -> VariantConfig:
+        """The declaration of a variant that `stage` trains.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        found = self.variant(key)
+        if found.kind != kind:
+            of_kind = [name for name in self.raw["variants"] if self.variant(name).kind == kind]
+            raise UserError(
+                f"{self.path}: variants.{key} has kind {found.kind!r}; stage {stage} trains variants of kind {kind!r}: "
+                f"{', '.join(of_kind) or 'none is declared'}."
+            )
+        return found
+
+    @property
+    def run(self) -> RunConfig:
+        """The section `run`, its lists checked against `models` and `variants`."""
+        return self._kept(("run",), self._checked_run)
+
+    def _checked_run(self) -> RunConfig:
+        run = self.section("run", RunConfig)
+        for key in run.models:
+            self.model(key)
+        declared = {key: self.variant(key) for key in run.variants}
+        if "it" not in declared or declared["it"].kind != "base":
+            raise UserError(
+                f"{self.path}: run.variants must contain 'it' (kind: base), against which all are measured."
+            )
+        for key, expected in self.variants_by_kind(run.variants).items():
+            given = getattr(run, key)
+            if sorted(given) != sorted(expected):
+                raise UserError(
+                    f"{self.path}: run.{key}={given} does not match run.variants, whose variants of that kind are "
+                    f"{expected}; set run.{key} to {expected}."
+                )
+        return run
+
+    def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
+        """The lists by kind that section `run` must hold when run.variants is `names`."""
+        declared = {name: self.variant(name) for name in names}
+        return {
+            "sft_variants": [k for k, v in declared.items() if v.kind == "sft"],
+            "rl_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
+            "rl_after_ft_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
+        }
+
+    def training_seed(self, variant: str) -> int:
+        """The variant's own seed, or run.seed."""
+        own = self.variant(variant).seed
+        return self.run.seed if own is None else own
+
+
+def load_params(path: Path) -> Params:
+    """Reads params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or YAML, repeats a key or has an unknown section.
+    """
+    return Params(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or YAML, or repeats a key.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run from the project's root, or pass --params FILE.") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 (byte {e.start}); save it as UTF-8.") from None
+    except YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UserError(f"{path} is not valid YAML: {str(e).splitlines()[0]}{place}.") from None
+
+
+def _merge(base: Any, override: dict[str, Any]) -> Any:
+    """`base` with the keys of `override`, nested mappings merged key by key."""
+    merged = dict(base or {})
+    for key, value in override.items():
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
+    return merged

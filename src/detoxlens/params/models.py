@@ -1,0 +1,42 @@
+"""Params section `models`: where each model comes from, how a chat is written for it, and its overrides."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from detoxlens.params.section import Section
+
+
+class TemplateConfig(Section):
+    """How a chat is written for a model: user.format(text) + bot + reply.format(text) + end, turn by turn."""
+
+    user: str
+    """Contains {text}; the human's turn up to where the bot begins."""
+    bot: str
+    """What the bot's turn begins with; a generation prompt ends here."""
+    reply: str
+    """Contains {text}; the bot's own words."""
+    end: str
+    """Between a reply's end-of-sequence token and the next user turn."""
+    eval_user: str | None = None
+    """The human's turn at evaluation where it differs (the authors quoted the prompt there)."""
+    eos_after_reply: bool = True
+
+
+class ModelConfig(Section):
+    """One model of the study, embedded (`source: tiny:<architecture>`) or from a hub or a folder."""
+
+    source: str
+    """`tiny:gpt_neox`, `tiny:falcon`, a local folder, or a Hugging Face model id."""
+    revision: str | None = None
+    """Branch, tag or commit; `base` resolves it to a commit sha and pins it."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads the model over all accelerators; None puts it on run.device."""
+    trust_remote_code: bool = False
+    template: TemplateConfig
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)

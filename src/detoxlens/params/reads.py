@@ -1,0 +1,37 @@
+"""The stages in their order, and the sections of params.yaml that each reads.
+
+The one list from which dvc.yaml is checked, and from which MLflow's records, the key of comparable runs and the
+sections of a sweep are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "prepare": ("data", "splits"),
+        "reward_model": ("reward_model",),
+        "base": ("tiny",),
+        "finetune": ("lora", "sft"),
+        "rl": ("lora", "ppo", "generation", "reward_model", "toxicity"),
+        "generate": ("generation",),
+        "score": ("toxicity",),
+        "attribute": ("attribution",),
+        "report": ("splits", "report", "toxicity", "attribution"),
+    }
+)
+"""Stage -> the sections that it reads besides `run`, `models` and `variants`, which every stage may."""
+STAGES = tuple(READS)
+MEASURE = ("generate", "score", "attribute")
+"""What is done with a variant once it is there."""
+EVALUATION = (*MEASURE, "report")
+TRAINS = {"base": "base", "sft": "finetune", "rl": "rl"}
+"""Kind of a variant -> the stage that makes its adapter."""
+MODULE_PREFIX = "detoxlens.pipeline.stages."
+
+
+def module_of(stage: str) -> str:
+    """The dotted name of the stage's module."""
+    return MODULE_PREFIX + stage

@@ -1,0 +1,37 @@
+"""Params section `report`: what the report shows, and how its intervals are drawn."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from detoxlens.params.section import Name, Section
+
+
+class Bootstrap(Section):
+    """Draws of prompts behind every 95 % interval: Bootstrap(num_resamples=2000, seed=0)."""
+
+    num_resamples: int = Field(ge=100)
+    """Draws; the ends of an interval settle with more of them."""
+    seed: int = Field(ge=0)
+    """Of the draws; the same for every interval, so that equal samples get equal intervals."""
+
+
+class ReportConfig(Section):
+    """Settings of the report; none of them changes what the models say."""
+
+    primary_split: Name
+    """The split of params `splits` that fluency, curves, examples and `val` are about."""
+    bootstrap: Bootstrap
+    """Behind every interval."""
+    toxic_group_threshold: float = Field(gt=0, lt=1)
+    """Toxicity above which a completion belongs to the toxic group of Figure 1 (.66 in arXiv 2309.00751)."""
+    min_sequences_per_step: int = Field(ge=2)
+    """A curve ends where fewer completions than this are still going on."""
+    cohort_min_tokens: int = Field(ge=1)
+    """The fixed cohort: prompts that every variant answers with at least this many tokens; its curves end there."""
+    champion_max_perplexity_ratio: float = Field(ge=1)
+    """Perplexity budget of the registry's alias `champion`, as a multiple of the perplexity of `it`."""
+    num_examples: int = Field(ge=0)
+    """Prompts shown with every variant's completion."""
+    num_heatmaps: int = Field(ge=0)
+    """Examples of each variant shown with their attributions."""

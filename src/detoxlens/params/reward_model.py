@@ -1,0 +1,20 @@
+"""Settings of the reward classifier; params section `reward_model`."""
+
+from __future__ import annotations
+
+from detoxlens.params.section import Section
+from detoxlens.params.tiny import TinyConfig
+
+
+class RewardModelConfig(Section):
+    """The classifier that rewards PPO. It never grades: `score` refuses a scorer with the same weights."""
+
+    source: str
+    """`tiny:roberta` (trained on the sample's labels), a local folder, or a hub id; the authors took
+    facebook/roberta-hate-speech-dynabench-r4-target."""
+    revision: str | None = None
+    label: str | None = None
+    """Name of the hateful label where the classifier's config leaves it open; None reads it from there."""
+    trust_remote_code: bool = False
+    tiny: TinyConfig
+    """Size and training of `tiny:roberta`."""

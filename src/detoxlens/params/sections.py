@@ -1,0 +1,40 @@
+"""The sections of params.yaml and the class of each; every file named here imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.data import DataConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.reward_model import RewardModelConfig
+from detoxlens.params.section import Section
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.splits import SplitsConfig
+from detoxlens.params.sweep import SweepConfig
+from detoxlens.params.tiny import TinyConfig
+from detoxlens.params.toxicity import ToxicityConfig
+
+CLASSES: Mapping[str, type[Section]] = MappingProxyType(
+    {
+        "data": DataConfig,
+        "splits": SplitsConfig,
+        "lora": LoraConfig,
+        "sft": SftConfig,
+        "ppo": PpoConfig,
+        "reward_model": RewardModelConfig,
+        "tiny": TinyConfig,
+        "generation": GenerationConfig,
+        "toxicity": ToxicityConfig,
+        "attribution": AttributionConfig,
+        "report": ReportConfig,
+        "sweep": SweepConfig,
+    }
+)
+"""What a model and a variant may override; `run`, `models` and `variants` are read by `params.load`."""
+SECTIONS = ("run", "models", "variants", *CLASSES)
+"""Every top-level key of params.yaml."""

@@ -1,0 +1,36 @@
+"""Settings of counter-narrative fine-tuning; params section `sft`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from detoxlens.params.section import Section
+
+
+class SftConfig(Section):
+    """The authors: lr 3e-4, 3-4 epochs, warm-up 100, every dialogue prefix one example, loss on all tokens."""
+
+    loss_on: Literal["replies", "all"]
+    """`replies`: the counter-narrative turns only; `all`: every token, as the authors did."""
+    examples: Literal["dialogues", "prefixes"]
+    """`dialogues`: each once, all its replies together; `prefixes`: one example per exchange, as the authors did."""
+    num_epochs: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup_steps: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    """Sequences per forward pass."""
+    gradient_accumulation_steps: int = Field(ge=1)
+    max_length: int = Field(ge=8)
+    """Longer examples are cut at the end, tokens; how many were is reported."""
+    packing: bool
+    """Several examples in one row of at most `max_length` tokens, kept apart by their position ids; a model whose
+    attention does not respect those is refused."""
+    group_by_length: bool
+    gradient_checkpointing: bool
+    eval_every: int = Field(ge=1)
+    """Optimizer steps between validation losses and checkpoints."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validations without a lower loss; None trains to the end. The best is kept either way."""

@@ -1,0 +1,44 @@
+"""Which scorers grade completions, and what counts as toxic (params section `toxicity`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from detoxlens.params.section import Section
+
+RECORDED = "data/recorded"
+"""Folder of the files that the section names; `score` and `report` depend on it."""
+
+
+class ToxicityConfig(Section):
+    """The graders of the tables; the reward model may not be one of them.
+
+    Files named here lie in data/recorded, which `score` and `report` depend on: a changed file makes them run again.
+    """
+
+    scorers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Names that `scorers.make_scorer` knows: `profanity_check`, `hf:<id or folder>[@<revision>][#<label>]`,
+    `perspective[:<language>]`, `openai_moderation[:<model>]`, `recorded:data/recorded/<file>`."""
+    headline: str
+    """The scorer of Table 1; one of `scorers`."""
+    missing: Literal["exclude", "non_toxic"]
+    """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
+    calibration: str | None = None
+    """A JSON file of `detoxlens calibrate` for one of `scorers`: the tables are given in its reference's terms too."""
+
+    @model_validator(mode="after")
+    def _headline_is_scored(self) -> ToxicityConfig:
+        if self.headline not in self.scorers:
+            raise ValueError(f"headline={self.headline!r} must be one of scorers={self.scorers}")
+        if len(set(self.scorers)) < len(self.scorers):
+            raise ValueError(f"scorers={self.scorers} names one twice")
+        files = {f"scorers: {s}": s.removeprefix("recorded:") for s in self.scorers if s.startswith("recorded:")}
+        for where, file in (files | ({"calibration": self.calibration} if self.calibration else {})).items():
+            if not file.startswith(f"{RECORDED}/") or ".." in file:
+                raise ValueError(
+                    f"{where}: {file!r} lies where no stage would notice that it changes; put the file into {RECORDED} "
+                    f"and write {RECORDED}/{file.rpartition('/')[2]}"
+                )
+        return self

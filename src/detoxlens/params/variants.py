@@ -1,0 +1,41 @@
+"""Params section `variants`: the rows of Table 1."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from detoxlens.params.section import Name, Section
+
+
+class VariantConfig(Section):
+    """One row of Table 1."""
+
+    kind: Literal["base", "sft", "rl"]
+    algorithm: Literal["ppo", "rloo", "grpo"] | None = None
+    """Of kind `rl`: our PPO, or RLOO or GRPO through TRL; all read the sections `ppo`, `lora` and `generation`."""
+    init_from: Name | None = None
+    """Variant whose adapter the training starts from; None is the base model."""
+    seed: int | None = Field(default=None, ge=0)
+    """Training seed; None takes run.seed. Several seeds of one method are several variants of one `group`."""
+    group: str | None = None
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> VariantConfig:
+        def mistake(key: str, told: str) -> PydanticCustomError:
+            return PydanticCustomError("of_key", "{told}", {"key": key, "told": told})
+
+        if self.kind == "rl" and self.algorithm is None:
+            raise mistake("algorithm", " is missing; a variant of kind rl needs ppo, rloo or grpo")
+        if self.kind != "rl" and self.algorithm is not None:
+            told = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
+            raise mistake("algorithm", told)
+        if self.kind != "rl" and self.init_from not in (None, "it"):
+            told = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
+            raise mistake("init_from", told)
+        if self.init_from not in (None, "it", "ft"):
+            raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and 'ft'")
+        return self

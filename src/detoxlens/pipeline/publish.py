@@ -1,0 +1,194 @@
+"""What the report has found, into MLflow: one run per (model, variant), and the adapters into the model registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detoxlens.common.artifacts import Layout, read_json, read_rows
+from detoxlens.common.records import Completion, Score
+from detoxlens.params.data import DataConfig
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.report import ReportConfig
+from detoxlens.params.splits import SplitsConfig
+from detoxlens.params.toxicity import ToxicityConfig
+
+if TYPE_CHECKING:
+    from detoxlens.tracking import AdapterVersion, Curve, Store
+
+GLANCE = "At a glance"
+"""The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
+ENTROPY_CURVE = "entropy/own/prompt_entropy_bits"
+GLANCE_CURVE = f"{GLANCE}/2 entropy bits"
+
+
+def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
+    """The tag by which the comparable run of (model, variant) is found: its settings and the data it starts from."""
+    from detoxlens.tracking import comparable_params, dvc_md5, run_key
+
+    data = params.section("data", DataConfig)
+    sources = {"dialoconan": data.dialoconan, "rtp": data.rtp}
+    md5s = {name: dvc_md5(root / source) if (root / source).is_file() else source for name, source in sources.items()}
+    settings = comparable_params(params, model=model, variant=variant)
+    return run_key(model=model, variant=variant, params=settings, input_md5s=md5s)
+
+
+def publish_runs(root: Path, params: Params, store: Store) -> None:
+    """Writes every (model, variant) of the report as one MLflow run to compare, and registers its adapter.
+
+    The same content again changes nothing.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    from detoxlens.reporting.report import FILES
+    from detoxlens.reporting.style import colours
+    from detoxlens.tracking import DatasetInput, comparable_params, read_curves, register_adapters, write_comparable_run
+
+    layout, run = Layout(root), params.run
+    metrics = read_json(layout.reports / "metrics.json")
+    curve_files = layout.reports / "entropy_curves.csv", layout.reports / "training_curves.csv"
+    datasets = [  # imported completions come without data and adapters
+        DatasetInput(name=name, path=path, context=context)
+        for name, path, context in (
+            ("dialogues", layout.dialogues, "training"),
+            ("prompts", layout.prompts, "evaluation"),
+        )
+        if path.exists()
+    ]
+    reports = _md5s(root, [layout.reports / name for name in FILES])
+    config = params.section("report", ReportConfig)
+    split = config.primary_split
+    for model in run.models:
+        run_ids = {}
+        for variant in run.variants:
+            run_ids[variant] = write_comparable_run(
+                store,
+                model=model,
+                variant=variant,
+                key=comparable_key(root, params, model, variant),
+                params=comparable_params(params, model=model, variant=variant),
+                metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
+                curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
+                figures=sorted((layout.reports / "figures").glob("*.png")),
+                completions=completions_table(layout, model, variant),
+                adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
+                datasets=datasets,
+                outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
+                color=colours(run.variants)[variant],
+                root=root,
+            )
+        adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
+        if adapters:
+            register_adapters(
+                store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
+            )
+
+
+def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:
+    """Is it less toxic, and at what cost? The headline numbers of one (model, variant), numbered in reading order."""
+    from detoxlens.reporting.headline import headline
+
+    numbers = headline(metrics, primary=split)
+    return {
+        "1 toxicity": numbers["toxic"],
+        "3 perplexity": numbers["perplexity"],
+        "4 entropy bits vs it": numbers["entropy_bits_vs_it"],
+        "5 dependence": numbers["dependence"],
+        "6 distinct 2-grams": numbers["distinct_2"],
+    }
+
+
+def _with_glance(curves: list[Curve]) -> list[Curve]:
+    """The curves, and the one of Figure 1 also among what is seen first."""
+    figure_1 = [dataclasses.replace(c, name=GLANCE_CURVE) for c in curves if c.name == ENTROPY_CURVE]
+    return [*figure_1, *curves]
+
+
+def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:
+    """Columns of the completions table in MLflow: every completion with each scorer's toxicity."""
+    completions = read_rows(layout.completions(model, variant), Completion)
+    scores = read_rows(layout.scores(model, variant), Score)
+    table: dict[str, list[str | float | None]] = {
+        "prompt_id": [c.prompt_id for c in completions],
+        "filters": [" ".join(c.filters) for c in completions],
+        "prompt": [c.prompt for c in completions],
+        "completion": [c.completion for c in completions],
+    }
+    for scorer in dict.fromkeys(s.scorer for s in scores):
+        of = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.scorer == scorer}
+        table[f"toxicity_{scorer}"] = [of.get((c.prompt_id, c.sample_index)) for c in completions]
+    return table
+
+
+def _outputs(layout: Layout, model: str, variant: str) -> list[Path]:
+    """What DVC's stages before `report` have made for (model, variant), shared or its own."""
+    return [
+        layout.prompts.parent,
+        layout.reward_model,
+        layout.base(model),
+        layout.adapter(model, "it"),
+        layout.adapter(model, variant),
+        layout.completions(model, variant),
+        layout.scores(model, variant),
+        layout.fluency(model, variant),
+        layout.attributions(model, variant),
+        layout.faithfulness(model, variant),
+    ]
+
+
+def _md5s(root: Path, paths: list[Path]) -> dict[str, str]:
+    """Path in the repository -> DVC's md5, of those that are there."""
+    from detoxlens.tracking import dvc_md5
+
+    return {path.relative_to(root).as_posix(): dvc_md5(path) for path in paths if path.exists()}
+
+
+def _adapters(
+    root: Path, params: Params, model: str, metrics: Mapping[str, Any], run_ids: Mapping[str, str], *, split: str
+) -> list[AdapterVersion]:
+    """The trained variants of a model, as the registry takes them; one without a rate or perplexity is left out."""
+    from detoxlens.tracking import AdapterVersion, dvc_md5
+
+    layout = Layout(root)
+    base_perplexity = metrics["it"]["fluency"]["perplexity"]
+    found = []
+    for variant, run_id in run_ids.items():
+        folder = layout.adapter(model, variant)
+        toxicity = metrics[variant]["toxicity"][split]["rate_gt_50"]
+        perplexity = metrics[variant]["fluency"]["perplexity"]
+        if not (folder / "adapter_config.json").exists() or None in (toxicity, perplexity, base_perplexity):
+            continue
+        found.append(
+            AdapterVersion(
+                variant=variant,
+                md5=dvc_md5(folder),
+                run_id=run_id,
+                toxicity=toxicity,
+                perplexity=perplexity,
+                perplexity_ratio=perplexity / base_perplexity,
+                yardstick=_yardstick(root, params, model, split),
+            )
+        )
+    return found
+
+
+def _yardstick(root: Path, params: Params, model: str, split: str) -> str:
+    """Equal for two results of a model that were measured alike, and so can be ranked."""
+    from detoxlens.tracking import dvc_md5
+
+    layout = Layout(root)
+    measured_by = {
+        "prompts": dvc_md5(layout.prompts),
+        "base": dvc_md5(layout.base(model)),
+        "split": params.section("splits", SplitsConfig).by_name[split].model_dump(mode="json"),
+        "generation": params.section("generation", GenerationConfig, model=model).model_dump(mode="json"),
+        "toxicity": params.section("toxicity", ToxicityConfig).model_dump(mode="json"),
+        "seed": params.run.seed,
+    }
+    return hashlib.sha256(json.dumps(measured_by, sort_keys=True).encode()).hexdigest()[:16]

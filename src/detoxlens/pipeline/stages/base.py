@@ -1,0 +1,95 @@
+"""Stage base@model: trains an embedded model, or resolves and pins a hub model's revision.
+
+outs: models/<m>/base   weights and tokenizer (embedded), or model_ref.json alone (hub, local folder)
+      adapters/<m>/it   model_ref.json, from which every later stage loads, and the training curve
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+from detoxlens.common.artifacts import Layout, write_history, write_model_ref
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import ModelRef
+from detoxlens.common.seeding import fix_global_state
+from detoxlens.data.sample import base_corpus
+from detoxlens.data.templates import encode_dialogue
+from detoxlens.jobs.progress import progress
+from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.models import tiny
+from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
+from detoxlens.models.quant import quantization_config
+from detoxlens.params.load import Params
+from detoxlens.params.models import ModelConfig
+
+TINY = "tiny:"
+
+
+def run(root: Path, params: Params, *, model: str) -> None:
+    layout, spec = Layout(root), params.model(model)
+    if spec.source.startswith(TINY):
+        _train(layout, params, model, spec)
+        return
+    if spec.quantization:  # told here, not hours later
+        quantization_config(spec.quantization, device=params.run.device, dtype=spec.dtype, name=f"models.{model}")
+    ref = resolve(root, spec.source, spec.revision)
+    if (root / ref.base).is_dir():
+        load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)  # told here, not hours later
+    for folder in (layout.base(model), layout.adapter(model, "it")):
+        shutil.rmtree(folder, ignore_errors=True)  # of an embedded model that went by this name
+        write_model_ref(folder, ref)
+
+
+def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> None:
+    architecture = spec.source.removeprefix(TINY)
+    if architecture not in get_args(tiny.Architecture) or architecture == "roberta":
+        raise UserError(
+            f"params.yaml: models.{model}.source={spec.source!r}; embedded are tiny:gpt_neox and tiny:falcon."
+        )
+    config, run_config = params.section("tiny", tiny.TinyConfig, model=model), params.run
+    fix_global_state(run_config.seed, run_config.num_threads)
+    key = scratch_key(
+        modules=[__name__],
+        params={"tiny": config.model_dump(), "model": spec.model_dump(), "seed": run_config.seed},
+        inputs=[],
+        num_threads=run_config.num_threads,
+    )
+    with open_scratch(layout.state, f"base@{model}", key) as scratch:
+        corpus = [
+            [turn for exchange in conversation for turn in (exchange.human, exchange.reply)]
+            for conversation in base_corpus(
+                config.num_examples, run_config.seed, rude=config.rude_share, counter=config.counter_share
+            )
+        ]
+        written = [spec.template.user.format(text="") + spec.template.bot]
+        tokenizer = tiny.train_tokenizer(written + [turn for turns in corpus for turn in turns], config.vocab_size)
+        encoded = [encode_dialogue(tokenizer, spec.template, turns) for turns in corpus]
+        ids = [tokens for tokens, _ in encoded]
+        weights = [[1.0 if reply else config.prompt_loss_weight for reply in mask] for _, mask in encoded]
+        network = tiny.build(architecture, config, vocab_size=len(tokenizer))
+        plan = list(tiny.batches([len(i) for i in ids], config.batch_size, config.num_steps, run_config.seed))
+        with progress(f"train {model}", total=len(plan), unit="steps") as bar:
+            history = tiny.fit(
+                network,
+                plan,
+                lambda batch: tiny.causal_lm_loss(
+                    network, [ids[i] for i in batch], [weights[i] for i in batch], pad_token_id=tokenizer.pad_token_id
+                ),
+                config,
+                checkpoint=scratch.path / "checkpoint.pt",
+                on_step=bar.advance,
+            )
+        built = scratch.path / "base"
+        network.save_pretrained(built)
+        tokenizer.save_pretrained(built)
+        ref = ModelRef(
+            base=layout.base(model).relative_to(layout.root).as_posix(), revision=weights_sha256(built), adapter=None
+        )
+        adapter = scratch.path / "it"
+        write_model_ref(adapter, ref)
+        write_history(adapter, history)
+        publish(adapter, layout.adapter(model, "it"))
+        publish(built, layout.base(model))
+        scratch.finish()

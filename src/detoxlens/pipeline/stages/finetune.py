@@ -1,0 +1,102 @@
+"""Stage finetune@model-variant: counter-narrative fine-tuning of a LoRA adapter.
+
+deps: data/prepared/dialogues.parquet, models/<m>/base      outs: adapters/<m>/<v>
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
+from detoxlens.common.records import Dialogue
+from detoxlens.common.seeding import fix_global_state
+from detoxlens.jobs.progress import Moment, Watcher, progress
+from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.models.adapters import save_adapter_folder
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.models.lora import add_adapter
+from detoxlens.params.load import Params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.sft import SftConfig
+from detoxlens.sft.train import encode_examples, fine_tune, num_steps
+
+
+def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
+    layout, spec, run_config = Layout(root), params.model(model), params.run
+    config = params.section("sft", SftConfig, model=model, variant=variant)
+    lora = params.section("lora", LoraConfig, model=model, variant=variant)
+    params.trained_variant(variant, stage="finetune", kind="sft")
+    seed = params.training_seed(variant)
+    fix_global_state(seed, run_config.num_threads)
+    key = scratch_key(
+        modules=[__name__],
+        params={
+            "sft": config.model_dump(),
+            "lora": lora.model_dump(),
+            "model": spec.model_dump(),
+            "seed": seed,
+            "device": run_config.device,
+        },
+        inputs=[layout.dialogues, layout.adapter(model, "it")],
+        num_threads=run_config.num_threads,
+    )
+    with open_scratch(layout.state, f"finetune@{model}-{variant}", key) as scratch:
+        ref = read_model_ref(layout.adapter(model, "it"))
+        base = load_model(
+            root,
+            ref,
+            device=run_config.device,
+            dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
+            quantization=spec.quantization,
+            device_map=spec.device_map,
+        )
+        policy = add_adapter(base, lora)
+        tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
+        dialogues = read_rows(layout.dialogues, Dialogue)
+        train, validation = (
+            encode_examples([d for d in dialogues if d.split == split], tokenizer, spec.template, config)
+            for split in ("train", "val")
+        )
+        total = num_steps(len(train), config)
+        with progress(f"fine-tune {model}/{variant}", total=total, unit="steps") as bar:
+
+            def on_step(num_new: int, num_done: int, row: dict[str, float | int]) -> None:
+                bar.advance(num_new)
+                if watch is not None:
+                    watch(Moment(fraction=min(1.0, num_done / total), row=row, model=policy, tokenizer=tokenizer))
+
+            history = fine_tune(
+                policy,
+                tokenizer,
+                train=train,
+                validation=validation,
+                config=config,
+                seed=seed,
+                checkpoints=scratch.path / "checkpoints",
+                on_step=on_step,
+            )
+        built = scratch.path / "adapter"
+        final = layout.adapter(model, variant)
+        save_adapter_folder(
+            policy,
+            built,
+            root=root,
+            base_ref=ref,
+            history=history,
+            card=_card(model, variant, config, lora),
+            published_as=final,
+        )
+        publish(built, final)
+        scratch.finish()
+
+
+def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig) -> str:
+    """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
+    return (
+        f"# {model} / {variant}\n\n"
+        f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {', '.join(sorted(lora.target_modules))}) trained by "
+        f"counter-narrative fine-tuning: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
+        f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
+        "with the lowest validation loss was kept (`history.jsonl`).\n"
+    )

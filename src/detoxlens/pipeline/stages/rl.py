@@ -1,0 +1,319 @@
+"""Stage rl@model-variant: a LoRA adapter by PPO, RLOO or GRPO on 1 - P(hate) of the response.
+
+deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/reward, models/<m>/base,
+      adapters/<m>/it or adapters/<m>/<init_from>                      outs: adapters/<m>/<v>
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
+from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.records import Dialogue, ModelRef, Prompt
+from detoxlens.common.scoring import Scorer
+from detoxlens.common.seeding import fix_global_state
+from detoxlens.data.templates import encode_prompt
+from detoxlens.jobs.progress import Moment, Watcher, progress
+from detoxlens.jobs.scratch import Scratch, open_scratch, publish, scratch_key
+from detoxlens.models.adapters import save_adapter_folder
+from detoxlens.models.classifier import TextClassifier
+from detoxlens.models.generation import context_length
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.models.lora import add_adapter
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import Params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.models import ModelConfig, TemplateConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.reward_model import RewardModelConfig
+from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.params.variants import VariantConfig
+from detoxlens.rl.groups import GroupTrainer
+from detoxlens.rl.ppo import PPO
+from detoxlens.rl.rewards import Grader, NonToxicity
+from detoxlens.rl.trainer import PpoResult, Row
+from detoxlens.rl.world import World, join
+from detoxlens.scorers import make_scorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
+    layout, spec, run_config = Layout(root), params.model(model), params.run
+    chosen = params.trained_variant(variant, stage="rl", kind="rl")
+    seed = params.training_seed(variant)
+    config = params.section("ppo", PpoConfig, model=model, variant=variant)
+    decoding = params.section("generation", GenerationConfig, model=model, variant=variant)
+    lora = params.section("lora", LoraConfig, model=model, variant=variant)
+    rewarding = params.section("reward_model", RewardModelConfig)
+    headline = params.section("toxicity", ToxicityConfig).headline
+    start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
+    with join(os.environ, device=run_config.device) as world:
+        check_processes(chosen, variant, spec, model, world)
+        settings = {
+            "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
+            "reward": [rewarding.label, rewarding.trust_remote_code],
+            "variant": [chosen.algorithm, chosen.init_from, seed, headline],
+            "num_processes": world.size,
+            "device": run_config.device,
+        }
+        inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
+        key = scratch_key(modules=[__name__], params=settings, inputs=inputs, num_threads=run_config.num_threads)
+        fix_global_state(seed, run_config.num_threads)
+        with shared_scratch(world, layout.state, f"rl@{model}-{variant}", key) as scratch:
+            classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
+            scorer = make_scorer(headline, root=root, device=world.device)
+            check_independent(classifier, scorer)
+            reward, grader = NonToxicity(classifier), grader_of(scorer)
+            ref = read_model_ref(start)
+            tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
+            policy = load_model(
+                root,
+                ref,
+                device=world.device,
+                dtype=spec.dtype,
+                trainable_adapter=ref.adapter is not None,
+                trust_remote_code=spec.trust_remote_code,
+                quantization=spec.quantization,
+                device_map=spec.device_map,
+            )
+            if ref.adapter is None:
+                policy = add_adapter(policy, lora)
+            context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
+            training, validating = read_prompts(
+                layout, tokenizer, spec.template, config, longest=context - decoding.max_new_tokens
+            )
+            if chosen.algorithm == "ppo":
+                trainer = PPO(
+                    policy,
+                    tokenizer,
+                    reward,
+                    config=config,
+                    decoding=decoding,
+                    seed=seed,
+                    grader=grader,
+                    selector=grader,
+                    world=world,
+                )
+            else:
+                trainer = GroupTrainer(
+                    policy,
+                    tokenizer,
+                    reward,
+                    algorithm=chosen.algorithm,
+                    config=config,
+                    decoding=decoding,
+                    seed=seed,
+                    grader=grader,
+                    selector=grader,
+                )
+            if world.is_main:
+                log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.told())
+            with shown_by_main(world, f"{chosen.algorithm} {model}/{variant}", config.num_steps) as show:
+
+                def on_step(row: Row) -> None:
+                    show(row)
+                    if watch is not None:
+                        done = row["step"] / config.num_steps
+                        watch(Moment(fraction=done, row=row, model=policy, tokenizer=tokenizer))
+
+                result = trainer.train(
+                    training,
+                    validation_prompts=validating,
+                    checkpoint_folder=scratch.path / "checkpoints",
+                    on_step=on_step,
+                )
+            if world.is_main:
+                built = scratch.path / "adapter"
+                save_adapter_folder(
+                    policy,
+                    built,
+                    root=root,
+                    base_ref=ref,
+                    history=result.history,
+                    card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
+                    published_as=final,
+                )
+                publish(built, final)
+                scratch.finish()
+            world.wait()  # a launcher may end the process that still writes when another has left
+
+
+@contextmanager
+def shared_scratch(world: World, state: Path, stage: str, key: str) -> Iterator[Scratch]:
+    """The scratch folder, locked by the main process and known to all."""
+    with ExitStack() as stack:
+        held: list[Scratch] = []
+
+        def hold() -> str:
+            held.append(stack.enter_context(open_scratch(state, stage, key)))
+            return str(held[0].path)
+
+        path = world.told_by_main(hold)
+        yield held[0] if held else Scratch(Path(path))
+
+
+@contextmanager
+def shown_by_main(world: World, title: str, num_steps: int) -> Iterator[Callable[[Row], None]]:
+    """A progress bar in the main process; what to tell every new row of the history."""
+    if not world.is_main:
+        yield lambda row: None
+        return
+    with progress(title, total=num_steps, unit="steps") as bar:
+        shown = 0
+
+        def show(row: Row) -> None:
+            nonlocal shown
+            if row["step"] > shown + 1:  # continued from a checkpoint
+                bar.already(row["step"] - 1 - shown)
+            bar.advance(min(row["step"], 1))
+            shown = row["step"]
+
+        yield show
+
+
+def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, device: str) -> TextClassifier:
+    """The classifier that `models/reward` refers to; its toxic label is read from its own config."""
+    local = root / ref.base
+    return TextClassifier.load(
+        str(local) if local.is_dir() else ref.base,
+        revision=None if local.is_dir() else ref.revision,
+        label=config.label,
+        device=device,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def read_prompts(
+    layout: Layout, tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: PpoConfig, *, longest: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Token ids of the training contexts and of the validation prompts, neither longer than `longest`."""
+    longest = min(config.max_prompt_tokens, longest)
+    dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
+    contexts = hater_contexts(dialogues, config.max_context_turns)
+    questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
+    chosen = questions[: config.validation.num_prompts]
+    training = [encode_prompt(tokenizer, template, turns).ids for turns in contexts]
+    validating = [encode_prompt(tokenizer, template, [p.text], evaluation=True).ids for p in chosen]
+    return within(training, longest, what="dialogue contexts"), within(validating, longest, what="validation prompts")
+
+
+def check_processes(chosen: VariantConfig, variant: str, spec: ModelConfig, model: str, world: World) -> None:
+    """Raises UserError if several processes were started for what runs in one.
+
+    TRL's algorithms do; and so does a model spread over all cards, of which every process would take a part of each.
+    """
+    if world.size == 1:
+        return
+    if chosen.algorithm != "ppo":
+        raise UserError(
+            f"params.yaml: variants.{variant}.algorithm={chosen.algorithm!r} runs in one process and {world.size} were "
+            f"launched; run `detoxlens rl` without the launcher, or set algorithm: ppo."
+        )
+    if spec.device_map is not None:
+        raise UserError(
+            f"params.yaml: models.{model}.device_map={spec.device_map!r} spreads one copy of the model over all cards, "
+            f"and {world.size} processes were launched, each of which needs a copy on a card of its own to add up "
+            "gradients. Run `detoxlens rl` without the launcher, or set device_map: null (and quantization: 4bit "
+            "where a card is too small)."
+        )
+
+
+def check_independent(classifier: TextClassifier, scorer: Scorer) -> None:
+    """Raises UserError if the reward classifier and the grader are the same weights: PPO would grade itself."""
+    if classifier.version == scorer.version:
+        raise UserError(
+            f"reward_model and toxicity.headline={scorer.name!r} have the same weights ({scorer.version}): PPO "
+            f"would be graded by what it was rewarded with. Choose another toxicity.headline or reward_model.source."
+        )
+
+
+def hater_contexts(dialogues: Sequence[Dialogue], max_turns: int) -> list[tuple[str, ...]]:
+    """Every hater turn with the at most `max_turns - 1` turns before it; each distinct context once."""
+    contexts = [d.turns[max(0, n - max_turns) : n] for d in dialogues for n in range(1, len(d.turns) + 1, 2)]
+    return list(dict.fromkeys(contexts))
+
+
+def validation_prompts(prompts: Sequence[Prompt], name: str) -> list[Prompt]:
+    """The validation prompts that meet the split `name`.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [p for p in prompts if p.split == "val" and name in p.filters]
+    if not found:
+        names = sorted({f for p in prompts if p.split == "val" for f in p.filters})
+        raise UserError(
+            f"ppo.validation.filter={name!r}: no validation prompt meets it.{did_you_mean(name, names)} Splits with "
+            f"validation prompts: {', '.join(names) or 'none'} (params splits.<name>.max_val)."
+        )
+    return found
+
+
+def within(prompts: Sequence[tuple[int, ...]], longest: int, *, what: str) -> list[tuple[int, ...]]:
+    """The prompts of at most `longest` tokens; how many were left out is logged.
+
+    Raises:
+        UserError: none is left.
+    """
+    kept = [p for p in prompts if len(p) <= longest]
+    if not kept:
+        raise UserError(
+            f"ppo: all {len(prompts)} {what} have more than {longest} tokens (ppo.max_prompt_tokens, or the model's "
+            f"context less generation.max_new_tokens). Raise ppo.max_prompt_tokens or lower generation.max_new_tokens."
+        )
+    if len(kept) < len(prompts):
+        log.warning(
+            "ppo: %d of %d %s have more than %d tokens and are left out",
+            len(prompts) - len(kept),
+            len(prompts),
+            what,
+            longest,
+        )
+    return kept
+
+
+def grader_of(scorer: Scorer) -> Grader:
+    """The scorer as PPO calls it: toxicity, or None where a text could not be scored."""
+    return lambda texts: [scored.toxicity for scored in scorer.score(texts)]
+
+
+def model_card(
+    model: str,
+    variant: str,
+    chosen: VariantConfig,
+    config: PpoConfig,
+    reward: NonToxicity,
+    scorer: Scorer,
+    num_prompts: int,
+    result: PpoResult,
+) -> str:
+    """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
+    start = f"the adapter of `{chosen.init_from}`" if chosen.init_from else "a fresh adapter"
+    steps = [row for row in result.history if row["step"] > 0]
+    stopped = f" Training stopped early: {result.stop_reason}." if result.stop_reason else ""
+    how = {"ppo": "PPO", "rloo": "RLOO (TRL)", "grpo": "GRPO (TRL)"}[chosen.algorithm]
+    control = config.kl.control if chosen.algorithm == "ppo" else "fixed"
+    groups = "" if chosen.algorithm == "ppo" else f" in groups of {config.num_generations}"
+    return (
+        f"# {model} / {variant}\n\n"
+        f"LoRA adapter trained by {how} from {start}, on {num_prompts} dialogue contexts that end with a hater "
+        f"turn.\n\n"
+        f"- Reward: {reward}; of the response's text only.\n"
+        f"- KL penalty against the base model: {control}, coefficient {config.kl.coef:g}.\n"
+        f"- {len(steps)} {how.split()[0]} steps of {config.rollout_batch_size} responses{groups}, learning rate "
+        f"{config.learning_rate:g}."
+        f"{stopped}\n"
+        f"- Kept: the adapter after step {result.kept_step}, the least toxic on validation prompts by {scorer.name} "
+        f"({scorer.version}) within {config.kl.budget_nats_per_sequence:g} nats of KL per sequence.\n\n"
+        f"Training curves: `history.jsonl`.\n"
+    )

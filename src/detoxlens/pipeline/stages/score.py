@@ -1,0 +1,275 @@
+"""Stage score@model-variant: grades every completion with every scorer, and says how fluent it is.
+
+deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
+outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet
+
+What is computed here (verdicts of local scorers, the likelihoods) is kept in batches of `BATCH_SIZE`: a killed run goes
+on behind the last and gives the same bytes; so do several processes with a share each. Remote services have their own
+cache, which shares fill: each asks about texts of its own, at its share of the pace that the key is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion, Fluency, ModelRef, Score
+from detoxlens.common.scoring import Scorer
+from detoxlens.common.seeding import fix_global_state
+from detoxlens.evaluation.fluency import mentions_prompt
+from detoxlens.jobs.batches import Batches, tell_share_done
+from detoxlens.jobs.progress import Bar, progress
+from detoxlens.jobs.scratch import open_scratch, scratch_key
+from detoxlens.jobs.shares import Share, device_of
+from detoxlens.models.classifier import weights_version
+from detoxlens.models.generation import plan_batches
+from detoxlens.models.likelihood import completion_nll
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.params.load import Params
+from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.recorded.calibration import Calibration
+from detoxlens.recorded.scores import Recorded
+from detoxlens.scorers import make_scorer
+from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.remote import RemoteScorer, unique_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NLL_BATCH_SIZE = 16
+BATCH_SIZE = 64
+"""Completions kept together: what a kill can cost. A multiple of `NLL_BATCH_SIZE`: no forward pass is cut short."""
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+
+def run(root: Path, params: Params, *, model: str, variant: str, share: Share | None = None) -> None:
+    """Runs the stage; or a share of it, which waits in the scratch folder and the score cache for a run without it."""
+    layout, run_config = Layout(root), params.run
+    config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
+    fix_global_state(run_config.seed, run_config.num_threads)
+    completions = read_rows(layout.completions(model, variant), Completion)
+    recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
+    calibration = Calibration.read(root / config.calibration) if config.calibration else None
+    scorers = [
+        Recorded(str(recorded), root=root, name=name)
+        if name == "recorded"
+        else make_scorer(name, root=root, device=device_of(share, run_config.device))
+        for name in config.scorers
+    ]
+    imported = not any(c.completion_ids for c in completions)
+    if not imported or layout.reward_model.exists():
+        refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
+
+    if calibration and calibration.scorer not in config.scorers:
+        raise UserError(
+            f"toxicity.calibration={config.calibration!r} is of {calibration.scorer}, which is not among "
+            f"toxicity.scorers={config.scorers}; add it, or calibrate one of them."
+        )
+    key = scratch_key(
+        modules=[__name__],
+        params={
+            "scorers": [[s.name, s.version] for s in scorers],
+            "model": params.model(model).model_dump(exclude={"overrides"}),
+            "device": run_config.device,
+        },
+        inputs=[layout.completions(model, variant), *([] if imported else [layout.adapter(model, "it")])],
+        num_threads=run_config.num_threads,
+    )
+    title, part = f"score {model}/{variant}", share.part if share else None
+    with open_scratch(layout.state, f"score@{model}-{variant}", key, part=part) as scratch:
+        plan = plan_of(completions)
+
+        def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
+            return kept_batches(Batches(scratch, plan, name=name, share=share), completions, measure, cls)
+
+        measures = [
+            asked(scorer, completions, share)
+            if isinstance(scorer, Recorded | RemoteScorer)
+            else kept(f"scores-{number}", functools.partial(score_completions, scorer), Score)
+            for number, scorer in enumerate(scorers)
+        ]
+        likelihood = kept("fluency", fluency_measure(layout, params, model, share, imported=imported), Fluency)
+        total = sum(m.num_rows for m in (*measures, likelihood))
+        done = sum(m.num_done for m in (*measures, likelihood))
+        with progress(f"{title} {share}" if share else title, total=total, num_done=done, unit="verdicts") as bar:
+            verdicts = [measure.run(bar) for measure in measures]
+            fluency = likelihood.run(bar)
+        if share is not None:
+            num_left = sum(rows.count(None) for rows in (*verdicts, fluency))
+            tell_share_done(title, share, num_left=num_left, unit="verdicts")
+            return
+        for scorer, rows in zip(scorers, verdicts, strict=True):
+            log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(row.status for row in rows)))
+        scores = [row for rows in verdicts for row in rows]
+        if calibration:
+            scores += calibration.apply(scores)
+        write_rows(layout.scores(model, variant), scores, Score)
+        write_rows(layout.fluency(model, variant), fluency, Fluency)
+        scratch.finish()
+
+
+def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) -> None:
+    """The grader must not be the rewarder: whoever was trained against a judge looks good to that judge.
+
+    Raises:
+        UserError: a grader has the reward model's weights, under whatever name.
+    """
+    classifiers = [scorer for scorer in scorers if isinstance(scorer, HfClassifier)]
+    if not classifiers:
+        return
+    folder = root / reward.base
+    reward_version = weights_version(str(folder) if folder.is_dir() else reward.base, reward.revision)
+    for scorer in classifiers:
+        if scorer.version == reward_version:
+            raise UserError(
+                f"toxicity.scorers: {scorer.name} has the same weights ({scorer.version}) as the reward model that PPO "
+                "trains against, so its scores would flatter `rl`. Grade with another scorer, e.g. profanity_check, or "
+                "train with another reward_model."
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measure(Generic[R]):
+    """One thing that is measured of the completions."""
+
+    num_rows: int
+    """What this process has to do of it."""
+    num_done: int
+    """How much of that was done before."""
+    run: Callable[[Bar], list[R | None]]
+    """Does the rest. A row per completion; of a share, None for each row that others have left."""
+
+
+def plan_of(completions: Sequence[Completion]) -> list[list[int]]:
+    """Batches of similar length. No batch mixes splits: company changes the last bits, and a sweep, which has the
+    validation prompts alone, is to find the same numbers.
+    """
+    plan: list[list[int]] = []
+    for split in dict.fromkeys(c.split for c in completions):
+        members = [i for i, c in enumerate(completions) if c.split == split]
+        lengths = [len(completions[i].prompt_ids) + len(completions[i].completion_ids) for i in members]
+        plan += [[members[k] for k in batch] for batch in plan_batches(lengths, BATCH_SIZE)]
+    return plan
+
+
+def kept_batches(
+    batches: Batches, completions: Sequence[Completion], measure: Callable[[list[Completion]], list[R]], cls: type[R]
+) -> Measure[R]:
+    """What is computed here, a batch at a time; `measure` gives a row of the dataclass `cls` per completion."""
+
+    def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(row) for row in measure([completions[i] for i in numbers])]
+
+    def run(bar: Bar) -> list[R | None]:
+        found = batches.run(work, bar)
+        return [cls(**found[i]) if i in found else None for i in range(len(completions))]
+
+    return Measure(batches.num_rows, batches.num_done, run)
+
+
+def asked(scorer: Recorded | RemoteScorer, completions: list[Completion], share: Share | None) -> Measure[Score]:
+    """What others have said, or say now. A share asks a service about its part of the texts, no two about the same."""
+    if share is None:
+
+        def ask_all(bar: Bar) -> list[Score | None]:
+            rows = score_completions(scorer, completions)
+            bar.advance(len(rows))
+            return rows
+
+        return Measure(len(completions), 0, ask_all)
+    if isinstance(scorer, Recorded):  # read when the shares are put together; costs nothing
+        return Measure(0, 0, lambda bar: [])
+    scorer.divide_pace(share.count)
+    texts = unique_texts([c.completion for c in completions])
+    mine = [text for number, text in enumerate(texts) if share.takes(number)]
+
+    def ask(bar: Bar) -> list[Score | None]:
+        scorer.score(mine)
+        bar.advance(len(mine))
+        return [None] * (len(texts) - len(scorer.known(texts)))
+
+    return Measure(len(mine), 0, ask)
+
+
+def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
+    """One row per completion, in their order."""
+    texts = [c.completion for c in completions]
+    if isinstance(scorer, Recorded):
+        verdicts = scorer.score_rows([(c.prompt_id, c.sample_index) for c in completions], texts)
+    else:
+        verdicts = scorer.score(texts)
+    return [
+        Score(
+            prompt_id=completion.prompt_id,
+            sample_index=completion.sample_index,
+            scorer=scorer.name,
+            scorer_version=scorer.version,
+            label=scorer.label,
+            activation=scorer.activation,
+            truncated=scored.truncated,
+            toxicity=scored.toxicity,
+            status=scored.status,
+            error=scored.error,
+        )
+        for completion, scored in zip(completions, verdicts, strict=True)
+    ]
+
+
+def fluency_measure(
+    layout: Layout, params: Params, model: str, share: Share | None, *, imported: bool
+) -> Callable[[list[Completion]], list[Fluency]]:
+    """Likelihood under the model as released (`it`), whichever variant wrote the completions; it is loaded when needed.
+
+    Where none has token ids (`imported`: they were made elsewhere) there is no likelihood, and no model is loaded.
+    """
+    spec = params.model(model)
+
+    @functools.cache
+    def it() -> tuple[PreTrainedModel, int]:
+        ref = read_model_ref(layout.adapter(model, "it"))
+        network = load_model(
+            layout.root,
+            ref,
+            device=device_of(share, params.run.device),
+            dtype=spec.dtype,
+            trust_remote_code=spec.trust_remote_code,
+            quantization=spec.quantization,
+            device_map=spec.device_map,
+        )
+        return network, load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
+
+    def measure(part: list[Completion]) -> list[Fluency]:
+        if imported:
+            return _fluency(part, [None] * len(part))
+        network, pad_token_id = it()
+        nll_nats = completion_nll(
+            network,
+            [c.prompt_ids for c in part],
+            [c.completion_ids for c in part],
+            batch_size=NLL_BATCH_SIZE,
+            pad_token_id=pad_token_id,
+        )
+        return _fluency(part, nll_nats)
+
+    return measure
+
+
+def _fluency(completions: Sequence[Completion], nll_nats: Sequence[float | None]) -> list[Fluency]:
+    return [
+        Fluency(
+            prompt_id=c.prompt_id,
+            sample_index=c.sample_index,
+            nll_nats=nll if c.completion_ids else None,
+            num_tokens=len(c.completion_ids),
+            mentions_prompt=mentions_prompt(c.prompt, c.completion),
+        )
+        for c, nll in zip(completions, nll_nats, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Scores and completions made elsewhere: read, replayed, calibrated."""

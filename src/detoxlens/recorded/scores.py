@@ -1,0 +1,119 @@
+"""`recorded:FILE`: scores made elsewhere or earlier, found by the text or its hash; asks nobody.
+
+FILE (.csv, .jsonl, .parquet) has a column `toxicity` (0..1; empty: not scored) and one of `text`, `text_sha256` (what
+`detoxlens export-scores` writes), or `prompt_id` (with `sample_index` where a prompt has several completions).
+Without a file, in the stage score, it is the recorded.parquet that `detoxlens import-completions` left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detoxlens.common.errors import UserError
+from detoxlens.common.scoring import ScoredText, text_sha256
+from detoxlens.recorded.table_file import Row, probability, read_table, require, whole_number
+
+MATCHED_BY = ("prompt_id", "text_sha256", "text")
+"""The first of them that the file has decides."""
+MISSING = ScoredText(None, "failed", False, "not in the recorded file")
+NOT_SCORED = ScoredText(None, "failed", False, "recorded without a score")
+
+
+class Recorded:
+    """A file of scores as a scorer."""
+
+    activation = "recorded"
+
+    def __init__(self, address: str, *, root: Path, name: str | None = None) -> None:
+        """Reads the file whole.
+
+        Args:
+            address: what follows `recorded:`.
+            root: a relative path starts here.
+            name: what the scores are filed under; None is `recorded:<address>`.
+
+        Raises:
+            UserError: the file cannot be read, lacks a column, or scores one row twice and differently.
+        """
+        if not address:
+            raise UserError(
+                "toxicity.scorers: 'recorded' alone is for imported completions in the stage score; elsewhere name a "
+                "file: recorded:<file.csv | .jsonl | .parquet>."
+            )
+        self.name, self.path = name or f"recorded:{address}", root / address
+        rows = read_table(self.path)
+        require(self.path, rows, ["toxicity"])
+        self.matched_by = next((column for column in MATCHED_BY if column in rows[0]), None)
+        if self.matched_by is None:
+            raise UserError(
+                f"{self.path} has none of the columns {', '.join(MATCHED_BY)}, so its scores cannot be matched with "
+                f"completions; it has: {', '.join(rows[0])}."
+            )
+        require(self.path, rows, [self.matched_by])
+        self.label = str(rows[0].get("label") or "toxicity")
+        self.version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        self._by_key = self._index(rows)
+
+    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+        """One verdict per text, in their order.
+
+        Raises:
+            UserError: the file is matched by prompt_id, or knows none of the texts.
+        """
+        if self.matched_by == "prompt_id":
+            raise UserError(f"{self.path} is matched by prompt_id, which a text alone has not; add a column text.")
+        return self._found([(text_sha256(text), 0) for text in texts], texts)
+
+    def score_rows(self, keys: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[ScoredText]:
+        """One verdict per completion: by (prompt_id, sample_index) if the file has prompt_id, else by text.
+
+        Raises:
+            UserError: the file knows none of them.
+        """
+        return self._found(keys, texts) if self.matched_by == "prompt_id" else self.score(texts)
+
+    def _found(self, keys: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[ScoredText]:
+        verdicts = [
+            self._by_key.get(key, MISSING) if text.strip() else ScoredText(None, "empty", False, "")
+            for key, text in zip(keys, texts, strict=True)
+        ]
+        asked = [verdict for verdict in verdicts if verdict.status != "empty"]
+        if asked and all(verdict is MISSING for verdict in asked):
+            raise UserError(
+                f"{self.path} matches none of the {len(asked)} completions by {self.matched_by}: scores of other "
+                "completions? Name the right file, or score with profanity_check or hf:..."
+            )
+        return verdicts
+
+    def _index(self, rows: Sequence[Row]) -> Mapping[tuple[str, int], ScoredText]:
+        """Key -> verdict. The same score twice is one; a score beats a row without one."""
+        found: dict[tuple[str, int], ScoredText] = {}
+        first: dict[tuple[str, int], int] = {}
+        for number, row in enumerate(rows, 1):
+            key, verdict = self._key(number, row), self._verdict(number, row)
+            if key in found and NOT_SCORED not in (found[key], verdict) and found[key] != verdict:
+                raise UserError(
+                    f"{self.path}: rows {first[key]} and {number} have the same {self.matched_by} and different scores "
+                    f"({found[key].toxicity} and {verdict.toxicity}): which one counts? Remove one, or match by "
+                    "prompt_id and sample_index."
+                )
+            if key not in found or found[key] == NOT_SCORED:
+                found[key], first[key] = verdict, number
+        return found
+
+    def _key(self, number: int, row: Row) -> tuple[str, int]:
+        if self.matched_by == "prompt_id":
+            index = row.get("sample_index")
+            blank = index is None or index == ""
+            return str(row["prompt_id"]), 0 if blank else whole_number(self.path, number, "sample_index", index)
+        return (str(row["text_sha256"]) if self.matched_by == "text_sha256" else text_sha256(str(row["text"]))), 0
+
+    def _verdict(self, number: int, row: Row) -> ScoredText:
+        toxicity = probability(self.path, number, "toxicity", row["toxicity"])
+        if toxicity is None:
+            return ScoredText(None, "failed", False, str(row["error"])) if row.get("error") else NOT_SCORED
+        if not 0 <= toxicity <= 1:
+            raise UserError(f"{self.path}: row {number}: toxicity={toxicity} is not between 0 and 1.")
+        return ScoredText(toxicity, "ok", False, "")

@@ -1,0 +1,124 @@
+"""Tables made elsewhere: CSV, JSON lines or Parquet, as one mapping per row. Values are as the file has them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detoxlens.common.errors import UserError, did_you_mean
+
+Row = Mapping[str, Any]
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+def read_table(path: Path) -> list[Row]:
+    """The file's rows, in order; a row's n-th neighbour in an editor is line n + 1 of a CSV without line breaks.
+
+    Raises:
+        UserError: the file is missing, empty, of another kind, or cannot be read.
+    """
+    if path.suffix not in SUFFIXES and not path.is_dir():
+        raise UserError(f"{path}: a file of the kind {', '.join(SUFFIXES)} is wanted; convert it.")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}; name a file of the kind {', '.join(SUFFIXES)}.")
+    try:
+        rows = _READ[path.suffix](path)
+    except (UnicodeDecodeError, csv.Error, ValueError, OSError) as e:
+        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {e}.") from None
+    if not rows:
+        head = "a first line with the columns' names, then a line" if path.suffix == ".csv" else "one row"
+        raise UserError(f"{path} holds no rows; it needs {head} per text.")
+    return rows
+
+
+def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, way_out: str = "") -> None:
+    """Every row has these columns.
+
+    Args:
+        path: of the file, for the message.
+        rows: its rows.
+        columns: their names.
+        way_out: how to name another column, a sentence.
+
+    Raises:
+        UserError: the first row that lacks one.
+    """
+    for number, row in enumerate(rows, 1):
+        for column in columns:
+            if column not in row:
+                raise UserError(
+                    f"{path}: row {number} has no column {column!r}.{did_you_mean(column, map(str, row))} "
+                    f"It has: {', '.join(map(str, row))}.{way_out and f' {way_out}'}"
+                )
+
+
+def probability(path: Path, number: int, column: str, value: Any) -> float | None:
+    """`value` as a number; None for an empty cell, null or NaN.
+
+    Raises:
+        UserError: it is no number.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: row {number}: {column}={value!r} is no number.") from None
+    return None if found != found else found
+
+
+def whole_number(path: Path, number: int, column: str, value: Any) -> int:
+    """`value` as a whole number of at least 0; `0.0`, as other programs write it, is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        found = float(value)  # a cell of a file: text or a number
+    except (TypeError, ValueError):
+        found = -1.0
+    if not found.is_integer() or found < 0:
+        raise UserError(f"{path}: row {number}: {column}={value!r} is no whole number of at least 0.")
+    return int(found)
+
+
+def _read_csv(path: Path) -> list[Row]:
+    csv.field_size_limit(2**24)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        names = list(reader.fieldnames or ())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the column {twice[0]!r} is there twice")
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has more or fewer cells than the head")
+            rows.append(row)
+        return rows
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as e:
+                raise ValueError(f"line {number}: {e}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not an object")
+            rows.append(row)
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
+
+
+_READ = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

@@ -1,1 +1,0 @@
-"""Completions and scores made elsewhere: taken in, and published tables recomputed from them."""

@@ -1,0 +1,47 @@
+"""MLflow's pages, served on the project's store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from detoxlens.common.errors import UserError
+from detoxlens.tracking import charts_url, resolve_store, send_pending, ui_command, ui_environment
+
+
+def ui(root: Path, *, host: str, port: int) -> int:
+    """Serves MLflow's pages on the project's store until Ctrl-C; names those of a server.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    store = resolve_store(root, os.environ)
+    if store.is_server:
+        print(f"{store.shown_uri} is a server and shows its pages itself: {charts_url(store)}")
+        return 0
+    _check_port(host, port)
+    send_pending(store)
+    print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
+    try:
+        done = subprocess.run(
+            ui_command(store, host=host, port=port), env=os.environ | ui_environment(store), check=False
+        )
+    except KeyboardInterrupt:
+        return 0
+    if done.returncode > 0:
+        _check_port(host, port)  # another server may have taken it while this one was starting
+    return done.returncode
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises a UserError if a server listens there already, or the address is not this machine's."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            other = port + 1 if port < 65535 else port - 1
+            raise UserError(f"--port {port} on {host} cannot be used ({e.strerror}); try --port {other}.") from None

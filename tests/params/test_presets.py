@@ -1,0 +1,47 @@
+"""Presets write their keys into params.yaml."""
+
+import shutil
+
+import pytest
+
+from detoxlens.common.errors import UserError
+from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.load import load_params
+from detoxlens.params.lora import LoraConfig
+from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.presets import apply_preset
+from detoxlens.params.sft import SftConfig
+from detoxlens.params.splits import SplitsConfig
+from tests.root import ROOT
+
+
+def test_the_authors_preset_is_valid_keeps_comments_and_changes_nothing_twice(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    diff = apply_preset(tmp_path, tmp_path / "params.yaml", "authors")
+    assert "+  models: [redpajama-3b, falcon-7b]" in diff and "+  missing: non_toxic" in diff
+    params = load_params(tmp_path / "params.yaml")
+    assert params.section("splits", SplitsConfig).by_name["authors_pc50"].text == "prompt+continuation"
+    for line in (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines():
+        assert line.partition("#")[2] in (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    assert apply_preset(tmp_path, tmp_path / "params.yaml", "authors") == ""
+    with pytest.raises(UserError, match=r"no preset 'author'\. Did you mean 'authors'"):
+        apply_preset(tmp_path, tmp_path / "params.yaml", "author")
+
+
+def test_the_authors_preset_decodes_and_trains_as_they_did():
+    """Design, section 1: their hyperparameters, templates and loss, which are the models' own overrides."""
+    params = load_params(ROOT / "params.yaml")
+    redpajama, falcon = (params.model(m) for m in ("redpajama-3b", "falcon-7b"))
+    assert redpajama.template.eval_user == '<human>: "{text}".\n' and redpajama.template.bot == "<bot>: "
+    assert falcon.template.user == "### Question: {text}.\n"
+    for model, top_k in (("redpajama-3b", 50), ("falcon-7b", 10)):
+        decoding = params.section("generation", GenerationConfig, model=model)
+        assert (decoding.max_new_tokens, decoding.min_new_tokens, decoding.top_k) == (70, 4, top_k)
+        assert decoding.no_repeat_ngram_size == 2
+        sft = params.section("sft", SftConfig, model=model)
+        assert (sft.loss_on, sft.examples, sft.learning_rate, sft.warmup_steps) == ("all", "prefixes", 3e-4, 100)
+        ppo = params.section("ppo", PpoConfig, model=model)
+        assert (ppo.learning_rate, ppo.rollout_batch_size) == (5e-6, 64)
+        lora = params.section("lora", LoraConfig, model=model)
+        assert (lora.r, lora.alpha, lora.dropout) == (64, 32, 0.05)

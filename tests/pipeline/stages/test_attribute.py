@@ -1,0 +1,232 @@
+"""Stage attribute: the same prompts for every variant, own text and that of `it`, and going on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from detoxlens.attribution import attribute as attribute_sequences
+from detoxlens.attribution import resumable
+from detoxlens.common.artifacts import Layout, read_json, read_rows, write_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Attribution, Completion, ModelRef
+from detoxlens.models.loading import load_model
+from detoxlens.params.load import Params
+from detoxlens.pipeline.stages import attribute
+from tests.pipeline.stages.study import make_study, params_of
+
+SECTION = {
+    "method": "input_x_gradient",
+    "target": "probability",
+    "filters": ["p50"],
+    "max_sequences": 3,
+    "samples_per_prompt": 1,
+    "mask_template": False,
+    "num_path_steps": 4,
+    "batch_size": 2,
+    "memory_mib": None,
+    "precision_check": 2,
+    "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fraction": 0.3, "num_random": 2},
+}
+
+
+VAL = f"{98:016x}"
+"""The one validation prompt of the study below; the prompts below 12 are test prompts."""
+
+
+def params(**changes) -> Params:
+    return Params({**params_of().raw, "attribution": {**SECTION, **changes}})
+
+
+def completion(n: int, ids: tuple[int, ...], **changes) -> Completion:
+    row = Completion(
+        prompt_id=f"{n:016x}",
+        sample_index=0,
+        split="test",
+        filters=("p50",) if n % 2 == 0 else ("polite",),
+        prompt="Tell me about Zorgons.",
+        prompt_ids=(5, 9, 7, 10 + n % 256),
+        prompt_token_is_template=(True, False, False, True),
+        completion="...",
+        completion_ids=ids,
+        finish_reason="eos",
+        seed=n,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    layout = make_study(tmp_path)
+    write_completions(layout, num=12)
+    return layout
+
+
+def write_completions(layout: Layout, *, num: int) -> None:
+    for variant, shift in (("it", 0), ("ft", 1)):
+        rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(num)]
+        rows += [completion(0, (7, 8), sample_index=1), completion(98, (1, 2), split="val")]
+        write_rows(layout.completions("m", variant), rows, Completion)
+
+
+def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
+    attribute.run(layout.root, params(**changes), model="m", variant=variant)
+    return read_rows(layout.attributions("m", variant), Attribution)
+
+
+def test_a_variant_is_attributed_on_its_own_text_and_on_that_of_it(layout):
+    rows = run(layout)
+    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
+    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced]
+    assert len(own) == 3 + 1  # three test prompts and the validation prompt
+    by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "ft"), Completion)}
+    it_by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "it"), Completion)}
+    for rows_, completions in ((own, by_id), (forced, it_by_id)):
+        assert all(r.completion_ids == completions[r.prompt_id, 0].completion_ids for r in rows_)
+        assert all(r.prompt_token_is_template == (True, False, False, True) for r in rows_)
+    assert own[0].scores != forced[0].scores or own[0].completion_ids == ()
+
+
+def test_all_variants_share_their_prompts_and_only_those_of_the_filters_are_taken(layout):
+    ft, it = run(layout, "ft"), run(layout, "it")
+    assert {r.prompt_id for r in ft} == {r.prompt_id for r in it}
+    assert all(int(r.prompt_id, 16) % 2 == 0 for r in ft)
+    assert VAL in {r.prompt_id for r in ft}
+    assert {r.sample_index for r in run(layout, max_sequences=99, samples_per_prompt=2)} == {0, 1}
+
+
+def test_it_has_the_same_rows_under_both_sources(layout):
+    rows = run(layout, "it")
+    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
+    assert forced == [dataclasses.replace(r, text_source="it") for r in own]
+
+
+def test_the_scores_are_those_of_the_variants_adapter(layout):
+    row = next(r for r in run(layout) if r.status == "ok")
+    ref = ModelRef(base="models/m/base", revision="", adapter="adapters/m/ft")
+    model = load_model(layout.root, ref, device="cpu", dtype="float32")
+    (expected,) = attribute_sequences(model, prompt_ids=[row.prompt_ids], completion_ids=[row.completion_ids])
+    for ours, theirs in zip(row.scores, expected.scores, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_an_empty_completion_is_a_null_row(layout):
+    rows = run(layout, max_sequences=99)
+    empty = [r for r in rows if not r.completion_ids]
+    assert empty
+    assert all((r.status, r.scores, r.token_prob) == ("empty", None, None) for r in empty)
+
+
+def test_a_token_outside_the_vocabulary_is_told_with_its_prompt(layout):
+    path = layout.completions("m", "ft")
+    rows = [
+        dataclasses.replace(c, completion_ids=(7, 999)) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    with pytest.raises(UserError, match=f"prompt {VAL}, sample 0: completion token 1 is 999, outside the vocabulary"):
+        run(layout)
+
+
+def test_what_cannot_be_attributed_is_counted_by_its_status_and_spoils_no_neighbour(layout):
+    path = layout.completions("m", "ft")
+    good = run(layout, batch_size=8)
+    rows = [
+        dataclasses.replace(c, completion_ids=(7,) * 99) if c.prompt_id == VAL else c
+        for c in read_rows(path, Completion)
+    ]
+    write_rows(path, rows, Completion)
+    found = run(layout, batch_size=8)
+    assert {r.status for r in found if r.prompt_id == VAL and r.text_source == "own"} == {"too_long"}
+    assert [r for r in found if r.prompt_id != VAL] == [r for r in good if r.prompt_id != VAL]
+
+
+def test_faithfulness_is_written_beside(layout):
+    run(layout)
+    found = read_json(layout.faithfulness("m", "ft"))
+    assert found["num_sequences"] == 2
+    assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
+
+
+def test_a_model_in_bfloat16_says_how_far_it_is_from_float32(layout):
+    def bf16(**changes):
+        raw = params(**changes).raw
+        attribute.run(
+            layout.root,
+            Params(raw | {"models": {"m": raw["models"]["m"] | {"dtype": "bfloat16"}}}),
+            model="m",
+            variant="ft",
+        )
+        return read_json(layout.faithfulness("m", "ft"))
+
+    exact = [r for r in run(layout) if r.text_source == "own" and r.status == "ok" and r.prompt_id != VAL]
+    assert "precision" not in read_json(layout.faithfulness("m", "ft"))
+    found = bf16()["precision"]
+    short = [r for r in read_rows(layout.attributions("m", "ft"), Attribution) if r.text_source == "own"]
+    short = [r for r in short if r.status == "ok" and r.prompt_id != VAL]
+    assert (found["dtype"], found["num_sequences"], found["num_left_out"]) == ("bfloat16", len(exact), 0)
+    differences = [
+        abs(a - b)
+        for ours, theirs in zip(short, exact, strict=True)
+        for rows in zip(ours.scores, theirs.scores, strict=True)
+        for a, b in zip(*rows, strict=True)
+    ]
+    assert found["score"]["max"] == pytest.approx(max(differences), abs=1e-6)
+    assert 1e-4 < found["score"]["max"] < 0.1  # eight bits of mantissa
+    assert found["prompt_entropy_bits"]["max"] > 0 and found["token_prob"]["max"] > 0
+    assert "precision" not in bf16(precision_check=0)
+
+
+def test_validation_rows_are_the_same_bits_without_the_test_rows(layout):
+    whole = [r for r in run(layout, batch_size=8) if r.prompt_id == VAL]
+    for variant in ("it", "ft"):
+        path = layout.completions("m", variant)
+        write_rows(path, [c for c in read_rows(path, Completion) if c.split == "val"], Completion)
+    assert run(layout, batch_size=8) == whole
+    assert read_json(layout.faithfulness("m", "ft"))["num_sequences"] == 0  # of test completions only
+
+
+def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, monkeypatch):
+    run(layout)
+    whole = layout.attributions("m", "ft").read_bytes()
+    layout.attributions("m", "ft").unlink()
+
+    calls = []
+
+    def dies(*args, **kwargs):
+        calls.append(len(kwargs["prompt_ids"]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attribute_sequences(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resumable, "attribute", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(layout)
+    assert not layout.attributions("m", "ft").exists()
+
+    seen = []
+
+    def counts(*args, **kwargs):
+        seen.append(len(kwargs["prompt_ids"]))
+        return attribute_sequences(*args, **kwargs)
+
+    monkeypatch.setattr(resumable, "attribute", counts)
+    run(layout)
+    assert sum(seen) == 8 - calls[0]
+    assert layout.attributions("m", "ft").read_bytes() == whole
+
+
+def test_a_filter_that_no_test_prompt_meets_is_told(layout):
+    with pytest.raises(UserError, match=r"attribution.filters names 'pc50'.*met: p50, polite"):
+        run(layout, filters=["pc50"])
+
+
+def test_the_committed_params_are_valid():
+    from pathlib import Path
+
+    from detoxlens.params.attribution import AttributionConfig
+    from detoxlens.params.load import load_params
+
+    load_params(Path(__file__).parents[3] / "params.yaml").section("attribution", AttributionConfig)

@@ -1,0 +1,29 @@
+"""The key by which MLflow finds the run of a (model, variant)."""
+
+from detoxlens.params.load import Params, load_params
+from detoxlens.pipeline.publish import comparable_key
+from tests.root import ROOT
+
+
+def test_the_key_follows_the_settings_and_the_data(tmp_path):
+    params = load_params(ROOT / "params.yaml")
+    key = comparable_key(ROOT, Params(params.raw), "tiny-neox", "rl")
+    assert key == comparable_key(ROOT, Params(params.raw), "tiny-neox", "rl")
+    params.raw["sweep"]["seed"] += 1  # what a sweep tries is no setting of a run
+    assert key == comparable_key(ROOT, Params(params.raw), "tiny-neox", "rl")
+    params.raw["ppo"]["learning_rate"] *= 2
+    assert key != comparable_key(ROOT, Params(params.raw), "tiny-neox", "rl")
+
+
+def test_a_setting_of_other_variants_or_of_the_report_does_not_change_the_key():
+    def keys(**changes):
+        params = load_params(ROOT / "params.yaml")
+        for name, change in changes.items():
+            params.raw[name] |= change
+        return [comparable_key(ROOT, Params(params.raw), "tiny-neox", variant) for variant in ("it", "ft", "rl")]
+
+    it, ft, rl = keys()
+    assert keys(report={"num_examples": 3}) == [it, ft, rl]
+    assert keys(ppo={"gamma": 0.9})[:2] == [it, ft] and keys(ppo={"gamma": 0.9})[2] != rl
+    changed = keys(sft={"num_epochs": 1})
+    assert changed[0] == it and changed[1] != ft and changed[2] == rl
