@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from detoxlens.common.checkout import check_own_code
 from detoxlens.common.console import set_up_console
 from detoxlens.jobs.cluster import Resources, Secrets, check_fits, cluster, nodes_of, result_of, secrets_of, stop
 from detoxlens.scorers import KEY_VARIABLES
@@ -71,5 +72,6 @@ def _outcome(ray, reference) -> int | None:
 def _try_one(sweep: Sweep, num_trials: int, keys: Secrets) -> int | None:
     """In a Ray worker: the next trial of the study."""
     set_up_console()
+    check_own_code(sweep.root)
     with keys.in_environment():
         return try_one(sweep, sweep.open(), num_trials=num_trials, dog=watchdog(sweep))
