@@ -12,6 +12,7 @@ from detoxlens.common.artifacts import Layout
 from detoxlens.doctor.check import Check
 from detoxlens.doctor.machine import INSTALL, Machine, installed_version
 from detoxlens.models.footprint import GIB, Weights, weights_of
+from detoxlens.models.gguf import is_gguf
 from detoxlens.params.load import Params
 from detoxlens.params.models import ModelConfig
 
@@ -108,7 +109,7 @@ def count_weights(root: Path, key: str, model: ModelConfig) -> Weights | None:
 def _folders(root: Path, key: str, model: ModelConfig) -> list[Path]:
     """Where the model's files may be: trained here, a folder, the hub's cache."""
     base = Layout(root).base(key)
-    if model.source.startswith("tiny:"):
+    if model.source.startswith("tiny:") or is_gguf(model.source):  # made by the stage `base`
         return [base]
     if (root / model.source).is_dir():
         return [root / model.source]

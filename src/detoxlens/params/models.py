@@ -29,9 +29,10 @@ class ModelConfig(Section):
     """One model of the study, embedded (`source: tiny:<architecture>`) or from a hub or a folder."""
 
     source: str
-    """`tiny:gpt_neox`, `tiny:falcon`, a local folder, or a Hugging Face model id."""
+    """`tiny:gpt_neox`, `tiny:falcon`, a local folder, a Hugging Face model id, `gguf:<path>`, or
+    `package:<distribution>/<file>.gguf` inside an installed distribution."""
     revision: str | None = None
-    """Branch, tag or commit; `base` resolves it to a commit sha and pins it."""
+    """Branch, tag or commit; `base` resolves it to a commit sha and pins it. Of a GGUF file: its sha256."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantization: Literal["8bit", "4bit"] | None = None
     """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""

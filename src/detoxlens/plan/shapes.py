@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from detoxlens.common.artifacts import Layout
 from detoxlens.models import tiny
+from detoxlens.models.gguf import find_gguf, is_gguf, read_config
 from detoxlens.params.load import Params
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def shape_of(
 ) -> tuple[PretrainedConfig, str] | None:
     """The config and where it is from, or None where neither a config nor a number of parameters is at hand.
 
-    Looked for in this order: an embedded model's params, models/<m>/base, the folder or the hub's local cache that
-    `models.<m>.source` names, then `num_parameters`.
+    Looked for in this order: an embedded model's params, models/<m>/base, the folder, GGUF file or the hub's local
+    cache that `models.<m>.source` names, then `num_parameters`.
     """
     spec = params.model(model)
     if spec.source.startswith("tiny:"):
@@ -35,6 +36,9 @@ def shape_of(
     for place in (Layout(root).base(model), root / spec.source):
         if (place / "config.json").is_file():
             return _read(str(place)), str(place.relative_to(root) if place.is_relative_to(root) else place)
+    if is_gguf(spec.source):
+        path = find_gguf(root, spec.source)
+        return read_config(path), path.name
     try:
         return _read(spec.source, revision=spec.revision), "the hub's cache on this machine"
     except (OSError, ValueError):

@@ -1,11 +1,12 @@
-"""Stage base@model: trains an embedded model, or resolves and pins a hub model's revision.
+"""Stage base@model: trains an embedded model, converts a GGUF file, or pins a hub model's revision.
 
-outs: models/<m>/base   weights and tokenizer (embedded), or model_ref.json alone (hub, local folder)
+outs: models/<m>/base   weights and tokenizer (embedded, GGUF), or model_ref.json alone (hub, local folder)
       adapters/<m>/it   model_ref.json, from which every later stage loads, and the training curve
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -19,11 +20,13 @@ from detoxlens.data.templates import encode_dialogue
 from detoxlens.jobs.progress import progress
 from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
 from detoxlens.models import tiny
+from detoxlens.models.gguf import check_sha256, convert, find_gguf, is_gguf
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
 from detoxlens.models.quant import quantization_config
 from detoxlens.params.load import Params
 from detoxlens.params.models import ModelConfig
 
+log = logging.getLogger(__name__)
 TINY = "tiny:"
 
 
@@ -31,6 +34,9 @@ def run(root: Path, params: Params, *, model: str) -> None:
     layout, spec = Layout(root), params.model(model)
     if spec.source.startswith(TINY):
         _train(layout, params, model, spec)
+        return
+    if is_gguf(spec.source):
+        _convert(layout, params, model, spec)
         return
     if spec.quantization:  # told here, not hours later
         quantization_config(spec.quantization, device=params.run.device, dtype=spec.dtype, name=f"models.{model}")
@@ -40,6 +46,33 @@ def run(root: Path, params: Params, *, model: str) -> None:
     for folder in (layout.base(model), layout.adapter(model, "it")):
         shutil.rmtree(folder, ignore_errors=True)  # of an embedded model that went by this name
         write_model_ref(folder, ref)
+
+
+def _convert(layout: Layout, params: Params, model: str, spec: ModelConfig) -> None:
+    """A GGUF file as safetensors, tokenizer and chat template; moved into place when all of it is written."""
+    path = find_gguf(layout.root, spec.source)
+    check_sha256(path, spec.revision, key=f"{params.path}: models.{model}.revision")
+    key = scratch_key(
+        modules=[__name__],
+        params={"model": spec.model_dump(exclude={"overrides"})},
+        inputs=[path],
+        num_threads=params.run.num_threads,
+    )
+    with open_scratch(layout.state, f"base@{model}", key) as scratch:
+        built, adapter = scratch.path / "base", scratch.path / "it"
+        shutil.rmtree(built, ignore_errors=True)  # what a kill has left is not trusted
+        contents = convert(path, built, dtype=spec.dtype)
+        log.info("%s: %s, %s values", model, contents.title, f"{contents.num_values:,}")
+        _publish(layout, model, built, adapter)
+        scratch.finish()
+
+
+def _publish(layout: Layout, model: str, built: Path, adapter: Path) -> None:
+    """Moves the checkpoint and the folder that refers to it, adapter/model_ref.json, into place."""
+    base = layout.base(model).relative_to(layout.root).as_posix()
+    write_model_ref(adapter, ModelRef(base=base, revision=weights_sha256(built), adapter=None))
+    publish(adapter, layout.adapter(model, "it"))
+    publish(built, layout.base(model))
 
 
 def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> None:
@@ -84,12 +117,7 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
         built = scratch.path / "base"
         network.save_pretrained(built)
         tokenizer.save_pretrained(built)
-        ref = ModelRef(
-            base=layout.base(model).relative_to(layout.root).as_posix(), revision=weights_sha256(built), adapter=None
-        )
         adapter = scratch.path / "it"
-        write_model_ref(adapter, ref)
         write_history(adapter, history)
-        publish(adapter, layout.adapter(model, "it"))
-        publish(built, layout.base(model))
+        _publish(layout, model, built, adapter)
         scratch.finish()
