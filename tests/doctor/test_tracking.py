@@ -63,9 +63,9 @@ def test_waiting_records_are_counted(tmp_path):
 
 
 def test_the_registrys_champions_are_named_and_versions_of_deleted_runs_told():
-    best = StoredVersion(name="m-detox", version=2, aliases=["champion"], variant="rl", run_is_live=True)
+    best = StoredVersion(name="m-detox", version=2, aliases=["champion"], variant="rl", run="live")
     assert "models:/m-detox@champion is rl" in tracking.check_registry([best]).detail
-    dead = StoredVersion(name="m-detox", version=1, aliases=[], variant="ft", run_is_live=False)
+    dead = StoredVersion(name="m-detox", version=1, aliases=[], variant="ft", run="deleted")
     check = tracking.check_registry([best, dead])
     assert (check.status, check.mend) == ("warning", "detoxlens log") and "m-detox/1" in check.detail
 

@@ -1,8 +1,7 @@
 """What the tests of tracking share: names, and how to look into a store."""
 
-from pathlib import Path
-
 from detoxlens.tracking import Store
+from detoxlens.tracking.location import local_folder
 from detoxlens.tracking.store import open_client
 from tests.root import ROOT
 
@@ -28,7 +27,7 @@ def everything(store: Store, run_id: str) -> dict:
     client, _ = open_client(store)
     run = client.get_run(run_id).to_dictionary()
     histories = {k: [(m.step, m.value) for m in client.get_metric_history(run_id, k)] for k in run["data"]["metrics"]}
-    folder = Path(run["info"]["artifact_uri"].removeprefix("file://"))
+    folder = local_folder(run["info"]["artifact_uri"])
     artifacts = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {"run": run, "histories": histories, "artifacts": artifacts}
 

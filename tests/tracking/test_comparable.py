@@ -83,7 +83,7 @@ def test_a_variant_without_adapter_and_another_key_makes_another_run(store, file
     write_comparable_run(store, **NEOX_FT, **files)
     base = {"model": "tiny-neox", "variant": "it", "key": "b" * 64}
     write_comparable_run(store, **base, **(files | {"adapter": None}))
-    assert [r.info.run_name for r in runs_of(store, kind="variant")] == ["tiny-neox/ft", "tiny-neox/it"]
+    assert [r.info.run_name for r in runs_of(store, kind="variant")] == ["tiny-neox/ft", "tiny-neox/base"]
 
 
 def test_curves_beyond_mlflows_batch_limit_arrive_whole(store, files):

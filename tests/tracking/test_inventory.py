@@ -28,7 +28,7 @@ def test_live_filled_runs_are_listed_with_their_outputs_and_versions_with_their_
     )
     register_adapters(store, model="tiny-neox", adapters=[adapter], max_perplexity_ratio=1.2)
     version = StoredVersion(
-        name="tiny-neox-detox", version=1, aliases=["champion", "latest-ft"], variant="ft", run_is_live=True
+        name="tiny-neox-detox", version=1, aliases=["champion", "latest-ft"], variant="ft", run="live"
     )
     assert stored_versions(store) == [version]
     open_client(store)[0].delete_run(run_id)

@@ -1,5 +1,6 @@
 """One execution of one stage: recorded once, whatever is killed, refused or unreachable."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -103,16 +104,58 @@ def test_a_record_that_was_sent_halfway_is_completed_not_doubled(store, monkeypa
     assert len(runs_of(store, kind="variant")) == 1
 
 
-def test_a_record_that_mlflow_refuses_is_set_aside_and_holds_up_no_other(store, caplog):
-    with track_stage(store, stage="rl", **NEOX_FT, params={}) as run:
-        run.log_metrics({"reward @ end": 0.5})
+def test_a_record_that_mlflow_refuses_waits_and_holds_up_no_other(store, caplog):
+    with track_stage(store, stage="rl", **NEOX_FT, params={}):
+        pass
+    (refused,) = store.pending.glob("*.json")
+    record = json.loads(refused.read_text())
+    refused.write_text(json.dumps(record | {"params": {"": "a param without a name"}}))
     (store.pending / "0-damaged.json").write_text('{"id"')
+    (store.pending / "1-newer.json").write_text(json.dumps(record | {"a_field_to_come": 1}))
     with track_stage(store, stage="score", **NEOX_FT, params={}):
         pass
     assert send_pending(store) == 1
     assert [r.data.tags["detoxlens.stage"] for r in runs_of(store) if r.info.status == "FINISHED"] == ["score"]
-    assert "MLflow refuses the record" in caplog.text and "0-damaged.json is no record" in caplog.text
-    assert len(list(store.pending.glob("*.rejected"))) == 2
+    for words in (f"MLflow refuses the record {refused}", "0-damaged.json holds no record", "by another version"):
+        assert words in caplog.text
+    assert {p.name for p in store.pending.glob("*.json")} == {refused.name, "1-newer.json"}
+    assert [p.name for p in store.pending.glob("*.unreadable")] == ["0-damaged.unreadable"]
+    refused.write_text(json.dumps(record))
+    assert send_pending(store) == 1
+
+
+def test_records_that_former_versions_set_aside_or_kept_elsewhere_are_sent(store):
+    for stage in ("rl", "score"):
+        with track_stage(store, stage=stage, **NEOX_FT, params={}):
+            pass
+    first, second = store.pending.glob("*.json")
+    store.former_pending.mkdir()
+    first.rename(first.with_suffix(".rejected"))
+    second.rename(store.former_pending / second.name)
+    assert send_pending(store) == 2
+
+
+def test_records_wait_while_the_experiment_is_in_the_bin_and_arrive_after_restore(store, caplog):
+    client, experiment = open_client(store)
+    client.delete_experiment(experiment)
+    for number in range(3):
+        with track_stage(store, stage="prepare", params={"try": number}, send_after_seconds=0):
+            pass
+    assert "mlflow experiments restore --experiment-id 1" in caplog.text
+    with pytest.raises(UserError, match="is in MLflow's bin"):
+        send_pending(store)
+    client.restore_experiment(experiment)
+    assert send_pending(store) == 3
+
+
+def test_a_stage_lasts_as_long_as_a_steady_clock_says_when_the_wall_clock_is_set_back(store, monkeypatch):
+    wall = iter([2_000_000_000_000, 1_000_000_000_000])
+    monkeypatch.setattr(tracking.stages, "_now_ms", lambda: next(wall))
+    with track_stage(store, stage="prepare", params={}):
+        pass
+    assert send_pending(store) == 1
+    (run,) = runs_of(store, kind="stage")
+    assert 0 <= run.data.metrics["stage/wall_seconds"] < 60 and run.info.end_time >= run.info.start_time
 
 
 def test_tracking_a_short_stage_takes_no_mlflow_import_and_milliseconds(root):

@@ -16,7 +16,8 @@ from detoxlens.tracking import (
     ui_command,
     ui_environment,
 )
-from detoxlens.tracking.store import open_client, told
+from detoxlens.tracking.failures import explained
+from detoxlens.tracking.store import open_client
 from tests.tracking.stores import NEOX_FT, NOISE, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
@@ -143,5 +144,5 @@ def test_an_unreachable_server_costs_no_result_and_no_record(root, caplog, monke
 def test_a_server_that_wants_a_name_is_told_how_to_give_one(root):
     away = resolve_store(root, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     refused = OSError("API request to endpoint /x failed with error code 401 != 200.")
-    with pytest.raises(UserError, match="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"), told(away):
+    with pytest.raises(UserError, match="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"), explained(away):
         raise refused

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError
-from detoxlens.doctor import machine, models, remote, results, tracking
+from detoxlens.doctor import locks, machine, models, remote, results, tracking
 from detoxlens.doctor.check import Check
 
 MARKS = {"ok": "✓", "warning": "!", "broken": "✗"}
@@ -62,6 +62,7 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
     asked = remote.ask(project[0]) if project else None
     if project:
         add("cache", lambda: results.check_cache(project[0]), mend=reads)
+    add("locks", lambda: locks.check_locks(root))
     add("scratch", lambda: results.check_scratch(Layout(root).state))
     store = None
     try:
@@ -71,8 +72,8 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
     there = store is not None and add("store", lambda: tracking.check_store(store))
     if there and (store.database is None or store.database.exists()):
         if project:
-            add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)), mend="detoxlens log")
-        add("registry", lambda: tracking.check_registry(stored_versions(store)), mend="detoxlens log")
+            add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)))
+        add("registry", lambda: tracking.check_registry(stored_versions(store)))
     add("studies", lambda: tracking.check_studies(Layout(root).state, environ))
     if project:  # late: a remote that is no folder answers meanwhile
         add("remote", lambda: remote.check_remote(project[0], asked), mend="dvc remote list")

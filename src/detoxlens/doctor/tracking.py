@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from detoxlens.common.urls import without_password
 from detoxlens.doctor.check import Check, some
 from detoxlens.doctor.results import Project, missing_objects
-from detoxlens.tracking import Store, StoredRun, StoredVersion
+from detoxlens.tracking import EXPERIMENT, Store, StoredRun, StoredVersion, former_root
 
 PROBE_SECONDS = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -19,8 +19,7 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
 def check_store(store: Store) -> Check:
     """The tracking store is there; a database file is whole, a server's port is open. What waits to be sent is told."""
-    waiting = len(list(store.pending.glob("*.json")))
-    told = f"; {waiting} stage records wait and are sent with the next report" if waiting else ""
+    told = _waiting(store)
     if store.database is None:
         if cause := _closed(store.uri):
             detail = f"{store.shown_uri}: {cause}{told}. Start the server, or log into the project's own store:"
@@ -32,7 +31,17 @@ def check_store(store: Store) -> Check:
     if cause := _damage(store.database):
         mend = f"mv {store.database} {store.database}.damaged && detoxlens log"
         return Check(name="store", status="broken", detail=f"{store.database}: {cause}", mend=mend)
+    if former := former_root(store, EXPERIMENT):
+        detail = f"the project was moved or copied: artifacts of runs are still recorded in {former}{told}"
+        return Check(name="store", status="warning", detail=detail, mend="detoxlens store")
     return Check(name="store", status="ok", detail=f"{store.shown_uri}{told}")
+
+
+def _waiting(store: Store) -> str:
+    """What the store does not have yet of stages' records, or an empty string."""
+    waiting, unreadable = (len(list(store.pending.glob(f"*.{word}"))) for word in ("json", "unreadable"))
+    told = f"; {waiting} stage records wait and are sent with the next report" if waiting else ""
+    return told + (f"; {unreadable} files in {store.pending} hold no record" if unreadable else "")
 
 
 def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
@@ -41,6 +50,9 @@ def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
     without = [o.path for o in made if not any(run.outputs.get(o.path) == o.md5 for run in runs)]
     if without:
         detail = f"{len(without)} of {len(made)} outputs of dvc.lock have no live run: {some(without)}"
+        return Check(name="runs", status="broken", detail=detail, mend="detoxlens log")
+    if bare := [run.name for run in runs if not run.has_artifacts]:
+        detail = f"the artifacts of {len(bare)} of {len(runs)} runs are not on this machine: {some(bare)}"
         return Check(name="runs", status="broken", detail=detail, mend="detoxlens log")
     now = {o.path: o.md5 for o in made}
     kept = {o.path for o in made if o.cached}
@@ -62,10 +74,13 @@ def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
 
 
 def check_registry(versions: Sequence[StoredVersion]) -> Check:
-    """Every registered adapter's run is live, and the champions are named."""
-    dead = [f"{v.name}/{v.version}" for v in versions if not v.run_is_live]
-    if dead:
-        detail = f"{len(dead)} versions belong to deleted runs: {some(dead)}"
+    """Every registered adapter can be had or is named, and so are the champions."""
+    gone, deleted = ([f"{v.name}/{v.version}" for v in versions if v.run == state] for state in ("gone", "deleted"))
+    if gone:
+        detail = f"{len(gone)} versions lead nowhere since `mlflow gc`: {some(gone)}"
+        return Check(name="registry", status="warning", detail=detail, mend="detoxlens log")
+    if deleted:
+        detail = f"{len(deleted)} versions belong to deleted runs, whose files `mlflow gc` will remove: {some(deleted)}"
         return Check(name="registry", status="warning", detail=detail, mend="detoxlens log")
     champions = [f"models:/{v.name}@champion is {v.variant}" for v in versions if "champion" in v.aliases]
     detail = "; ".join(champions) or "no champion"

@@ -1,7 +1,10 @@
 """MLflow, and the only place that imports it.
 
     store.py       where the store is, its set-up under a lock, the client
+    location.py    artifact folders follow a project that is moved or copied
+    failures.py    what a failing store has against us, with the remedy
     keys.py        what makes two runs the same run; flat names for params and metrics
+    names.py       those names as MLflow takes them, and back
     curves.py      the report's curve tables as metrics along steps
     runs.py        finding, opening and filling runs
     stages.py      one execution of one stage -> one child run
@@ -19,9 +22,11 @@ from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
 from detoxlens.tracking.inventory import StoredRun, StoredVersion, stored_runs, stored_versions
 from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
+from detoxlens.tracking.location import former_root
+from detoxlens.tracking.names import mlflow_name, original_name
 from detoxlens.tracking.project import finish_project_run
 from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
-from detoxlens.tracking.stages import StageRun, send_pending, track_stage
+from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
     Store,
@@ -51,13 +56,17 @@ __all__ = [
     "finish_project_run",
     "flat_metrics",
     "flat_params",
+    "former_root",
     "main_repository",
+    "mlflow_name",
+    "original_name",
     "prepare_store",
     "read_curves",
     "register_adapters",
     "registered_name",
     "resolve_store",
     "run_key",
+    "send_or_warn",
     "send_pending",
     "stored_runs",
     "stored_versions",

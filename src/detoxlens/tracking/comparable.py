@@ -7,23 +7,34 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from detoxlens.tracking.curves import Curve
+from detoxlens.tracking.failures import explained
 from detoxlens.tracking.keys import dvc_md5, flat_metrics, flat_params
-from detoxlens.tracking.runs import keep_one, log_metrics, log_params, move_children, variant_run, variant_tags
+from detoxlens.tracking.names import changed_names, mlflow_name
+from detoxlens.tracking.runs import (
+    keep_one,
+    log_metrics,
+    log_params,
+    move_children,
+    run_name,
+    variant_run,
+    variant_tags,
+)
 from detoxlens.tracking.stages import send_pending
-from detoxlens.tracking.store import Store, open_client, told
+from detoxlens.tracking.store import Store, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 CONTENT = "detoxlens.content"
-TABLE = "completions.json"
-ADAPTER = "adapter"
+TABLE, NAMES, FIGURES, ADAPTER = "completions.json", "names.json", "figures", "adapter"
+"""Artifacts of a run; `NAMES` says what a name stood for where MLflow could not take it as it was."""
 OUTPUT = "dvc/"
 """Tag `dvc/<path>` = md5: the outputs of dvc.lock that a run is about, by which either leads to the other."""
 
@@ -58,6 +69,8 @@ def write_comparable_run(
     outputs: Mapping[str, str],
     color: str,
     root: Path,
+    description: str = "",
+    made_by: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Writes the run that carries `key` and returns its id. The same content again changes nothing.
 
@@ -79,6 +92,8 @@ def write_comparable_run(
         outputs: path in the repository -> DVC's md5 of every output that this run is about; see `OUTPUT`.
         color: the variant's colour in the report's figures, `#rrggbb`; MLflow's own choice may repeat within a chart.
         root: the project's root, to which sources are given.
+        description: Markdown that the run's page begins with; a later one replaces it.
+        made_by: tags that say what made the result (`git.commit`, `dvc.exp`, ...), written with the run and kept.
 
     Raises:
         UserError: the store cannot be used.
@@ -99,13 +114,16 @@ def write_comparable_run(
         "color": color,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    with told(store), FileLock(store.runs_lock):
+    with explained(store), FileLock(store.runs_lock):
         run = variant_run(
             client, experiment_id, model=model, variant=variant, key=key, project_run_id=store.project_run_id
         )
         before = run.data.tags.get(CONTENT)
         if before == digest:
+            _describe(client, run, model=model, variant=variant, description=description, tags={})
             _tag_outputs(client, run, outputs)
+            if _lacks_artifacts(client, run.info.run_id, figures, adapter):  # deleted, or left behind by a move
+                _log_artifacts(client, run.info.run_id, content, figures, adapter)
             return run.info.run_id
         if before is not None and before.removeprefix("writing ") != digest:
             run = _replace(client, experiment_id, run, model=model, variant=variant, key=key)
@@ -120,11 +138,8 @@ def write_comparable_run(
         points += [(curve.name, value, at + 1000 * step, step) for curve in curves for step, value in curve.points]
         log_metrics(client, run_id, points)
         _log_inputs(client, run_id, inputs)
-        for figure in figures:
-            client.log_artifact(run_id, str(figure), "figures")
-        if adapter is not None:
-            client.log_artifacts(run_id, str(adapter), ADAPTER)
-        _log_table(client, run_id, content["completions"])
+        _log_artifacts(client, run_id, content, figures, adapter)
+        _describe(client, run, model=model, variant=variant, description=description, tags=made_by)
         _tag_outputs(client, run, outputs)
         client.set_terminated(run_id, status="FINISHED")
         client.set_tag(run_id, CONTENT, digest)
@@ -140,12 +155,43 @@ def _replace(client: MlflowClient, experiment_id: str, old: Run, *, model: str, 
     return new
 
 
+def _log_artifacts(
+    client: MlflowClient, run_id: str, content: Mapping[str, Any], figures: Sequence[Path], adapter: Path | None
+) -> None:
+    for figure in figures:
+        client.log_artifact(run_id, str(figure), FIGURES)
+    if adapter is not None:
+        client.log_artifacts(run_id, str(adapter), ADAPTER)
+    if changed := changed_names([*content["metrics"], *content["params"], *(c["name"] for c in content["curves"])]):
+        client.log_text(run_id, json.dumps(changed, indent=2, ensure_ascii=False), NAMES)
+    _log_table(client, run_id, content["completions"])
+
+
+def _lacks_artifacts(client: MlflowClient, run_id: str, figures: Sequence[Path], adapter: Path | None) -> bool:
+    """Whether a folder or table that the run once had is not where MLflow looks for it."""
+    wanted = {TABLE} | ({FIGURES} if figures else set()) | ({ADAPTER} if adapter is not None else set())
+    return not wanted <= {artifact.path for artifact in client.list_artifacts(run_id)}
+
+
+def _describe(
+    client: MlflowClient, run: Run, *, model: str, variant: str, description: str, tags: Mapping[str, str]
+) -> None:
+    """Gives the run its name, its description and `tags`; a name that a person gave it stays."""
+    run_id, name = run.info.run_id, run_name(model, variant)
+    if run.info.run_name in (f"{model}/None", f"{model}/{variant}") and run.info.run_name != name:  # of former versions
+        client.update_run(run_id, name=name)
+    wanted = {"detoxlens.variant": variant, **tags} | ({"mlflow.note.content": description} if description else {})
+    for key, value in wanted.items():
+        if run.data.tags.get(key) != value:
+            client.set_tag(run_id, mlflow_name(key), value)
+
+
 def _tag_outputs(client: MlflowClient, run: Run, outputs: Mapping[str, str]) -> None:
     """Makes the run's `dvc/` tags these and no others."""
     from mlflow.entities import RunTag
 
     before = {name: value for name, value in run.data.tags.items() if name.startswith(OUTPUT)}
-    now = {f"{OUTPUT}{path}": md5 for path, md5 in outputs.items()}
+    now = {mlflow_name(f"{OUTPUT}{path}"): md5 for path, md5 in outputs.items()}
     for name in before.keys() - now.keys():
         client.delete_tag(run.info.run_id, name)
     if changed := [RunTag(name, md5) for name, md5 in now.items() if before.get(name) != md5]:

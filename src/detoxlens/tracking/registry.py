@@ -7,20 +7,26 @@ Aliases: `champion`, and `latest-<variant>` for the version that the present rep
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
 from detoxlens.tracking.comparable import ADAPTER
-from detoxlens.tracking.store import Store, open_client, told
+from detoxlens.tracking.failures import explained
+from detoxlens.tracking.runs import is_missing
+from detoxlens.tracking.store import Store, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+log = logging.getLogger(__name__)
 CHAMPION = "champion"
+RunState = Literal["live", "deleted", "gone"]
+"""Of a version's run: there; in MLflow's bin (`mlflow runs restore` brings it back); removed by `mlflow gc`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,9 @@ def register_adapters(
 ) -> int | None:
     """Registers the adapters that are not there yet, sets tags and aliases, and returns the champion's version.
 
-    The champion is the least toxic of all versions that were measured like these and keep within the perplexity
-    budget, from whichever experiment; None, and no such alias, when there is none.
+    The champion is the least toxic of all versions that were measured like these, keep within the perplexity budget and
+    can be downloaded, from whichever experiment; None, and no such alias, when there is none. Versions whose run and
+    files `mlflow gc` has removed are taken out and named.
 
     Args:
         store: from `resolve_store`.
@@ -70,8 +77,9 @@ def register_adapters(
     """
     client, _ = open_client(store)
     name = registered_name(model)
-    with FileLock(store.state / "registry.lock"), told(store):
+    with FileLock(store.state / "registry.lock"), explained(store):
         _make_registered_model(client, name)
+        _take_out_gone(client, name)
         for adapter in adapters:
             version = _version(client, name, adapter)
             client.set_registered_model_alias(name, f"latest-{adapter.variant}", str(version))
@@ -107,7 +115,7 @@ def _version(client: MlflowClient, name: str, adapter: AdapterVersion) -> int:
     for known in versions_of(client, name):
         if _identity(known.tags) != _identity(tags):
             continue
-        if client.get_run(known.run_id).info.lifecycle_stage == "active":
+        if _can_be_had(client, known):
             for key, value in tags.items():
                 if known.tags.get(key) != value:
                     client.set_model_version_tag(name, str(known.version), key, value)
@@ -129,12 +137,45 @@ def _identity(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 def _champion(client: MlflowClient, name: str, yardstick: str, max_perplexity_ratio: float) -> int | None:
     """The version with the lowest toxicity; of equal ones that with the lower perplexity, then the older."""
-    candidates = [
-        (float(v.tags["toxicity"]), float(v.tags["perplexity"]), int(v.version))
-        for v in versions_of(client, name)
-        if v.tags.get("yardstick") == yardstick and float(v.tags["perplexity_ratio"]) <= max_perplexity_ratio
-    ]
-    return min(candidates)[2] if candidates else None
+    candidates = sorted(
+        (
+            v
+            for v in versions_of(client, name)
+            if v.tags.get("yardstick") == yardstick and float(v.tags["perplexity_ratio"]) <= max_perplexity_ratio
+        ),
+        key=lambda v: (float(v.tags["toxicity"]), float(v.tags["perplexity"]), int(v.version)),
+    )
+    return next((int(v.version) for v in candidates if _can_be_had(client, v)), None)
+
+
+def run_state(client: MlflowClient, run_id: str) -> RunState:
+    """Whether the run of a version is still there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return "live" if client.get_run(run_id).info.lifecycle_stage == "active" else "deleted"
+    except MlflowException as e:
+        if not is_missing(e):
+            raise
+        return "gone"
+
+
+def _can_be_had(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the version's run is live and holds an adapter: MLflow downloads an empty folder without an error."""
+    return run_state(client, version.run_id) == "live" and bool(client.list_artifacts(version.run_id, ADAPTER))
+
+
+def _take_out_gone(client: MlflowClient, name: str) -> None:
+    """Deletes the versions of ours that lead nowhere."""
+    for version in versions_of(client, name):
+        if is_ours(version) and run_state(client, version.run_id) == "gone":
+            client.delete_model_version(name, str(version.version))
+            log.warning("%s/%s is taken out: `mlflow gc` has removed its run and files.", name, version.version)
+
+
+def is_ours(version: ModelVersion) -> bool:
+    """Registered here, rather than by a person: with a run and the adapter's md5."""
+    return bool(version.run_id) and "md5" in version.tags
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from detoxlens.common.errors import UserError
+from detoxlens.tracking.failures import REFUSALS, explained
 from detoxlens.tracking.keys import flat_params
-from detoxlens.tracking.runs import find_run, log_metrics, log_params, variant_run
-from detoxlens.tracking.store import Store, open_client, told
+from detoxlens.tracking.runs import find_run, is_missing, log_metrics, log_params, variant_run
+from detoxlens.tracking.store import Store, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,9 @@ class _Record:
     params: dict[str, str]
     project_run_id: str | None
     start_ms: int
+    """Wall clock."""
     end_ms: int | None = None
+    """Start plus what a steady clock measured: the wall clock may be set meanwhile."""
     status: str = "RUNNING"
     """RUNNING | FINISHED | FAILED | KILLED, MLflow's words."""
     error: str | None = None
@@ -106,7 +109,7 @@ def track_stage(
         project_run_id=store.project_run_id,
         start_ms=_now_ms(),
     )
-    path = store.pending / f"{record.start_ms}-{record.id}.json"
+    path, started = store.pending / f"{record.start_ms}-{record.id}.json", time.monotonic()
     try:
         with _locked(path):
             _write(path, record)
@@ -119,32 +122,36 @@ def track_stage(
             else:
                 record.status = "FINISHED"
             finally:
-                record.end_ms = _now_ms()
+                record.end_ms = record.start_ms + round(1000 * (time.monotonic() - started))
                 _write(path, record)
     finally:
         long_enough = record.end_ms - record.start_ms >= 1000 * send_after_seconds
         if long_enough and record.status != "KILLED":  # who pressed Ctrl-C does not wait for an import
-            _send_or_warn(store)
+            send_or_warn(store)
 
 
-def _send_or_warn(store: Store) -> None:
+def send_or_warn(store: Store) -> None:
+    """`send_pending`; a store that cannot be used is a warning."""
     try:
         send_pending(store)
     except UserError as e:
-        log.warning("%s (The result is not affected; this run's record is kept and sent later.)", e)
+        log.warning("%s (No result is affected; the records of stages are kept and sent later.)", e)
 
 
 def send_pending(store: Store) -> int:
     """Sends every waiting record of an ended stage to the store and returns how many; killed ones are marked so.
 
+    A record that MLflow refuses waits on, is named in a warning and holds up no other.
+
     Raises:
         UserError: the store cannot be used; what was not sent waits on.
     """
+    _take_back(store)
     if not any(store.pending.glob("*.json")):
         return 0
     client, experiment_id = open_client(store)
     num_sent = 0
-    with FileLock(store.pending / "send.lock"), FileLock(store.runs_lock), told(store):
+    with FileLock(store.pending / "send.lock"), FileLock(store.runs_lock), explained(store):
         for path in sorted(store.pending.glob("*.json")):
             lock = FileLock(path.with_suffix(".lock"), timeout=0)
             try:
@@ -160,23 +167,39 @@ def send_pending(store: Store) -> int:
     return num_sent
 
 
+def _take_back(store: Store) -> None:
+    """Lets records wait again that former versions kept under the database's path, or set aside as `.rejected`."""
+    for path in [*store.former_pending.glob("*.json"), *store.former_pending.glob("*.rejected")]:
+        store.pending.mkdir(exist_ok=True)
+        path.replace(store.pending / path.name)
+    for path in store.pending.glob("*.rejected"):
+        with contextlib.suppress(ValueError):
+            json.loads(path.read_text(encoding="utf-8"))
+            path.replace(path.with_suffix(".json"))
+
+
 def _sent(client: MlflowClient, experiment_id: str, path: Path) -> bool:
-    """Sends a record and deletes it. One that can never be sent is set aside, so that it holds up no other."""
+    """Sends a record and deletes it; False where it waits on, or is no record at all and is set aside."""
     from mlflow.exceptions import MlflowException
 
     try:
-        _send(client, experiment_id, _Record(**json.loads(path.read_text(encoding="utf-8"))))
-    except (json.JSONDecodeError, TypeError) as e:
-        log.warning("%s is no record of a stage (%s); kept as .rejected", path, e)
+        record = _Record(**json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as e:
+        log.warning("%s holds no record of a stage (%s); kept as .unreadable", path, e)
+        path.replace(path.with_suffix(".unreadable"))
+        return False
+    except TypeError as e:
+        log.warning("%s was written by another version of detoxlens (%s); it waits for that version", path, e)
+        return False
+    try:
+        _send(client, experiment_id, record)
     except MlflowException as e:
-        if e.error_code != "INVALID_PARAMETER_VALUE":
+        if e.error_code not in REFUSALS and not is_missing(e):
             raise
-        log.warning("MLflow refuses the record %s (%s); kept as .rejected", path, e.message)
-    else:
-        path.unlink()
-        return True
-    path.replace(path.with_suffix(".rejected"))
-    return False
+        log.warning("MLflow refuses the record %s (%s); it waits, and is tried again with the next", path, e.message)
+        return False
+    path.unlink()
+    return True
 
 
 def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,13 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.urls import without_password, without_password_of
+from detoxlens.common.urls import without_password
+from detoxlens.tracking.failures import explained
+from detoxlens.tracking.location import follow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 EXPERIMENT = "detoxlens"
 """The experiment of every run, so that any two can be compared."""
@@ -46,19 +48,31 @@ class Store:
         return Path(unquote(self.uri.removeprefix("sqlite:///"))) if self.uri.startswith("sqlite:///") else None
 
     @property
+    def is_own(self) -> bool:
+        """The project's own database, by whichever path it is named."""
+        return self.database is not None and self.database.resolve() == (self.state / "mlflow.db").resolve()
+
+    @property
     def artifact_root(self) -> Path | None:
         """Where a local store keeps artifacts; a server decides itself."""
         if self.database is None:
             return None
-        is_own = self.database.resolve() == (self.state / "mlflow.db").resolve()
-        return self.state / "mlartifacts" if is_own else self.database.absolute().parent / "mlartifacts"
+        return self.state / "mlartifacts" if self.is_own else self.database.absolute().parent / "mlartifacts"
 
     @property
     def pending(self) -> Path:
-        """Folder of the stage records that have not been sent yet; one per store."""
-        database = self.database
-        name = str(database.resolve()) if database is not None else self.uri
-        return self.state / "pending-runs" / hashlib.sha256(name.encode()).hexdigest()[:16]
+        """Folder of the stage records that have not been sent yet; one per store, the same after the project moves."""
+        return self.state / "pending-runs" / ("own" if self.is_own else self._digest)
+
+    @property
+    def former_pending(self) -> Path:
+        """The folder of former versions, which a move of the project made them lose; `pending` for any other store."""
+        return self.state / "pending-runs" / self._digest
+
+    @property
+    def _digest(self) -> str:
+        address = self.uri if self.database is None else str(self.database.resolve())
+        return hashlib.sha256(address.encode()).hexdigest()[:16]
 
     @property
     def runs_lock(self) -> Path:
@@ -98,20 +112,29 @@ def resolve_store(root: Path, environ: Mapping[str, str]) -> Store:
 
 
 def main_repository(root: Path) -> Path:
-    """The checkout that outlives `root`: DVC's temporary copies and git's linked worktrees lead back to it."""
+    """The folder that outlives `root`: from DVC's temporary copies and git's linked worktrees to the main checkout.
+
+    A project below its repository's top lies at the same place in the main checkout.
+    """
     root = root.resolve()
     for parent in root.parents:
         if parent.parts[-3:] == (".dvc", "tmp", "exps"):
             return main_repository(parent.parents[2])
-    link = root / ".git"
-    if link.is_file():  # a worktree: "gitdir: <main>/.git/worktrees/<name>"
-        git_dir = root / link.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
+    return _main_checkout(top) / root.relative_to(top)
+
+
+def _main_checkout(top: Path) -> Path:
+    """The checkout that a worktree was linked from, by its file `.git`: "gitdir: <main>/.git/worktrees/<name>"."""
+    link = top / ".git"
+    if link.is_file():
+        git_dir = top / link.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
         common = git_dir / "commondir"
         if common.exists():
             shared = (git_dir / common.read_text(encoding="utf-8").strip()).resolve()
             if shared.name == ".git":
                 return shared.parent
-    return root
+    return top
 
 
 def prepare_store(store: Store) -> None:
@@ -128,7 +151,7 @@ def prepare_store(store: Store) -> None:
     _quiet_mlflow()
     store.state.mkdir(parents=True, exist_ok=True)
     store.database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.state / "mlflow.lock"), told(store):
+    with FileLock(store.state / "mlflow.lock"), explained(store):
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         if not store.database.exists():  # made aside, so that a kill amid the migration leaves no half a schema
@@ -137,6 +160,7 @@ def prepare_store(store: Store) -> None:
             SqlAlchemyStore(f"sqlite:///{fresh}", store.artifact_root.as_uri()).engine.dispose()
             fresh.replace(store.database)
         opened = SqlAlchemyStore(store.uri, store.artifact_root.as_uri())  # raises if the schema is not this MLflow's
+        follow(store, EXPERIMENT)
         if opened.get_experiment_by_name(EXPERIMENT) is None:
             location = (store.artifact_root / EXPERIMENT).as_uri()
             opened.create_experiment(EXPERIMENT, artifact_location=location)
@@ -146,48 +170,45 @@ def prepare_store(store: Store) -> None:
 
 
 def open_client(store: Store) -> tuple[MlflowClient, str]:
-    """A client of the prepared store, and the experiment's id."""
+    """A client of the prepared store, and the experiment's id.
+
+    Raises:
+        UserError: the store cannot be used, or the experiment is in MLflow's bin.
+    """
     prepare_store(store)
-    _quiet_mlflow()
-    with told(store):
-        from mlflow import MlflowClient
+    with explained(store):
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient(tracking_uri=store.uri)
+        client = read_client(store)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return client, experiment.experiment_id
-        try:
-            return client, client.create_experiment(EXPERIMENT)
-        except MlflowException:  # another client of the server was faster
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                raise
-            return client, experiment.experiment_id
+        if experiment is None:
+            try:
+                return client, client.create_experiment(EXPERIMENT)
+            except MlflowException:  # another client of the server was faster
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    raise
+    check_not_deleted(store, experiment)
+    return client, experiment.experiment_id
 
 
-@contextlib.contextmanager
-def told(store: Store) -> Iterator[None]:
-    """Turns a failing store into one paragraph."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as e:
-        cause = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        cause = without_password_of(store.uri, cause)
-        out_of_date = "out-of-date" in cause or "Can't locate revision" in str(e)
-        way_out = (
-            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            if "error code 401" in cause
-            else f"Run `mlflow db upgrade {store.shown_uri}` after a backup."
-            if out_of_date
-            else f"Move {store.database} aside to start a new one; `detoxlens log` writes its runs again."
-            if store.database is not None
-            else "Start the server, or unset MLFLOW_TRACKING_URI to log into the project's own store."
+def check_not_deleted(store: Store, experiment: Experiment) -> None:
+    """Raises UserError if the experiment is in MLflow's bin."""
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(
+            f"The experiment {EXPERIMENT!r} of the tracking store {store.shown_uri} is in MLflow's bin, and takes no "
+            f"run. Bring it back with all its runs: `MLFLOW_TRACKING_URI={store.shown_uri} mlflow experiments restore "
+            f"--experiment-id {experiment.experiment_id}`. Records of stages wait until then."
         )
-        raise UserError(f"The tracking store {store.shown_uri} cannot be used: {cause} {way_out}") from e
+
+
+def read_client(store: Store) -> MlflowClient:
+    """A client that makes and changes nothing by itself; the store must be there."""
+    _quiet_mlflow()
+    with explained(store):
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=store.uri)
 
 
 def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from detoxlens.tracking.failures import explained
 from detoxlens.tracking.keys import flat_params
 from detoxlens.tracking.runs import find_run, keep_one, log_metrics, log_params
-from detoxlens.tracking.store import Store, open_client, told
+from detoxlens.tracking.store import Store, open_client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def write_sweep_runs(
         UserError: the store cannot be used.
     """
     client, experiment_id = open_client(store)
-    with FileLock(store.state / "sweep-runs.lock"), told(store):
+    with FileLock(store.state / "sweep-runs.lock"), explained(store):
         identity = {"detoxlens.kind": "sweep", "detoxlens.sweep": name, "detoxlens.study": study}
         parent = find_run(client, experiment_id, identity)
         if parent is None:
