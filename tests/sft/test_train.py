@@ -1,5 +1,7 @@
 """Counter-narrative fine-tuning: the loss mask by hand, the best adapter kept, resume, and what goes wrong."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from detoxlens.params.lora import LoraConfig
 from detoxlens.params.models import TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
-from detoxlens.sft.train import IGNORED, encode_examples, fine_tune, num_steps
+from detoxlens.sft.train import IGNORED, encode_examples, fine_tune, num_steps, validation_sample
 
 TEMPLATE = TemplateConfig(user="<human>: {text}\n", bot="<bot>:", reply=" {text}", end="\n")
 TINY = TinyConfig(
@@ -241,3 +243,11 @@ def test_an_empty_split_is_named(tokenizer, tmp_path):
             checkpoints=tmp_path,
             on_step=lambda *_: None,
         )
+
+
+def test_the_validation_sample_is_the_same_wherever_it_is_drawn_and_a_larger_one_holds_it():
+    dialogues = [replace(dialogue("a", "b", split="val"), dialogue_id=str(n)) for n in range(50)]
+    few, more = validation_sample(dialogues, 5), validation_sample(dialogues, 20)
+    assert len(few) == 5 and set(few) < set(more)
+    assert validation_sample(dialogues[::-1], 5) == few[::-1]  # in the order given
+    assert validation_sample(dialogues, None) == dialogues == validation_sample(dialogues, 99)

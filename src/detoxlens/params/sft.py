@@ -32,5 +32,8 @@ class SftConfig(Section):
     gradient_checkpointing: bool
     eval_every: int = Field(ge=1)
     """Optimizer steps between validation losses and checkpoints."""
+    eval_max_dialogues: int | None = Field(default=None, ge=1)
+    """Validation dialogues that the loss is measured on, a sample that is the same for every seed and variant; None
+    takes all. One pass over all of DialoCONAN's 306 costs a model on a CPU as much as ten steps."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validations without a lower loss; None trains to the end. The best is kept either way."""

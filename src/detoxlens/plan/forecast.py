@@ -77,10 +77,11 @@ def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, shape: Sh
 
 
 def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
-    """Steps of LoRA training, and a validation on a tenth of the data every so often."""
+    """Steps of LoRA training, and a validation on a tenth of the data, or a sample of it, every so often."""
     steps = num_steps(counts.num_examples, sft)
     tokens = steps * sft.batch_size * sft.gradient_accumulation_steps * counts.example_tokens
-    validation = steps // sft.eval_every * counts.num_examples / 10 * counts.example_tokens
+    num_validated = min(counts.num_examples / 10, sft.eval_max_dialogues or math.inf)
+    validation = steps // sft.eval_every * num_validated * counts.example_tokens
     recompute = 4 / 3 if sft.gradient_checkpointing else 1.0
     seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
     seconds += steps * TRAINER_STEP_SECONDS

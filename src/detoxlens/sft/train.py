@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
+from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import encode_dialogue
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.params.models import TemplateConfig
@@ -43,6 +44,13 @@ def encode_examples(
             if any(label != IGNORED for label in labels):
                 examples.append({"input_ids": list(ids), "labels": labels})
     return examples
+
+
+def validation_sample(dialogues: Sequence[Dialogue], most: int | None) -> list[Dialogue]:
+    """At most `most` of the dialogues, in their order; which ones depends on their ids alone."""
+    chosen = sorted(dialogues, key=lambda d: derive_seed(0, "sft validation", d.dialogue_id))[:most]
+    kept = {d.dialogue_id for d in chosen}
+    return [d for d in dialogues if d.dialogue_id in kept]
 
 
 def num_steps(num_examples: int, config: SftConfig) -> int:

@@ -18,7 +18,7 @@ from detoxlens.models.lora import add_adapter
 from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.sft import SftConfig
-from detoxlens.sft.train import encode_examples, fine_tune, num_steps
+from detoxlens.sft.train import encode_examples, fine_tune, num_steps, validation_sample
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
@@ -54,10 +54,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
         policy = add_adapter(base, lora)
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
         dialogues = read_rows(layout.dialogues, Dialogue)
-        train, validation = (
-            encode_examples([d for d in dialogues if d.split == split], tokenizer, spec.template, config)
-            for split in ("train", "val")
-        )
+        split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
+        split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
+        train, validation = (encode_examples(part, tokenizer, spec.template, config) for part in split.values())
         total = num_steps(len(train), config)
         with progress(f"fine-tune {model}/{variant}", total=total, unit="steps") as bar:
 
