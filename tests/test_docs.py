@@ -17,7 +17,13 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CONTENT.md", ROOT / "docs" / "cluster.md"]
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CONTENT.md",
+    ROOT / "docs" / "cluster.md",
+    ROOT / "benchmarks" / "README.md",
+]
 TABLE = re.compile(r"(<!-- table: .* -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 MADE_BY_THE_PIPELINE = (
     *("models/", "adapters/", "outputs/", "data/prepared", "data/raw/", "dvc_plots/", ".detoxlens"),

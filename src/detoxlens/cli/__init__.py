@@ -3,8 +3,7 @@
 app.py       the program and its global options      stages.py    prepare ... report
 project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
-sweep.py     sweep, sweep apply                      bench.py     bench ...
-scores.py    import-completions, replay, calibrate, annotate, export-scores
+sweep.py     sweep, sweep apply                      scores.py    import-completions, replay, calibrate, ...
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from detoxlens.common.checkout import restart_in_checkout
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, doctor, planning, explain, sweep, bench, scores
+from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores
 
 # isort: on
 
-__all__ = ["app", "bench", "doctor", "explain", "main", "planning", "project", "scores", "stages", "sweep"]
+__all__ = ["app", "doctor", "explain", "main", "planning", "project", "scores", "stages", "sweep"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""

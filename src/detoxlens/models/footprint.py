@@ -1,6 +1,6 @@
 """What a model takes of memory and disk, from its sizes alone: no torch, no weights, no network.
 
-`plan`, `doctor` and `bench scale` reckon with it. Letters: h width, L layers, v vocabulary.
+`plan` and `doctor` reckon with it. Letters: h width, L layers, v vocabulary.
 """
 
 from __future__ import annotations

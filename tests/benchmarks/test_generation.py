@@ -2,8 +2,8 @@
 
 import pytest
 
-from detoxlens.bench import generation
-from detoxlens.bench.generation import measure, table_of, ways_of
+from benchmarks import generation
+from benchmarks.generation import measure, table_of, ways_of
 from detoxlens.models.loading import load_model
 from detoxlens.params.generation import GenerationConfig
 from tests.models.checkpoints import save_language_model

@@ -1,13 +1,13 @@
-"""`detoxlens bench attribution` on models of toy size: both sides run, agree, and are reported."""
+"""benchmarks.attribution on models of toy size: both sides run, agree, and are reported."""
 
 import json
 
 import pytest
 import torch
 
-from detoxlens.bench import attribution as bench
-from detoxlens.bench.cases import demo_case, falcon, neox, random_case
-from detoxlens.bench.hardware import hardware, in_words
+from benchmarks import attribution as bench
+from benchmarks.cases import demo_case, falcon, neox, random_case
+from benchmarks.hardware import hardware, in_words
 from detoxlens.common.artifacts import Layout, write_rows
 from detoxlens.common.records import Completion
 from tests.pipeline.stages.study import make_study, params_of
@@ -95,7 +95,7 @@ def test_the_command_writes_the_table_and_the_file(tmp_path, monkeypatch, capsys
         torch.set_num_threads(threads)
     said = capsys.readouterr().out
     assert "tiny-neox: not measured" in said and "no GPU was found" in said
-    written = json.loads((tmp_path / "reports/bench/attribution.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "benchmarks/results/attribution.json").read_text(encoding="utf-8"))
     assert [case["case"] for case in written["cases"]] == ["toy"]
     assert written["hardware"]["num_threads"] == 1
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detoxlens.bench.floor import Floor, Rates, Shape, Work, best_seconds, count, floor, measure_rates
+from benchmarks.floor import Floor, Rates, Shape, Work, best_seconds, count, floor, measure_rates
 
 SHAPE = Shape(hidden=4, keys=4, intermediate=8, num_layers=2, num_heads=2, vocab=10)
 
@@ -50,7 +50,7 @@ def test_the_count_agrees_with_what_torch_counts_of_a_forward(multi_query):
     """torch's counter sees every product of a real forward; ours has the same weights plus the attention's pairs."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from detoxlens.bench.cases import falcon, neox, shape_of
+    from benchmarks.cases import falcon, neox, shape_of
 
     model = falcon(32, 2, 4, 64, dtype=torch.float32) if multi_query else neox(32, 2, 4, 48, 64)
     shape, seq = shape_of(model), 7

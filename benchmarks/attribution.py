@@ -1,4 +1,4 @@
-"""`detoxlens bench attribution`: ours and Inseq on the same models and texts, in one run.
+"""Attribution beside Inseq's: the same models and texts, in one run.
 
 Inseq is called as the study's authors did, text by text with step_scores=["probability"]; ours gets all texts in one
 call and returns the probabilities too. Repetitions are paired (one of each, order alternating), after one untimed
@@ -15,20 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.cases import Case, demo_case, gpu_case, gpu_cases, neox_256, shape_of
+from benchmarks.floor import Floor, Rates, Work, best_seconds, count, floor, measure_rates, timed
+from benchmarks.hardware import hardware, in_words
+from benchmarks.script import run, write_figures
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.inseq_backend import id_tokenizer
 from detoxlens.attribution.plan import targets_per_chunk
-from detoxlens.bench.cases import Case, demo_case, gpu_case, gpu_cases, neox_256, shape_of
-from detoxlens.bench.floor import Floor, Rates, Work, best_seconds, count, floor, measure_rates, timed
-from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.common.artifacts import Layout, write_json
 from detoxlens.common.seeding import use_threads
 from detoxlens.params.load import load_params
 
@@ -71,7 +72,7 @@ class Measurement:
 
 
 def bench_attribution(root: Path, params_path: Path, *, num_repetitions: int, num_threads: int) -> None:
-    """Measures every case that this machine can, prints the table, writes reports/bench/attribution.json.
+    """Measures every case that this machine can, prints the table, writes benchmarks/results/attribution.json.
 
     Args:
         root: repository root.
@@ -100,9 +101,8 @@ def bench_attribution(root: Path, params_path: Path, *, num_repetitions: int, nu
             console.print(
                 f"{m.case}: against float64, ours is off by {m.error_ours:.1e}, Inseq by {m.error_inseq:.1e}."
             )
-    path = Layout(root).reports / "bench" / "attribution.json"
-    write_json(path, {"hardware": found, "cases": [dataclasses.asdict(m) for m in measured]})
-    console.print(f"Wrote {path.relative_to(root)}")
+    figures = {"hardware": found, "cases": [dataclasses.asdict(m) for m in measured]}
+    console.print(f"Wrote {write_figures(root, 'attribution', figures)}")
 
 
 def measure(case: Case, num_repetitions: int) -> Measurement:
@@ -178,7 +178,7 @@ def inseq_of(case: Case) -> Iterator[Callable[[], list[list[Sequence[float]]]]]:
             model.config.pad_token_id = pad
             wrapped = inseq.load_model(model, "input_x_gradient", tokenizer=tokenizer, device=case.device)
 
-            def run() -> list[list[Sequence[float]]]:
+            def attribute_all() -> list[list[Sequence[float]]]:
                 rows = []
                 for prompt, whole in words:
                     out = wrapped.attribute(
@@ -188,7 +188,7 @@ def inseq_of(case: Case) -> Iterator[Callable[[], list[list[Sequence[float]]]]]:
                     rows.append([scores[: len(prompt) + t, t].tolist() for t in range(len(whole) - len(prompt))])
                 return rows
 
-            yield run
+            yield attribute_all
         finally:
             model.config.pad_token_id = own_pad
 
@@ -244,3 +244,15 @@ def _cells(m: Measurement, gpu: bool) -> list[str]:
         share, memory = m.peak_share, m.peak_memory_gib
         cells += ["" if share is None else f"{share:.0%}", "" if memory is None else f"{memory:.1f}"]
     return cells
+
+
+def main(
+    repetitions: Annotated[int, typer.Option(min=1, help="Pairs of measurements per case; the median counts.")] = 5,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for both.")] = 2,
+) -> None:
+    """Time our attribution and Inseq's on the same models and texts."""
+    bench_attribution(Path(), Path("params.yaml"), num_repetitions=repetitions, num_threads=num_threads)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,4 +1,4 @@
-"""`detoxlens bench ppo`: its arithmetic with made-up runs, its case, our child on a toy; TRL's side behind markers."""
+"""benchmarks.ppo: its arithmetic with made-up runs, its case, our child on a toy; TRL's side behind markers."""
 
 import dataclasses
 import io
@@ -12,9 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from detoxlens.bench.cases import falcon, neox
-from detoxlens.bench.ppo import command, environment, formulas, ours, resident, scale
-from detoxlens.bench.ppo.case import (
+from benchmarks.cases import falcon, neox
+from benchmarks.ppo import environment, formulas, ours, pairs, resident, scale
+from benchmarks.ppo.case import (
     BOT,
     EOS,
     PAD,
@@ -29,7 +29,7 @@ from detoxlens.common.errors import UserError
 
 
 def run(side, seed, speed, memory, reached):
-    return command.Run(
+    return pairs.Run(
         side=side,
         seed=seed,
         episodes_per_second=speed,
@@ -57,13 +57,13 @@ def test_a_run_by_hand():
         "peak": 300 * mib,
         "resident_before": 100 * mib,
     }
-    found = command.run_of("ours", 7, result, 50 * mib, 32)
+    found = pairs.run_of("ours", 7, result, 50 * mib, 32)
     assert found.cpu_seconds_per_step == 3.0
     assert (found.episodes_per_second, found.memory_above_model_mib, found.reward_reached) == (16.0, 150.0, 1.0)
 
 
 def test_speed_and_memory_are_medians_of_ratios_and_the_reward_a_mean_difference():
-    speed, memory, reward = command.judge(PAIRS)
+    speed, memory, reward = pairs.judge(PAIRS)
     assert (speed.value, speed.range, speed.met) == (2.5, (1.8, 3.0), True)
     assert (memory.value, memory.range, memory.met) == (0.55, (0.5, 0.7), True)
     assert reward.value == pytest.approx(0.1 / 3) and reward.met
@@ -71,16 +71,16 @@ def test_speed_and_memory_are_medians_of_ratios_and_the_reward_a_mean_difference
 
 
 def test_a_missed_target_is_a_missed_target():
-    speed, memory, reward = command.judge(PAIRS[1:2])
+    speed, memory, reward = pairs.judge(PAIRS[1:2])
     assert not speed.met and not memory.met and not reward.met
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(command.table_of([speed, memory, reward], PAIRS[1:2]))
+    console.print(pairs.table_of([speed, memory, reward], PAIRS[1:2]))
     text = console.export_text(styles=True)
     assert "\x1b[31m1.80" in text and "\x1b[31m0.70" in text and "\x1b[31m-0.300" in text and "…" not in text
 
 
 def test_a_seed_counts_once_for_the_reward_however_often_it_is_repeated():
-    assert command.judge([*PAIRS, PAIRS[0], PAIRS[0]])[2].value == pytest.approx(0.1 / 3)
+    assert pairs.judge([*PAIRS, PAIRS[0], PAIRS[0]])[2].value == pytest.approx(0.1 / 3)
 
 
 def test_pairs_take_turns_at_being_first():
@@ -90,9 +90,9 @@ def test_pairs_take_turns_at_being_first():
         asked.append((side, seed))
         return run(side, seed, 1.0, 1.0, 1.0)
 
-    pairs = command.run_pairs(run_one, num_repetitions=2, num_seeds=2)
+    found = pairs.run_pairs(run_one, num_repetitions=2, num_seeds=2)
     assert asked == [("ours", 0), ("TRL", 0), ("TRL", 1), ("ours", 1), ("ours", 0), ("TRL", 0), ("TRL", 1), ("ours", 1)]
-    assert [(o.side, t.side, o.seed) for o, t in pairs] == [("ours", "TRL", s) for s in (0, 1, 0, 1)]
+    assert [(o.side, t.side, o.seed) for o, t in found] == [("ours", "TRL", s) for s in (0, 1, 0, 1)]
 
 
 def test_words_are_rewarded_by_their_number():
@@ -132,8 +132,8 @@ def test_without_an_index_the_error_says_what_is_missing_and_leaves_nothing(tmp_
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     with pytest.raises(UserError, match=r"Could not install TRL 1\.12\.0 .*nothing was measured"):
-        environment.environment_with_trl(tmp_path / "bench" / "trl")
-    assert not (tmp_path / "bench" / "trl").exists() and not list((tmp_path / "bench").glob("*.partial"))
+        environment.environment_with_trl(tmp_path / "state" / "trl")
+    assert not (tmp_path / "state" / "trl").exists() and not list((tmp_path / "state").glob("*.partial"))
 
 
 def test_an_environment_that_is_there_is_used_again(tmp_path, monkeypatch):
@@ -143,11 +143,11 @@ def test_an_environment_that_is_there_is_used_again(tmp_path, monkeypatch):
     assert environment.environment_with_trl(tmp_path)["PYTHONPATH"] == str(tmp_path)
 
 
-def test_a_run_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
+def test_a_run_that_fails_is_an_error_with_its_last_words(tmp_path, monkeypatch):
     failed = SimpleNamespace(returncode=1, stderr="Traceback\nMemoryError: no more tea")
-    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(UserError, match=r"the run of TRL with seed 3 failed: .*no more tea"):
-        command.child("TRL", tmp_path, 3, 1, {})
+    monkeypatch.setattr(pairs.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(UserError, match=r"The run of TRL with seed 3 failed: .*no more tea"):
+        pairs.child("TRL", tmp_path, 3, 1, {})
 
 
 def test_a_wrong_formula_shows_in_the_difference():
@@ -202,10 +202,10 @@ def test_formulas_equal_trls(tmp_path):
 @pytest.mark.slow
 @pytest.mark.network
 def test_the_command_on_a_toy_against_trl_itself(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "Settings", lambda num_steps: dataclasses.replace(TOY, num_steps=num_steps))
-    command.bench_ppo(tmp_path, num_repetitions=1, num_seeds=1, num_steps=3, num_threads=1)
+    monkeypatch.setattr(pairs, "Settings", lambda num_steps: dataclasses.replace(TOY, num_steps=num_steps))
+    pairs.bench_ppo(tmp_path, num_repetitions=1, num_seeds=1, num_steps=3, num_threads=1)
     assert "no GPU was found" in capsys.readouterr().out
-    written = json.loads((tmp_path / "reports/bench/ppo.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "benchmarks/results/ppo.json").read_text(encoding="utf-8"))
     assert [r["side"] for r in written["runs"]] == ["ours", "TRL"] and written["formulas"]["met"]
     assert [len(r["rewards"]) for r in written["runs"]] == [3, 3]
 

@@ -1,4 +1,4 @@
-"""`detoxlens bench generate`: our sampling beside two plain ways, on the same prompts, in one run.
+"""Sampling beside two plain ways, on the same prompts, in one run.
 
     one by one    the authors' loop: transformers' `generate` on one prompt at a time
     fixed order   `generate` on left-padded batches of our batch size, in the order of the file
@@ -14,15 +14,18 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from detoxlens.bench.floor import timed
-from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json
+from benchmarks.floor import timed
+from benchmarks.hardware import hardware, in_words
+from benchmarks.script import run, write_figures
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Prompt
 from detoxlens.common.seeding import derive_seed
@@ -58,7 +61,7 @@ class Measurement:
 def bench_generation(
     root: Path, params_path: Path, *, model: str, num_prompts: int, num_repetitions: int, num_threads: int
 ) -> None:
-    """Measures, prints the table, writes reports/bench/generate.json.
+    """Measures, prints the table, writes benchmarks/results/generation.json.
 
     Args:
         root: repository root.
@@ -96,7 +99,6 @@ def bench_generation(
     )
     measured = measure(ways, ids, num_repetitions=num_repetitions, device=params.run.device)
     console.print(table_of(measured, title=f"{model}: {len(ids)} prompts, batches of {size}, median seconds"))
-    path = layout.reports / "bench" / "generate.json"
     setting = {
         "model": model,
         "num_prompts": len(ids),
@@ -104,8 +106,8 @@ def bench_generation(
         "num_repetitions": num_repetitions,
         "generation": config.model_dump(),
     }
-    write_json(path, {"hardware": found, **setting, "ways": [dataclasses.asdict(m) for m in measured]})
-    console.print(f"Wrote {path.relative_to(root)}")
+    figures = {"hardware": found, **setting, "ways": [dataclasses.asdict(m) for m in measured]}
+    console.print(f"Wrote {write_figures(root, 'generation', figures)}")
 
 
 Way = Callable[[Sequence[Ids]], list[Ids]]
@@ -202,3 +204,24 @@ def table_of(measured: Sequence[Measurement], *, title: str) -> Table:
             cells[4:] = [f"{reached}{m.speedup_of_ours:.1f}x[/]", f"{low:.1f}-{high:.1f}", f"{m.target_speedup:g}x"]
         table.add_row(*cells)
     return table
+
+
+def main(
+    model: Annotated[str, typer.Option("--model", "-m", help="A key of params.yaml's models.")] = "tiny-neox",
+    prompts: Annotated[int, typer.Option(min=1, help="Evaluation prompts, evenly spaced over them.")] = 128,
+    repetitions: Annotated[int, typer.Option(min=1, help="Rounds of measurements; medians count.")] = 3,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for all.")] = 2,
+) -> None:
+    """Time our sampling, the authors' prompt-by-prompt loop, and plain batches in a fixed order."""
+    bench_generation(
+        Path(),
+        Path("params.yaml"),
+        model=model,
+        num_prompts=prompts,
+        num_repetitions=repetitions,
+        num_threads=num_threads,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

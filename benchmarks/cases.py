@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detoxlens.bench.floor import Shape
+from benchmarks.floor import Shape
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Completion
 from detoxlens.models.loading import load_model

@@ -34,8 +34,8 @@ def environment_with_trl(folder: Path) -> dict[str, str]:
             shutil.rmtree(partial, ignore_errors=True)
             said = (done.stderr or done.stdout).strip().splitlines()
             raise UserError(
-                f"Could not install TRL {TRL} ({said[-1] if said else 'pip gave no reason'}). The bench needs it, from "
-                f"the package index that your pip is set up for; nothing was measured or written."
+                f"Could not install TRL {TRL} ({said[-1] if said else 'pip gave no reason'}). The benchmark needs it, "
+                f"from the package index that your pip is set up for; nothing was measured or written."
             )
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

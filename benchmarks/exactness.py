@@ -1,4 +1,4 @@
-"""`detoxlens bench exactness`: ours and Inseq on this project's trained adapters, in float64 and in float32.
+"""Rounding errors of attribution, ours and Inseq's: this project's trained adapters, in float64 and in float32.
 
 In float64 the two must agree; what is left is Captum's path of integrated gradients, whose nodes are float32. Against
 that, the error of each in float32 shows what the formula costs where the model is sure: with p near 1, p (1 - p) of the
@@ -14,17 +14,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.attribution import max_abs_difference
+from benchmarks.cases import Text
+from benchmarks.hardware import hardware
+from benchmarks.script import run, write_figures
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.inseq_backend import id_tokenizer
-from detoxlens.bench.cases import Text
-from detoxlens.bench.hardware import hardware
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion
 from detoxlens.common.seeding import use_threads
@@ -59,7 +63,7 @@ class Exactness:
 
 
 def bench_exactness(root: Path, params_path: Path, *, num_texts: int, num_threads: int) -> None:
-    """Measures every trained variant, prints the table, writes reports/bench/exactness.json.
+    """Measures every trained variant, prints the table, writes benchmarks/results/exactness.json.
 
     Args:
         root: repository root.
@@ -79,11 +83,10 @@ def bench_exactness(root: Path, params_path: Path, *, num_texts: int, num_thread
             if ref.exists() and read_model_ref(ref.parent).adapter and layout.completions(model, variant).exists():
                 found += measure(layout, params, model, variant, num_texts)
     if not found:
-        raise UserError("bench exactness: no variant of run.models has an adapter and completions; run `dvc repro`.")
+        raise UserError("No variant of run.models has an adapter and completions; run `dvc repro`.")
     console.print(table_of(found))
-    path = layout.reports / "bench" / "exactness.json"
-    write_json(path, {"hardware": hardware(), "cases": [dataclasses.asdict(e) for e in found]})
-    console.print(f"Wrote {path.relative_to(root)}")
+    figures = {"hardware": hardware(), "cases": [dataclasses.asdict(e) for e in found]}
+    console.print(f"Wrote {write_figures(root, 'exactness', figures)}")
 
 
 def measure(layout: Layout, params: Params, model: str, variant: str, num_texts: int) -> list[Exactness]:
@@ -118,9 +121,9 @@ def measure(layout: Layout, params: Params, model: str, variant: str, num_texts:
                 num_texts=len(texts),
                 num_scores=sum(len(row) for text in reference for row in text),
                 highest_token_prob=max(probs),
-                float64_difference=largest_difference(ours_exact, reference),
-                float32_error_ours=largest_difference(ours, reference),
-                float32_error_inseq=largest_difference(inseq, reference),
+                float64_difference=max_abs_difference(ours_exact, reference),
+                float32_error_ours=max_abs_difference(ours, reference),
+                float32_error_inseq=max_abs_difference(inseq, reference),
             )
         )
     return found
@@ -187,16 +190,6 @@ def _unrounded() -> Iterator[None]:
         Step.__post_init__ = rounding
 
 
-def largest_difference(ours: Scores, theirs: Scores) -> float:
-    """Largest |difference| of two tables of the same form."""
-    pairs = (
-        zip(row, other, strict=True)
-        for text, other_text in zip(ours, theirs, strict=True)
-        for row, other in zip(text, other_text, strict=True)
-    )
-    return max(abs(a - b) for pair in pairs for a, b in pair)
-
-
 def table_of(found: Sequence[Exactness]) -> Table:
     """One row per variant and method."""
     table = Table(
@@ -211,3 +204,15 @@ def table_of(found: Sequence[Exactness]) -> Table:
         numbers = [f"{e.highest_token_prob:.6f}", *(f"{d:.1e}" for d in differences)]
         table.add_row(f"{e.model}/{e.variant}", e.method, *numbers)
     return table
+
+
+def main(
+    texts: Annotated[int, typer.Option(min=1, help="Completions per trained variant.")] = 4,
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+) -> None:
+    """Compare our scores with Inseq's on this project's trained adapters, in float64 and in float32."""
+    bench_exactness(Path(), Path("params.yaml"), num_texts=texts, num_threads=num_threads)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,4 +1,4 @@
-"""`detoxlens bench ppo`: pairs of runs, ours and TRL 1.12.0's, in one go; the table; reports/bench/ppo.json.
+"""Pairs of runs, ours and TRL 1.12.0's, in one go; the table; benchmarks/results/ppo.json.
 
 Each run is a process of its own, the pairs' order alternates. Memory above the model is the peak of resident memory in
 training, less what was resident before (everything imported, a toy trained) and one copy of the policy's weights.
@@ -24,12 +24,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from detoxlens.bench.hardware import hardware, in_words
-from detoxlens.bench.ppo import formulas
-from detoxlens.bench.ppo.case import TOY, Settings, write_case
-from detoxlens.bench.ppo.environment import TRL, environment_with_trl
-from detoxlens.bench.ppo.scale import measure_scale, scale_table
-from detoxlens.common.artifacts import Layout, write_json
+from benchmarks.hardware import hardware, in_words
+from benchmarks.ppo import formulas
+from benchmarks.ppo.case import TOY, Settings, write_case
+from benchmarks.ppo.environment import TRL, environment_with_trl
+from benchmarks.ppo.scale import measure_scale, scale_table
+from benchmarks.script import write_figures
+from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError
 from detoxlens.jobs.progress import progress
 
@@ -71,7 +72,7 @@ class Verdict:
 
 
 def bench_ppo(root: Path, *, num_repetitions: int, num_seeds: int, num_steps: int, num_threads: int) -> None:
-    """Measures, prints the tables, writes reports/bench/ppo.json.
+    """Measures, prints the tables, writes benchmarks/results/ppo.json.
 
     Args:
         root: repository root.
@@ -83,7 +84,7 @@ def bench_ppo(root: Path, *, num_repetitions: int, num_seeds: int, num_steps: in
     Raises:
         UserError: TRL 1.12.0 cannot be installed, or a run fails; nothing is written.
     """
-    environment = environment_with_trl(Layout(root).state / "bench" / f"trl-{TRL}")
+    environment = environment_with_trl(Layout(root).state / "benchmarks" / f"trl-{TRL}")
     found = hardware() | {"num_threads": num_threads}
     found["packages"] = {**found["packages"], "trl": TRL, "peft": version("peft"), "accelerate": version("accelerate")}
     console = Console(highlight=False)
@@ -121,25 +122,21 @@ def bench_ppo(root: Path, *, num_repetitions: int, num_seeds: int, num_steps: in
         console.print(
             "RedPajama-3B and Falcon-7B shapes: not measured, no GPU was found; nothing is recorded for them."
         )
-    path = Layout(root).reports / "bench" / "ppo.json"
-    write_json(
-        path,
-        {
-            "hardware": found,
-            "settings": dataclasses.asdict(settings),
-            "verdicts": [dataclasses.asdict(v) for v in verdicts],
-            "formulas": {"tolerance": formulas.TOLERANCE, "met": equal, "max_abs_difference": differences},
-            "runs": [dataclasses.asdict(run) for pair in pairs for run in pair],
-            "scale": [dataclasses.asdict(s) for s in scale],
-        },
-    )
-    console.print(f"Wrote {path.relative_to(root)}")
+    figures = {
+        "hardware": found,
+        "settings": dataclasses.asdict(settings),
+        "verdicts": [dataclasses.asdict(v) for v in verdicts],
+        "formulas": {"tolerance": formulas.TOLERANCE, "met": equal, "max_abs_difference": differences},
+        "runs": [dataclasses.asdict(run) for pair in pairs for run in pair],
+        "scale": [dataclasses.asdict(s) for s in scale],
+    }
+    console.print(f"Wrote {write_figures(root, 'ppo', figures)}")
 
 
 def run_pairs(run_one: Callable[[Side, int], Run], *, num_repetitions: int, num_seeds: int) -> list[tuple[Run, Run]]:
     """(ours, TRL's) for each seed, `num_repetitions` times; who begins alternates."""
     pairs = []
-    with progress("bench ppo", total=2 * num_repetitions * num_seeds, unit="runs") as bar:
+    with progress("benchmark ppo", total=2 * num_repetitions * num_seeds, unit="runs") as bar:
         for number in range(num_repetitions * num_seeds):
             order: tuple[Side, ...] = ("ours", "TRL") if number % 2 == 0 else ("TRL", "ours")
             done: dict[Side, Run] = {}
@@ -157,7 +154,7 @@ def child(side: Side, folder: Path, seed: int, num_threads: int, trl_environment
         UserError: it failed; its last words.
     """
     here = Path(__file__).parent
-    what = [str(here / "trl_child.py"), "train"] if side == "TRL" else ["-m", "detoxlens.bench.ppo.ours"]
+    what = [str(here / "trl_child.py"), "train"] if side == "TRL" else ["-m", "benchmarks.ppo.ours"]
     result = folder / "result.json"
     # Torch reads the first when it loads; both sides get the same.
     environment = {**(trl_environment if side == "TRL" else os.environ), "OMP_NUM_THREADS": str(num_threads)}
@@ -169,7 +166,7 @@ def child(side: Side, folder: Path, seed: int, num_threads: int, trl_environment
         check=False,
     )
     if done.returncode:
-        raise UserError(f"bench ppo: the run of {side} with seed {seed} failed: {' '.join(done.stderr.split()[-40:])}")
+        raise UserError(f"The run of {side} with seed {seed} failed: {' '.join(done.stderr.split()[-40:])}")
     return json.loads(result.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""`python -m detoxlens.bench.ppo.ours CASE TOY RESULT SEED THREADS`: one run of our PPO, measured."""
+"""`python -m benchmarks.ppo.ours CASE TOY RESULT SEED THREADS`: one run of our PPO, measured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from detoxlens.bench.ppo.case import Settings, read_case, reward_of_text
-from detoxlens.bench.ppo.resident import forget_peak, peak
+from benchmarks.ppo.case import Settings, read_case, reward_of_text
+from benchmarks.ppo.resident import forget_peak, peak
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import KlConfig
 from detoxlens.rl import PPO, PpoConfig

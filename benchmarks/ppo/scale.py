@@ -16,8 +16,8 @@ from peft import LoraConfig, get_peft_model
 from rich.table import Table
 from torch import nn
 
-from detoxlens.bench.cases import falcon, neox
-from detoxlens.bench.ppo.case import BOT, build_tokenizer, reward_of_text
+from benchmarks.cases import falcon, neox
+from benchmarks.ppo.case import BOT, build_tokenizer, reward_of_text
 from detoxlens.common.seeding import numpy_rng
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import KlConfig

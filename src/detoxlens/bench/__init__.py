@@ -1,1 +1,0 @@
-"""`detoxlens bench`: what this machine takes for the pipeline, and for attribution beside Inseq. Importing is cheap."""
