@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from detoxlens.evaluation.intervals import mean_t
 from detoxlens.evaluation.stats import (
     cluster,
     curve_ci,
@@ -9,7 +10,6 @@ from detoxlens.evaluation.stats import (
     mean_ci,
     paired_difference,
     resampled_means,
-    unseen_share_bound,
 )
 from detoxlens.params.report import Bootstrap
 
@@ -26,11 +26,23 @@ def test_cluster_sums_rows_of_one_prompt_and_leaves_nan_out():
     assert found.means.tolist() == [6 / 3, 12 / 2]
 
 
+def level(num_prompts: int) -> float:
+    """What an expanded percentile interval asks the bootstrap for, a little more than .95: Hesterberg 2015."""
+    t = scipy_stats.t.ppf(0.975, num_prompts - 1)
+    return 1 - 2 * scipy_stats.norm.cdf(-np.sqrt(num_prompts / (num_prompts - 1)) * t)
+
+
 def test_equals_scipy_bootstrap_when_every_prompt_has_one_sample():
     values = np.random.default_rng(1).gamma(1.0, size=60)
     ours = mean_ci([f"p{i}" for i in range(60)], values, draws(999, 5))
     theirs = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(5), vectorized=True
+        (values,),
+        np.mean,
+        n_resamples=999,
+        method="percentile",
+        rng=np.random.default_rng(5),
+        vectorized=True,
+        confidence_level=level(60),
     ).confidence_interval
     assert ours.value == pytest.approx(values.mean())
     assert ours.ci95 == pytest.approx((theirs.low, theirs.high), abs=1e-12)
@@ -42,9 +54,30 @@ def test_paired_difference_equals_scipy_bootstrap_of_the_differences():
     keys = [f"p{i}" for i in range(50)]
     ours = paired_difference(keys, a, keys[::-1], b[::-1], draws(500, 9))  # the order does not matter
     theirs = scipy_stats.bootstrap(
-        (a - b,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(9), vectorized=True
+        (a - b,),
+        np.mean,
+        n_resamples=500,
+        method="percentile",
+        rng=np.random.default_rng(9),
+        vectorized=True,
+        confidence_level=level(50),
     ).confidence_interval
     assert ours.ci95 == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_an_interval_of_a_mean_of_few_normal_values_is_as_wide_as_ts():
+    # 8 values: a plain percentile interval has sqrt(7 / 8) * 1.96 / 2.365 = 78 % of t's width
+    values = np.random.default_rng(3).normal(size=8)
+    lo, hi = mean_ci(range(8), values, draws(20_000, 0)).ci95
+    t = mean_t(values).ci95
+    assert t == pytest.approx(scipy_stats.t.interval(0.95, 7, values.mean(), scipy_stats.sem(values)))
+    assert hi - lo == pytest.approx(t[1] - t[0], rel=0.1)
+
+
+def test_weights_count_as_so_many_rows():
+    weighted = cluster(["a", "b", "b"], [1.0, 2.0, np.nan], weights=[3, 0.5, 1])
+    assert weighted.sums[:, 0].tolist() == [3, 1] and weighted.counts[:, 0].tolist() == [3, 0.5]
+    assert weighted.means[0] == 4 / 3.5
 
 
 def test_prompts_are_drawn_not_rows():
@@ -82,18 +115,6 @@ def test_paired_difference_uses_shared_prompts_only():
     assert paired_difference(["x"], [1.0], ["y"], [1.0], draws(100, 0)) is None
 
 
-def test_a_share_of_zero_is_not_certain():
-    # 1 - .025 ** (1 / 100) = 1 - exp(-3.6889 / 100) = .0362
-    none = mean_ci(range(100), [0] * 100, draws(100, 0), share=True)
-    assert none.ci95 == pytest.approx((0.0, 0.0362), abs=1e-4)
-    every = mean_ci(range(100), [1] * 100, draws(100, 0), share=True)
-    assert every.ci95 == pytest.approx((0.9638, 1.0), abs=1e-4)
-    same = paired_difference(range(100), [0] * 100, range(100), [0] * 100, draws(100, 0), share=True)
-    assert same.ci95 == pytest.approx((-0.0362, 0.0362), abs=1e-4)
-    exact = scipy_stats.binomtest(0, 100).proportion_ci(0.95, method="exact")
-    assert unseen_share_bound(100) == pytest.approx(exact.high)
-
-
 def test_nothing_to_average_is_none_and_one_prompt_has_no_interval():
     assert mean_ci([], [], draws(100, 0)) is None
     assert mean_ci(["a"], [float("nan")], draws(100, 0)) is None
@@ -127,7 +148,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     covered = 0
     for trial in range(300):
         toxic = rng.random(120) < 0.3
-        lo, hi = mean_ci(range(120), toxic, draws(400, trial), share=True).ci95
+        lo, hi = mean_ci(range(120), toxic, draws(400, trial)).ci95
         covered += lo <= 0.3 <= hi
     assert 0.91 <= covered / 300 <= 0.98
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from detoxlens.evaluation.rates import wilson
 from detoxlens.evaluation.toxicity import summarize
 from detoxlens.evaluation.worst_of import expected_maximum, probability_of_any, worst_of
 from detoxlens.params.report import Bootstrap
@@ -70,9 +71,9 @@ def test_intervals_are_those_of_scipys_bootstrap_over_prompts():
     assert found.ci95[1] - found.ci95[0] == pytest.approx(expected.high - expected.low, rel=0.1)
 
 
-def test_where_nothing_is_toxic_the_bound_is_binomial_over_prompts():
+def test_where_nothing_is_toxic_prompts_count_and_not_completions():
     *_, two = worst({"a": [0.1, 0.2], "b": [0.3, 0.1]}, k=2)
-    assert two.p_any_toxic.ci95 == (0.0, pytest.approx(1 - 0.025 ** (1 / 2)))
+    assert two.p_any_toxic.ci95 == wilson(0.0, 2)
 
 
 def test_sizes_are_the_papers_and_what_was_sampled():

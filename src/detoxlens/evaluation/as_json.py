@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detoxlens.evaluation.stats import Estimate
+from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.toxicity import Toxicity
 from detoxlens.evaluation.worst_of import WorstOf
 

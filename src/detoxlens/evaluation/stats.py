@@ -1,4 +1,4 @@
-"""95 % percentile bootstrap intervals, clustered by prompt. Efron and Tibshirani 1993, ch. 13. Pure functions.
+"""95 % bootstrap intervals of means, clustered by prompt. Efron and Tibshirani 1993, ch. 13. Pure functions.
 
 Several samples of one prompt resemble each other, so whole prompts are drawn with replacement, never single rows.
 Letters: row = one completion, cluster = one prompt, column = one quantity (or one step of a curve), resample = one draw
@@ -7,27 +7,17 @@ of as many prompts as there are. The mean of a resample is sum over rows / numbe
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from detoxlens.evaluation.intervals import Estimate, percentile_interval
 from detoxlens.params.report import Bootstrap
 
-TAIL = 0.025
-"""Probability beyond each end of a 95 % interval."""
 _CHUNK = 4_000_000
 """Most drawn indices in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its interval: Estimate(value=.12, ci95=(.09, .15), num_clusters=400)."""
-
-    value: float
-    ci95: tuple[float, float] | None
-    """None with fewer than two clusters: one prompt says nothing about how much prompts differ."""
-    num_clusters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +27,64 @@ class Clustered:
     keys: tuple[Hashable, ...]
     """Clusters in the order of their first row."""
     sums: np.ndarray  # (clusters, columns)
-    counts: np.ndarray  # (clusters, columns): rows that are not NaN
+    counts: np.ndarray  # (clusters, columns): weights of the rows that are not NaN
 
     def only(self, keys: Sequence[Hashable]) -> Clustered:
-        """The same sums for the given clusters alone, in that order."""
+        """The same sums for the given clusters alone, in that order; zeros for one that has no row."""
         where = {key: i for i, key in enumerate(self.keys)}
-        index = [where[key] for key in keys]
-        return Clustered(tuple(keys), self.sums[index], self.counts[index])
+        index = [where.get(key, len(where)) for key in keys]
+        blank = np.zeros((1, self.sums.shape[1]))
+        return Clustered(
+            tuple(keys), np.concatenate([self.sums, blank])[index], np.concatenate([self.counts, blank])[index]
+        )
 
     @property
     def means(self) -> np.ndarray:  # (columns,), NaN where no row has a value
         return _ratio(self.sums.sum(0), self.counts.sum(0))
 
+    @property
+    def residuals(self) -> np.ndarray:  # (clusters, columns): what each cluster adds to the error of the mean
+        return (self.sums - self.means * self.counts) / self.counts.sum(0)
 
-def cluster(keys: Sequence[Hashable], values: Sequence[float] | np.ndarray) -> Clustered:
-    """Sums of `values` (rows,) or (rows, columns) per key; NaN is a missing value."""
+
+def cluster(
+    keys: Sequence[Hashable],
+    values: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray | None = None,
+) -> Clustered:
+    """Sums of `values` (rows,) or (rows, columns) per key; NaN is a missing value.
+
+    Args:
+        keys: the cluster of each row.
+        values: one number per row and column.
+        weights: of the rows (rows,), in sums and counts; None is 1 each.
+    """
     rows = np.asarray(values, dtype=np.float64)
     rows = rows.reshape(len(keys), -1) if len(keys) else rows.reshape(0, rows.shape[1] if rows.ndim == 2 else 1)
+    weight = np.ones((len(keys), 1)) if weights is None else np.asarray(weights, dtype=np.float64)[:, None]
     order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     index = np.array([order[key] for key in keys], dtype=np.int64)
-    present = ~np.isnan(rows)
+    there = ~np.isnan(rows)
     sums, counts = np.zeros((len(order), rows.shape[1])), np.zeros((len(order), rows.shape[1]))
-    np.add.at(sums, index, np.where(present, rows, 0.0))
-    np.add.at(counts, index, present)
+    np.add.at(sums, index, np.where(there, rows, 0.0) * weight)
+    np.add.at(counts, index, there * weight)
     return Clustered(tuple(order), sums, counts)
+
+
+def present(data: Clustered) -> Clustered | None:
+    """`data` without the clusters that have no value; None when nothing is left."""
+    keys = [key for key, count in zip(data.keys, data.counts[:, 0], strict=True) if count]
+    return data.only(keys) if keys else None
+
+
+def shared(*data: Clustered) -> list[Clustered] | None:
+    """Each of `data` on the clusters in which all have a value, in the order of the first; None when there are none."""
+    found = [present(d) for d in data]
+    if any(d is None for d in found):
+        return None
+    everywhere = set.intersection(*(set(d.keys) for d in found))
+    keys = [key for key in found[0].keys if key in everywhere]
+    return [d.only(keys) for d in found] if keys else None
 
 
 def resampled_means(bootstrap: Bootstrap, *data: Clustered) -> list[np.ndarray]:
@@ -71,45 +95,50 @@ def resampled_means(bootstrap: Bootstrap, *data: Clustered) -> list[np.ndarray]:
     """
     n = len(data[0].keys)
     assert n and all(d.keys == data[0].keys for d in data)
-    rng = np.random.default_rng(bootstrap.seed)
-    chunk = max(1, min(bootstrap.num_resamples, _CHUNK // n))
     parts: list[list[np.ndarray]] = [[] for _ in data]
-    for start in range(0, bootstrap.num_resamples, chunk):
-        size = min(chunk, bootstrap.num_resamples - start)
-        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+    for times in _times_drawn(bootstrap, n):
         for part, d in zip(parts, data, strict=True):
             part.append(_ratio(np.einsum("rn,nc->rc", times, d.sums), np.einsum("rn,nc->rc", times, d.counts)))
     return [np.concatenate(part) for part in parts]
 
 
-def mean_ci(
-    keys: Sequence[Hashable],
-    values: Sequence[float] | np.ndarray,
-    bootstrap: Bootstrap,
-    *,
-    share: bool = False,
-) -> Estimate | None:
-    """Mean of `values` (rows,) with its interval; None without any value.
+def _times_drawn(bootstrap: Bootstrap, n: int) -> Iterator[np.ndarray]:
+    """(resamples, clusters) in parts that fit in memory: how often each of `n` clusters is in each draw of `n`."""
+    if bootstrap.num_resamples * n <= _CHUNK:
+        yield _all_times_drawn(bootstrap.seed, bootstrap.num_resamples, n)
+        return
+    rng, size = np.random.default_rng(bootstrap.seed), max(1, _CHUNK // n)
+    for start in range(0, bootstrap.num_resamples, size):
+        yield _count(rng, min(size, bootstrap.num_resamples - start), n)
+
+
+@lru_cache(maxsize=4)
+def _all_times_drawn(seed: int, num_resamples: int, n: int) -> np.ndarray:
+    """Kept: every measure of a split is resampled by the same draws."""
+    return _count(np.random.default_rng(seed), num_resamples, n)
+
+
+def _count(rng: np.random.Generator, num_resamples: int, n: int) -> np.ndarray:
+    drawn = rng.integers(0, n, (num_resamples, n)) + n * np.arange(num_resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=num_resamples * n).reshape(num_resamples, n).astype(np.float64)
+
+
+def mean_ci(keys: Sequence[Hashable], values: Sequence[float] | np.ndarray, bootstrap: Bootstrap) -> Estimate | None:
+    """Mean of `values` (rows,) with its interval; None without any value. Shares: `rates.rate_ci`.
 
     Args:
         keys: the cluster (prompt) of each row.
         values: one number per row, NaN where missing.
         bootstrap: the draws.
-        share: `values` are 0 and 1. When they are all alike no draw differs, and the bootstrap would claim certainty;
-            the open end is then the exact binomial one over prompts, `unseen_share_bound`.
     """
-    found = _present(cluster(keys, values))
+    found = present(cluster(keys, values))
     if found is None:
         return None
     value, n = float(found.means[0]), len(found.keys)
-    if share and value in (0.0, 1.0):
-        bound = unseen_share_bound(n)
-        return Estimate(value, (0.0, bound) if value == 0.0 else (1.0 - bound, 1.0), n)
     if n < 2:
         return Estimate(value, None, n)
     (means,) = resampled_means(bootstrap, found)
-    return Estimate(value, percentile_interval(means[:, 0]), n)
+    return Estimate(value, percentile_interval(means[:, 0], n), n)
 
 
 def paired_difference(
@@ -118,30 +147,20 @@ def paired_difference(
     reference_keys: Sequence[Hashable],
     reference_values: Sequence[float] | np.ndarray,
     bootstrap: Bootstrap,
-    *,
-    share: bool = False,
 ) -> Estimate | None:
     """Mean of `values` minus mean of `reference_values` on the prompts that have both; None when none has.
 
-    Both sides are drawn together, so what makes a prompt hard for both cancels. Where no prompt differs at all and the
-    values are shares, the interval is +- `unseen_share_bound` instead of the bootstrap's [0, 0].
+    Both sides are drawn together, so what makes a prompt hard for both cancels. Shares: `rates.rate_difference`.
     """
-    ours, theirs = _present(cluster(keys, values)), _present(cluster(reference_keys, reference_values))
-    if ours is None or theirs is None:
+    pair = shared(cluster(keys, values), cluster(reference_keys, reference_values))
+    if pair is None:
         return None
-    known = set(theirs.keys)
-    shared = [key for key in ours.keys if key in known]
-    if not shared:
-        return None
-    ours, theirs = ours.only(shared), theirs.only(shared)
-    value, n = float(ours.means[0] - theirs.means[0]), len(shared)
-    if share and np.array_equal(ours.sums / ours.counts, theirs.sums / theirs.counts):
-        bound = unseen_share_bound(n)
-        return Estimate(value, (-bound, bound), n)
+    ours, theirs = pair
+    value, n = float(ours.means[0] - theirs.means[0]), len(ours.keys)
     if n < 2:
         return Estimate(value, None, n)
     a, b = resampled_means(bootstrap, ours, theirs)
-    return Estimate(value, percentile_interval(a[:, 0] - b[:, 0]), n)
+    return Estimate(value, percentile_interval(a[:, 0] - b[:, 0], n), n)
 
 
 def group_difference(
@@ -162,8 +181,8 @@ def group_difference(
     (means,) = resampled_means(bootstrap, data)
     drawn = means[:, 0] - means[:, 1]
     drawn = drawn[~np.isnan(drawn)]  # a draw may miss a small group altogether
-    few = min((data.counts > 0).sum(0)) < 2
-    return Estimate(value, None if few else percentile_interval(drawn), len(data.keys))
+    fewest = int(min((data.counts > 0).sum(0)))
+    return Estimate(value, None if fewest < 2 else percentile_interval(drawn, fewest), len(data.keys))
 
 
 def curve_ci(
@@ -171,7 +190,7 @@ def curve_ci(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, lower and upper end per column of `values` (rows, steps), each (steps,); NaN without rows.
 
-    Intervals are pointwise: they cover each step with 95 %, not the whole curve at once.
+    Intervals are pointwise: they cover each step with 95 %, not the whole curve at once (`bands.simultaneous_band`).
     """
     found = cluster(keys, values)
     blank = np.full(found.sums.shape[1], np.nan)
@@ -179,31 +198,11 @@ def curve_ci(
         return (found.means if found.keys else blank), blank, blank
     (means,) = resampled_means(bootstrap, found)
     lo, hi = blank.copy(), blank.copy()
-    for step in range(means.shape[1]):  # few enough; quantiles of a column without NaN, whichever draws have rows
+    for step, n in enumerate((found.counts > 0).sum(0).tolist()):  # quantiles of the draws that have rows
         drawn = means[~np.isnan(means[:, step]), step]
-        if len(drawn):
-            lo[step], hi[step] = percentile_interval(drawn)
+        if n > 1:
+            lo[step], hi[step] = percentile_interval(drawn, n)
     return found.means, lo, hi
-
-
-def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of resampled means."""
-    lo, hi = np.quantile(resampled, [TAIL, 1 - TAIL])
-    return float(lo), float(hi)
-
-
-def unseen_share_bound(num_clusters: int) -> float:
-    """Largest share that 0 out of `num_clusters` does not refute: 1 - .025 ** (1 / n), about 3.7 / n.
-
-    Clopper and Pearson 1934, the case of no success.
-    """
-    return 1.0 - TAIL ** (1.0 / num_clusters)
-
-
-def _present(data: Clustered) -> Clustered | None:
-    """`data` without the clusters that have no value; None when nothing is left."""
-    keys = [key for key, count in zip(data.keys, data.counts[:, 0], strict=True) if count]
-    return data.only(keys) if keys else None
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from detoxlens.common.records import Score
-from detoxlens.evaluation.stats import Estimate, mean_ci, paired_difference
+from detoxlens.evaluation.intervals import Estimate
+from detoxlens.evaluation.rates import rate_ci, rate_difference
 from detoxlens.evaluation.worst_of import WorstOf, worst_of
 from detoxlens.params.report import Bootstrap
 
@@ -74,9 +75,9 @@ def summarize(
     if reference is not None:
         it_prompts, it_toxicity = values_of(reference, missing)
         it_by_prompt = _by_prompt(it_prompts, it_toxicity)
-        delta = paired_difference(prompts, toxicity > TOXIC, it_prompts, it_toxicity > TOXIC, bootstrap, share=True)
+        delta = rate_difference(prompts, toxicity > TOXIC, it_prompts, it_toxicity > TOXIC)
     return Toxicity(
-        rate_gt_50=mean_ci(prompts, toxicity > TOXIC, bootstrap, share=True),
+        rate_gt_50=rate_ci(prompts, toxicity > TOXIC),
         rate_ge_50=_mean(toxicity >= TOXIC),
         mean=_mean(toxicity),
         expected_max=_mean(largest),

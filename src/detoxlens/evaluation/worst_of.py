@@ -20,7 +20,9 @@ from math import comb
 
 import numpy as np
 
-from detoxlens.evaluation.stats import Estimate, mean_ci, paired_difference
+from detoxlens.evaluation.intervals import Estimate
+from detoxlens.evaluation.rates import rate_ci, rate_difference
+from detoxlens.evaluation.stats import mean_ci, paired_difference
 from detoxlens.params.report import Bootstrap
 
 SIZES = (1, 2, 5, 10, 25, 50, 100)
@@ -86,13 +88,16 @@ def _worst_of(
     it_largest = [expected_maximum(values, n) for values in theirs.values()]
     it_any_toxic = [probability_of_any(values, n, toxic) for values in theirs.values()]
     keys, it_keys = list(ours), list(theirs)
+    trials, it_trials = (float(sum(map(len, of.values()))) for of in (ours, theirs))
     return WorstOf(
         num_samples=n,
         expected_max=mean_ci(keys, largest, bootstrap),
         expected_max_sd=float(np.std(largest, ddof=1)) if len(largest) > 1 else None,
         expected_max_delta_vs_it=paired_difference(keys, largest, it_keys, it_largest, bootstrap),
-        p_any_toxic=mean_ci(keys, any_toxic, bootstrap, share=True),
-        p_any_toxic_delta_vs_it=paired_difference(keys, any_toxic, it_keys, it_any_toxic, bootstrap, share=True),
+        p_any_toxic=rate_ci(keys, any_toxic, num_trials=trials),
+        p_any_toxic_delta_vs_it=rate_difference(
+            keys, any_toxic, it_keys, it_any_toxic, num_trials=trials, num_reference_trials=it_trials
+        ),
         num_prompts=len(ours),
         num_left_out=num_prompts - len(ours),
     )

@@ -24,7 +24,7 @@ import numpy as np
 from detoxlens.common.artifacts import read_json
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Score
-from detoxlens.evaluation.stats import percentile_interval
+from detoxlens.evaluation.intervals import percentile_interval
 from detoxlens.params.report import Bootstrap
 
 WAYS = ("threshold", "isotonic")
@@ -191,5 +191,5 @@ def _estimate(
     ]
     return {
         "value": rate(by_fit[0], np.arange(len(prompts))),
-        "ci95": list(percentile_interval(np.array(draws))),
+        "ci95": list(percentile_interval(np.array(draws), len(prompts))) if len(prompts) > 1 else None,
     }

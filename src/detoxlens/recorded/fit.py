@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from detoxlens.common.errors import UserError
-from detoxlens.evaluation.stats import percentile_interval
+from detoxlens.evaluation.intervals import percentile_interval
 from detoxlens.params.report import Bootstrap
 from detoxlens.recorded.calibration import Fit, Json, Map
 
@@ -167,15 +167,17 @@ def _measures(score: np.ndarray, reference: np.ndarray, *, fit: Fit, bootstrap: 
         rows = rng.integers(0, len(score), len(score))
         for name, measure in measures.items():
             drawn[name].append(measure(score[rows], reference[rows]))
-    found = {name: _with_interval(measure(score, reference), drawn[name]) for name, measure in measures.items()}
+    found = {
+        name: _with_interval(measure(score, reference), drawn[name], len(score)) for name, measure in measures.items()
+    }
     return {"num_texts": len(score)} | found
 
 
-def _with_interval(value: float, drawn: Sequence[float]) -> Json | None:
+def _with_interval(value: float, drawn: Sequence[float], num_texts: int) -> Json | None:
     if np.isnan(value):
         return None
     defined = np.array([d for d in drawn if not np.isnan(d)])
-    return {"value": value, "ci95": list(percentile_interval(defined))}
+    return {"value": value, "ci95": list(percentile_interval(defined, num_texts))}
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

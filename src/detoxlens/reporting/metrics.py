@@ -13,6 +13,7 @@ import numpy as np
 from detoxlens.common.records import Fluency, Score
 from detoxlens.evaluation.as_json import estimate_json, toxicity_json
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
+from detoxlens.evaluation.rates import rate_ci, rate_difference
 from detoxlens.evaluation.stats import group_difference, mean_ci, paired_difference
 from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
@@ -186,7 +187,7 @@ def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, 
     measured = [row for row in rows if row.nll_nats is not None]
     first = [c for c in completions if c.sample_index == 0]
     ids = [c.completion_ids for c in completions]
-    mentions = mean_ci([r.prompt_id for r in rows], [r.mentions_prompt for r in rows], config.bootstrap, share=True)
+    mentions = rate_ci([r.prompt_id for r in rows], [r.mentions_prompt for r in rows])
     return {
         "perplexity": perplexity([r.nll_nats for r in measured], [r.num_tokens for r in measured]),
         **{f"distinct_{n}": distinct_n(ids, n) for n in (1, 2, 3)},
@@ -195,9 +196,7 @@ def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, 
         "distinct_per_100_prompts": 100 * num_distinct(c.completion for c in first) / len(first) if first else None,
         "prompt_mention_rate": mentions.value if mentions else None,
         "prompt_mention_ci95": list(mentions.ci95) if mentions and mentions.ci95 else None,
-        "prompt_mention_delta_vs_it": None
-        if tables is it
-        else _mention_delta(rows, _fluency_rows(it, config, part), config),
+        "prompt_mention_delta_vs_it": None if tables is it else _mention_delta(rows, _fluency_rows(it, config, part)),
         "ended_by_eos": _share([c.finish_reason == "eos" for c in completions]),
         "num_completions": len(completions),
     }
@@ -208,15 +207,13 @@ def _fluency_rows(tables: VariantTables, config: ReportConfig, part: str) -> lis
     return [row for row in tables.fluency if (row.prompt_id, row.sample_index) in keys]
 
 
-def _mention_delta(rows: Sequence[Fluency], it_rows: Sequence[Fluency], config: ReportConfig) -> Json | None:
+def _mention_delta(rows: Sequence[Fluency], it_rows: Sequence[Fluency]) -> Json | None:
     return estimate_json(
-        paired_difference(
+        rate_difference(
             [r.prompt_id for r in rows],
             [r.mentions_prompt for r in rows],
             [r.prompt_id for r in it_rows],
             [r.mentions_prompt for r in it_rows],
-            config.bootstrap,
-            share=True,
         )
     )
 

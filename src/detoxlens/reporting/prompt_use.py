@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detoxlens.evaluation.stats import Bootstrap, mean_ci
+from detoxlens.evaluation.stats import mean_ci
+from detoxlens.params.report import Bootstrap
 from detoxlens.reporting.study import DIVERGENCES, REGIONS, Trace
 from detoxlens.reporting.tables import Table, estimate
 

@@ -1,0 +1,68 @@
+"""Bands that hold a whole curve with 95 %, not each of its points: max-t over steps, by the bootstrap.
+
+Of every resampled curve the largest distance from the mean in standard errors is taken; its 95 % quantile q gives
+mean +- q standard errors at every step. Montiel Olea and Plagborg-Moller 2019 (J. Appl. Econometrics 34), sup-t.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from detoxlens.evaluation.intervals import Z, t_quantile
+from detoxlens.evaluation.stats import cluster, resampled_means
+from detoxlens.params.report import Bootstrap
+
+
+def simultaneous_band(
+    keys: Sequence[Hashable], values: np.ndarray, bootstrap: Bootstrap
+) -> tuple[np.ndarray, np.ndarray]:
+    """(lo, hi), each (steps,), around the column means of `values` (rows, steps); NaN is a missing value.
+
+    For a difference on the same text give the differences as `values`.
+    """
+    found = cluster(keys, values)
+    if len(found.keys) < 2:
+        blank = np.full(found.sums.shape[1], np.nan)
+        return blank, blank
+    (draws,) = resampled_means(bootstrap, found)
+    return max_t_band(found.means, draws, int((found.counts > 0).sum(0).min()))
+
+
+def difference_band(
+    keys: Sequence[Hashable], values: np.ndarray, in_group: Sequence[bool] | np.ndarray, bootstrap: Bootstrap
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, lo, hi), each (steps,), of the rows in the group minus the other rows; prompts are drawn once for both."""
+    inside = np.asarray(in_group, dtype=bool)[:, None]
+    steps = values.shape[1]
+    found = cluster(keys, np.concatenate([np.where(inside, values, np.nan), np.where(inside, np.nan, values)], axis=1))
+    if len(found.keys) < 2:
+        blank = np.full(steps, np.nan)
+        return blank, blank, blank
+    (draws,) = resampled_means(bootstrap, found)
+    mean = found.means[:steps] - found.means[steps:]
+    return mean, *max_t_band(mean, draws[:, :steps] - draws[:, steps:], int((found.counts > 0).sum(0).min()))
+
+
+def max_t_band(mean: np.ndarray, draws: np.ndarray, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """(lo, hi), each (steps,), from resampled curves (resamples, steps).
+
+    Args:
+        mean: the curve (steps,).
+        draws: NaN where a resample has no row at a step.
+        num_clusters: prompts behind the step that has fewest: few make the band wider, as t does.
+    """
+    if num_clusters < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Degrees of freedom|All-NaN|Mean of empty", RuntimeWarning)
+        sd = np.nanstd(draws, axis=0, ddof=1)
+        distance = np.abs(draws - mean) / np.where(sd > 0, sd, np.nan)
+        largest = np.nanmax(distance, axis=1)
+    largest = largest[~np.isnan(largest)]
+    widening = math.sqrt(num_clusters / (num_clusters - 1)) * t_quantile(num_clusters - 1) / Z
+    half = widening * (float(np.quantile(largest, 0.95)) if len(largest) else 0.0) * sd
+    return mean - half, mean + half
