@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
+FinishReason = Literal["eos", "length", "stop", "unknown"]
+"""Why a completion ends: an end token, its greatest length, the human's next turn; or it was made elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Completion:
     completion: str
     completion_ids: tuple[int, ...]
     """Generated token ids without the end-of-sequence token."""
-    finish_reason: Literal["eos", "length"]
+    finish_reason: FinishReason
     seed: int
     """Seed of this row's own random stream, so that batch composition does not change the sample."""
 
@@ -100,9 +102,10 @@ class Fluency:
     sample_index: int
     nll_nats: float | None
     """Summed negative log-likelihood of the completion under the base (`it`) model; None when empty."""
-    num_tokens: int
-    mentions_prompt: bool
-    """Does the completion repeat a content word of the prompt?"""
+    num_tokens: int | None
+    """None of a completion made elsewhere, whose tokens are not known."""
+    mentions_prompt: bool | None
+    """Does the completion repeat a content word of the prompt? None where the prompt has none that can be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

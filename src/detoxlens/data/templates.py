@@ -4,7 +4,8 @@ A chat is tokenised piece by piece, so that training and generation see the same
 
     user(h1) bot | reply(r1) EOS | end user(h2) bot | reply(r2) EOS       a generation prompt ends with `bot`
 
-Character offsets of the fast tokenizer tell text from template; a token that holds any character of the text is text.
+Where template and text meet inside a piece, character offsets tell one from the other; a token that holds any character
+of the text is text. Text that spells a control token stays text; begin and end tokens stand once, whoever writes them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from detoxlens.common.errors import UserError
-from detoxlens.params.models import TemplateConfig
+from detoxlens.common.tokens import After, Token, begin_ids, control_ids, tokens_of, unread
+from detoxlens.data.chat_template import before_reply, check_growth, end_of_reply, prompt_literals
+from detoxlens.params.models import ChatTemplate, TemplateConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Region = Literal["template", "user", "earlier"]
-"""Where a prompt token comes from: the template, the last human turn, or a turn before it."""
+Template = TemplateConfig | ChatTemplate
+Region = Literal["template", "system", "user", "earlier"]
+"""Where a prompt token comes from: the template, the system message, the last human turn, or a turn before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +41,41 @@ class EncodedPrompt:
         return tuple(region == "template" for region in self.regions)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is tokenised by itself: Piece("<human>: Hi\\n<bot>:", ((9, 11, "user"),))"""
+
+    text: str
+    texts: tuple[tuple[int, int, Region], ...]
+    """[start, stop) of what is not template, and which region it is."""
+    is_reply: bool = False
+    ends: bool = False
+    """An end-of-sequence token stands behind it."""
+
+
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerFast, template: TemplateConfig, turns: Sequence[str], *, evaluation: bool = False
+    tokenizer: PreTrainedTokenizerFast, template: Template, turns: Sequence[str], *, evaluation: bool = False
 ) -> EncodedPrompt:
     """What the model is given to reply to the last of `turns`.
 
     Args:
-        tokenizer: The model's; a begin-of-sequence token is put first if it adds one of its own accord.
+        tokenizer: The model's; a begin-of-sequence token stands first if it adds one of its own accord.
         template: The model's.
         turns: Human, bot, human, ...: an odd number, the last is the human's.
         evaluation: Write the last turn as `template.eval_user` does, where that is set.
 
     Raises:
-        UserError: the number of turns is even, the tokenizer is not a fast one, or the template lacks `{text}`.
+        UserError: the number of turns is even, the tokenizer is not a fast one or has no token for a character of the
+            text, or the template lacks `{text}`, is missing, or refuses these turns.
     """
     if len(turns) % 2 == 0:
         raise UserError(f"a prompt needs an odd number of turns, the last the human's; got {len(turns)}.")
-    ids: list[int] = _first_ids(tokenizer)
-    regions: list[Region] = ["template"] * len(ids)
-    for i, turn in enumerate(turns):
-        is_last = i == len(turns) - 1
-        piece_ids, is_text = _encode_turn(tokenizer, template, i, turn, evaluation=evaluation and is_last)
-        ids += piece_ids
-        regions += [("user" if is_last else "earlier") if inside else "template" for inside in is_text]
-    return EncodedPrompt(tuple(ids), tuple(regions))
+    encoded = _encode(tokenizer, template, _prompt_pieces(tokenizer, template, turns, evaluation=evaluation))
+    return EncodedPrompt(tuple(e.id for e in encoded), tuple(e.region for e in encoded))
 
 
 def encode_dialogue(
-    tokenizer: PreTrainedTokenizerFast, template: TemplateConfig, turns: Sequence[str]
+    tokenizer: PreTrainedTokenizerFast, template: Template, turns: Sequence[str]
 ) -> tuple[list[int], list[bool]]:
     """A whole dialogue to learn from: its ids, and per id whether it is the bot's own, end-of-sequence included.
 
@@ -74,17 +85,46 @@ def encode_dialogue(
         turns: Human, bot, human, bot, ...: an even number.
 
     Raises:
-        UserError: the number of turns is odd or zero, the tokenizer is not a fast one, or the template lacks `{text}`.
+        UserError: the number of turns is odd or zero, or as `encode_prompt`.
     """
     if not turns or len(turns) % 2:
         raise UserError(f"a dialogue needs an even number of turns, each human turn with its reply; got {len(turns)}.")
-    ids = _first_ids(tokenizer)
-    is_reply = [False] * len(ids)
-    for i, turn in enumerate(turns):
-        piece_ids, _ = _encode_turn(tokenizer, template, i, turn, evaluation=False)
-        ids += piece_ids
-        is_reply += [i % 2 == 1] * len(piece_ids)
-    return ids, is_reply
+    pieces = _prompt_pieces(tokenizer, template, turns[:-1], evaluation=False)
+    pieces.append(_reply_piece(tokenizer, template, len(turns) - 1, turns[-1], of=None))
+    encoded = _encode(tokenizer, template, pieces)
+    return [e.id for e in encoded], [e.is_reply for e in encoded]
+
+
+def encode_reply(tokenizer: PreTrainedTokenizerFast, template: Template, prompt: str, reply: str) -> tuple[int, ...]:
+    """Ids of a given reply to a prompt of one turn, without what ends it; none for an empty one.
+
+    Raises:
+        UserError: as `encode_prompt`.
+    """
+    if not reply:
+        return ()
+    pieces = _prompt_pieces(tokenizer, template, [prompt], evaluation=False)
+    pieces.append(_reply_piece(tokenizer, template, 1, reply, is_ended=False))
+    return tuple(e.id for e in _encode(tokenizer, template, pieces) if e.is_reply)
+
+
+def next_turn_marks(tokenizer: PreTrainedTokenizerFast, template: Template) -> tuple[str, ...]:
+    """What shows that a reply runs on into the human's next turn: the text that begins such a turn, or nothing.
+
+    `<human>:`, `<|im_start|>user`; what begins like a word counts at the beginning of a line alone: `\\nHuman:`.
+    """
+    if isinstance(template, ChatTemplate):
+        between = prompt_literals(tokenizer, template, 3).between
+        mark = between[2][len(end_of_reply(tokenizer, template)) :]
+    else:
+        mark = template.end + _around_text(template.user, "user")[0]
+    mark = mark.strip()
+    return () if not mark else ("\n" + mark,) if mark[0].isalnum() else (mark,)
+
+
+def check_template(tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
+    """Raises UserError where one exchange cannot be written by `template`: before hours are spent, not after."""
+    encode_dialogue(tokenizer, template, ["a", "b"])
 
 
 def check_length(prompts: Mapping[str, EncodedPrompt], *, max_new_tokens: int, context_length: int) -> None:
@@ -112,42 +152,107 @@ def check_length(prompts: Mapping[str, EncodedPrompt], *, max_new_tokens: int, c
         )
 
 
-def _encode_turn(
-    tokenizer: PreTrainedTokenizerFast, template: TemplateConfig, index: int, turn: str, *, evaluation: bool
-) -> tuple[list[int], list[bool]]:
-    """Ids of turn `index` (even: human and `bot`; odd: reply and EOS), and which of them hold text of the turn."""
-    if index % 2 == 0:
-        key = "eval_user" if evaluation and template.eval_user is not None else "user"
-        before, after = _around_text(getattr(template, key), key)
-        before = template.end + before if index else before
-        after += template.bot
-    else:
-        before, after = _around_text(template.reply, "reply")
-    ids, is_text = _encode_piece(tokenizer, before, turn, after)
-    if index % 2 == 1 and template.eos_after_reply:
-        if tokenizer.eos_token_id is None:
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    id: int
+    region: Region
+    is_reply: bool
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, template: Template, pieces: Sequence[Piece]) -> list[_Encoded]:
+    """The tokens of a chat, begin- and end-of-sequence tokens among them."""
+    control, begin, eos = control_ids(tokenizer), begin_ids(tokenizer), tokenizer.eos_token_id
+    done: list[_Encoded] = []
+    after: After = "nothing"
+    for number, piece in enumerate(pieces):
+        tokens = tokens_of(tokenizer, piece.text, own=[(start, stop) for start, stop, _ in piece.texts], after=after)
+        if lost := unread(tokenizer, piece.text, tokens):
             raise UserError(
-                "the tokenizer has no end-of-sequence token, but the model's template.eos_after_reply is true."
+                f"the model's tokenizer has no token for {lost!r} of {piece.text[:60]!r}, so the model cannot be given "
+                "this text. Remove it from the data, or take a model whose tokenizer knows every character."
             )
-        ids, is_text = [*ids, tokenizer.eos_token_id], [*is_text, False]
-    return ids, is_text
+        encoded = [_Encoded(t.id, _region(t, piece), piece.is_reply) for t in tokens]
+        if number == 0 and [e.id for e in encoded[: len(begin)]] != begin:
+            encoded = [*(_Encoded(i, "template", False) for i in begin), *encoded]
+        if number > 0 and pieces[number - 1].ends and encoded and encoded[0].id == eos:
+            encoded = encoded[1:]  # written out by the template, too
+        if piece.ends and (not encoded or encoded[-1].id != eos):
+            if eos is None:
+                raise UserError(
+                    "the tokenizer has no end-of-sequence token, but the model's template.eos_after_reply is true."
+                )
+            encoded.append(_Encoded(eos, "template", piece.is_reply))
+        done += encoded
+        follows_control = isinstance(template, ChatTemplate) and done and done[-1].id in control
+        after = "control" if follows_control else "text" if done else "nothing"
+    return done
 
 
-def _encode_piece(
-    tokenizer: PreTrainedTokenizerFast, before: str, text: str, after: str
-) -> tuple[list[int], list[bool]]:
-    """Ids of before + text + after, and per id whether it holds a character of `text`."""
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} gives no character offsets; a model needs a fast tokenizer (tokenizer.json)."
-        )
-    encoded = tokenizer(before + text + after, add_special_tokens=False, return_offsets_mapping=True)
-    begin, end = len(before), len(before) + len(text)
-    is_text = [
-        max(start, begin) < min(stop, end) or begin <= start == stop < end  # the latter: a token of trimmed white space
-        for start, stop in encoded["offset_mapping"]
-    ]
-    return list(encoded["input_ids"]), is_text
+def _region(token: Token, piece: Piece) -> Region:
+    for start, stop, region in piece.texts:
+        trimmed = start <= token.start == token.stop < stop  # a token of white space whose offsets were trimmed
+        if trimmed or max(token.start, start) < min(token.stop, stop):
+            return region
+    return "template"
+
+
+def _prompt_pieces(
+    tokenizer: PreTrainedTokenizerFast, template: Template, turns: Sequence[str], *, evaluation: bool
+) -> list[Piece]:
+    """human | reply | human | ...: an odd number of pieces, each human turn up to where its reply begins."""
+    if isinstance(template, ChatTemplate):
+        check_growth(tokenizer, template, len(turns))
+    pieces = []
+    for i, turn in enumerate(turns):
+        if i % 2 == 1:
+            pieces.append(_reply_piece(tokenizer, template, i, turn, of=len(turns)))
+            continue
+        is_last = i == len(turns) - 1
+        before, after, system = _around_human(tokenizer, template, i, len(turns), evaluation=evaluation and is_last)
+        own = (len(before), len(before) + len(turn), "user" if is_last else "earlier")
+        texts = (own,) if system[0] == system[1] else ((*system, "system"), own)
+        pieces.append(Piece(before + turn + after, texts))
+    return pieces
+
+
+def _around_human(
+    tokenizer: PreTrainedTokenizerFast, template: Template, i: int, num_turns: int, *, evaluation: bool
+) -> tuple[str, str, tuple[int, int]]:
+    """What stands before and after turn `i`, up to the reply, and which characters before it are the system message."""
+    if isinstance(template, ChatTemplate):
+        chat = prompt_literals(tokenizer, template, num_turns)
+        after = prompt_literals(tokenizer, template, i + 1).between[-1]
+        if i == 0:
+            return chat.between[0], after, chat.system
+        return chat.between[i][len(end_of_reply(tokenizer, template, i)) :], after, (0, 0)
+    key = "eval_user" if evaluation and template.eval_user is not None else "user"
+    before, after = _around_text(getattr(template, key), key)
+    return (template.end + before if i else before), after + template.bot, (0, 0)
+
+
+def _reply_piece(
+    tokenizer: PreTrainedTokenizerFast,
+    template: Template,
+    i: int,
+    turn: str,
+    *,
+    of: int | None = None,
+    is_ended: bool = True,
+) -> Piece:
+    """Turn `i`, a reply; in a prompt of `of` turns, or the last of its chat (None)."""
+    if isinstance(template, ChatTemplate):
+        end = end_of_reply(tokenizer, template, i + 1)
+        if of is None:
+            before = before_reply(tokenizer, template, i)
+        else:
+            asked = prompt_literals(tokenizer, template, i).between[-1]
+            before = prompt_literals(tokenizer, template, of).between[i][len(asked) :]
+        ends = of is None and not end
+    else:
+        before, end = _around_text(template.reply, "reply")
+        ends = template.eos_after_reply
+    texts = ((len(before), len(before) + len(turn), "earlier"),)
+    return Piece(before + turn + (end if is_ended else ""), texts, is_reply=True, ends=ends and is_ended)
 
 
 def _around_text(pattern: str, key: str) -> tuple[str, str]:
@@ -156,10 +261,3 @@ def _around_text(pattern: str, key: str) -> tuple[str, str]:
         raise UserError(f"models.<model>.template.{key}={pattern!r} must contain {{text}} exactly once.")
     before, after = pattern.split("{text}")
     return before, after
-
-
-def _first_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The special tokens that the tokenizer puts before any text: [BOS], or nothing."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    special = tokenizer("a")["input_ids"]
-    return list(special[: special.index(plain[0])])

@@ -13,7 +13,7 @@ from detoxlens.common.artifacts import read_json, read_model_ref
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import ModelRef
 from detoxlens.params.load import Params
-from detoxlens.params.models import TemplateConfig
+from detoxlens.params.models import ChatTemplate, TemplateConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -152,7 +152,7 @@ def _offers(root: Path) -> str:
     return f"Here are: {', '.join(own)}." if own else "`dvc repro` makes this project's own under adapters/."
 
 
-def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig:
+def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig | ChatTemplate:
     """The chat template around the prompt.
 
     Args:
@@ -179,7 +179,7 @@ def explain(
     *,
     checkpoint: str,
     ref: ModelRef,
-    template: TemplateConfig,
+    template: TemplateConfig | ChatTemplate,
     prompt: str,
     completion: str | None,
     method: str,
@@ -211,7 +211,7 @@ def explain(
         UserError: the model cannot be loaded, the text does not fit, or there is nothing to attribute.
     """
     from detoxlens.attribution.api import attribute, runner_up_ids
-    from detoxlens.data.templates import encode_prompt
+    from detoxlens.data.templates import encode_prompt, encode_reply
     from detoxlens.models.generation import sample
     from detoxlens.models.loading import load_model, load_tokenizer
 
@@ -232,8 +232,7 @@ def explain(
         )
         ids = sampled.token_ids[:-1] if sampled.finish_reason == "eos" else sampled.token_ids
     else:
-        text = template.reply.replace("{text}", completion) if completion else ""
-        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = encode_reply(tokenizer, template, prompt, completion)
     contrast = runner_up_ids(model, prompt_ids=[encoded.ids], completion_ids=[ids]) if target == "contrastive" else None
     (found,) = attribute(
         model, prompt_ids=[encoded.ids], completion_ids=[ids], method=method, target=target, contrast_ids=contrast

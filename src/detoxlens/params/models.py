@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from detoxlens.params.section import Section
 
@@ -25,6 +25,22 @@ class TemplateConfig(Section):
     eos_after_reply: bool = True
 
 
+class ChatTemplate(Section):
+    """The chat template of the model's own tokenizer: `template: chat`, or `template: {system: "Be polite."}`."""
+
+    system: str | None = None
+    """A system message before the first turn; None leaves what the template itself writes there."""
+    variables: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Further variables of the template, e.g. {enable_thinking: false}."""
+
+
+def _kind_of_template(raw: Any) -> str | None:
+    """Which of the two a mapping is meant to be, so that a mistake in one is not answered with the keys of both."""
+    if isinstance(raw, dict):
+        return "<written>" if raw.keys() & TemplateConfig.model_fields.keys() else "<chat>"
+    return {TemplateConfig: "<written>", ChatTemplate: "<chat>"}.get(type(raw))
+
+
 class ModelConfig(Section):
     """One model of the study, embedded (`source: tiny:<architecture>`) or from a hub or a folder."""
 
@@ -39,5 +55,14 @@ class ModelConfig(Section):
     device_map: Literal["auto"] | None = None
     """`auto` spreads the model over all accelerators; None puts it on run.device."""
     trust_remote_code: bool = False
-    template: TemplateConfig
+    template: Annotated[
+        Annotated[TemplateConfig, Tag("<written>")] | Annotated[ChatTemplate, Tag("<chat>")],
+        Discriminator(_kind_of_template),
+    ] = ChatTemplate()
+    """`chat` (the default), {system: ...} with it, or one that is written out: {user, bot, reply, end}."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("template", mode="before")
+    @classmethod
+    def _chat_by_name(cls, raw: Any) -> Any:
+        return {} if raw == "chat" else raw

@@ -40,11 +40,15 @@ def parse(cls: type[S], raw: Any, where: str) -> S:
     except ValidationError as e:
         lines = []
         for error in e.errors():
-            key = ".".join(map(str, (where, *error["loc"])))
+            parts = map(str, (where, *error["loc"]))
+            key = ".".join(part for part in parts if not part.startswith("<"))  # <...>: which of several classes
             if error["type"] == "unknown_key":
                 lines.append(f"{key}.{error['ctx']['key']} is not a known key.{error['msg']}.")
             elif error["type"] == "of_key":
                 lines.append(f"{key}.{error['ctx']['key']}{error['msg']}.")
+            elif error["type"] == "union_tag_not_found":
+                allowed = "chat, {system: ...}, or {user: ..., bot: ..., reply: ..., end: ...}"
+                lines.append(f"{key}={error['input']!r}: allowed are {allowed}.")
             elif error["type"] == "missing":
                 lines.append(f"{key} is missing; add it (see the committed params.yaml).")
             else:

@@ -11,12 +11,13 @@ from detoxlens.common.records import Completion, Dialogue, Prompt
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
-from detoxlens.params.models import TemplateConfig
+from detoxlens.params.models import ChatTemplate, TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.splits import SplitConfig, SplitsConfig
 from detoxlens.plan.forecast import Counts
 
 CHARS_PER_TOKEN = 4.0
+ASSUMED_CHAT_TEMPLATE_CHARS = 120  # of a tokenizer's own, with the system message that many write
 ASSUMED_PROMPT_CHARS = 70
 """Of a RealToxicityPrompts prompt, where none is prepared yet."""
 ASSUMED_PROMPTS = {"val": 250, "test": 1000}
@@ -130,5 +131,7 @@ def _ends(turns: Sequence[str], *, prefixes: bool) -> Sequence[int]:
     return range(2, len(turns) + 1, 2) if prefixes else (len(turns),)
 
 
-def _template_tokens(template: TemplateConfig) -> float:
+def _template_tokens(template: TemplateConfig | ChatTemplate) -> float:
+    if isinstance(template, ChatTemplate):
+        return (ASSUMED_CHAT_TEMPLATE_CHARS + len(template.system or "")) / CHARS_PER_TOKEN
     return len(template.user + template.bot) / CHARS_PER_TOKEN

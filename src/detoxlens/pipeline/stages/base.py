@@ -15,8 +15,9 @@ from detoxlens.common.artifacts import Layout, write_history, write_model_ref
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.common.seeding import fix_global_state
+from detoxlens.data.chat_template import HOW_TO_WRITE_ONE
 from detoxlens.data.sample import base_corpus
-from detoxlens.data.templates import encode_dialogue
+from detoxlens.data.templates import check_template, encode_dialogue
 from detoxlens.jobs.progress import progress
 from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
 from detoxlens.models import tiny
@@ -24,7 +25,7 @@ from detoxlens.models.gguf import check_sha256, convert, find_gguf, is_gguf
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
 from detoxlens.models.quant import quantization_config
 from detoxlens.params.load import Params
-from detoxlens.params.models import ModelConfig
+from detoxlens.params.models import ChatTemplate, ModelConfig
 
 log = logging.getLogger(__name__)
 TINY = "tiny:"
@@ -41,8 +42,12 @@ def run(root: Path, params: Params, *, model: str) -> None:
     if spec.quantization:  # told here, not hours later
         quantization_config(spec.quantization, device=params.run.device, dtype=spec.dtype, name=f"models.{model}")
     ref = resolve(root, spec.source, spec.revision)
-    if (root / ref.base).is_dir():
-        load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)  # told here, not hours later
+    if (root / ref.base).is_dir() or isinstance(spec.template, ChatTemplate):
+        tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
+        try:  # here, not hours later
+            check_template(tokenizer, spec.template)
+        except UserError as e:
+            raise UserError(str(e).replace("models.<model>", f"models.{model}")) from None
     for folder in (layout.base(model), layout.adapter(model, "it")):
         shutil.rmtree(folder, ignore_errors=True)  # of an embedded model that went by this name
         write_model_ref(folder, ref)
@@ -80,6 +85,11 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
     if architecture not in get_args(tiny.Architecture) or architecture == "roberta":
         raise UserError(
             f"params.yaml: models.{model}.source={spec.source!r}; embedded are tiny:gpt_neox and tiny:falcon."
+        )
+    if isinstance(spec.template, ChatTemplate):
+        raise UserError(
+            f"params.yaml: models.{model}.template is missing or chat: an embedded model is made with its chats, and "
+            f"has no template until one is written; {HOW_TO_WRITE_ONE.replace('<model>', model)}."
         )
     config, run_config = params.section("tiny", tiny.TinyConfig, model=model), params.run
     fix_global_state(run_config.seed, run_config.num_threads)
