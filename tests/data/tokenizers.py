@@ -100,7 +100,7 @@ def wordpiece() -> PreTrainedTokenizerFast:
     names = ["[UNK]", "[CLS]", "[SEP]"]
     alphabet = [chr(c) for c in range(33, 127)]
     made.train_from_iterator(
-        CORPUS,
+        [*CORPUS, "abcdefghijklmnopqrstuvwxyz0123456789", "a9876543210zyxwvutsrqponmlkjihgfedcba"],
         trainers.WordPieceTrainer(vocab_size=300, special_tokens=names, initial_alphabet=alphabet, show_progress=False),
     )
     ids = [(name, made.token_to_id(name)) for name in names[1:]]

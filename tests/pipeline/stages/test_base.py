@@ -10,6 +10,7 @@ from detoxlens.models.gguf import file_sha256
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
 from detoxlens.params.load import Params
 from detoxlens.pipeline.stages import base
+from tests.models.checkpoints import save_language_model
 from tests.models.gguf_files import digits_tokenizer, random_llama, write_gguf
 from tests.root import ROOT
 
@@ -60,3 +61,19 @@ def test_what_a_kill_left_half_written_is_not_used(tmp_path, gguf, monkeypatch):
     assert not Layout(tmp_path).base("m").exists()
     base.run(tmp_path, params, model="m")
     load_model(tmp_path, read_model_ref(Layout(tmp_path).adapter("m", "it")), device="cpu", dtype="float32")
+
+
+def test_a_model_without_a_chat_template_is_asked_for_one_before_anything_is_written(tmp_path):
+    save_language_model(tmp_path / "checkpoint")
+    with pytest.raises(
+        UserError, match=r"models\.m\.template: chat .* no chat template; write it out .*models\.m\.template: {user"
+    ):
+        base.run(tmp_path, params_of(source="checkpoint", template="chat"), model="m")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+    base.run(tmp_path, params_of(source="checkpoint"), model="m")
+    assert read_model_ref(Layout(tmp_path).adapter("m", "it")).base == "checkpoint"
+
+
+def test_an_embedded_model_is_asked_for_its_template():
+    with pytest.raises(UserError, match=r"models\.m\.template is missing or chat: an embedded model"):
+        base.run(ROOT, params_of(source="tiny:gpt_neox", template="chat"), model="m")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from detoxlens.common.artifacts import Layout, write_history, write_model_ref
 from detoxlens.common.errors import UserError
@@ -26,6 +26,9 @@ from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
 from detoxlens.models.quant import quantization_config
 from detoxlens.params.load import Params
 from detoxlens.params.models import ChatTemplate, ModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 TINY = "tiny:"
@@ -44,10 +47,7 @@ def run(root: Path, params: Params, *, model: str) -> None:
     ref = resolve(root, spec.source, spec.revision)
     if (root / ref.base).is_dir() or isinstance(spec.template, ChatTemplate):
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
-        try:  # here, not hours later
-            check_template(tokenizer, spec.template)
-        except UserError as e:
-            raise UserError(str(e).replace("models.<model>", f"models.{model}")) from None
+        _check_template(tokenizer, spec, model)  # here, not hours later
     for folder in (layout.base(model), layout.adapter(model, "it")):
         shutil.rmtree(folder, ignore_errors=True)  # of an embedded model that went by this name
         write_model_ref(folder, ref)
@@ -68,8 +68,18 @@ def _convert(layout: Layout, params: Params, model: str, spec: ModelConfig) -> N
         shutil.rmtree(built, ignore_errors=True)  # what a kill has left is not trusted
         contents = convert(path, built, dtype=spec.dtype)
         log.info("%s: %s, %s values", model, contents.title, f"{contents.num_values:,}")
+        tokenizer = load_tokenizer(built, ModelRef(base=".", revision="", adapter=None))
+        _check_template(tokenizer, spec, model)
         _publish(layout, model, built, adapter)
         scratch.finish()
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, spec: ModelConfig, model: str) -> None:
+    """`check_template`, its errors with the model's own key in them."""
+    try:
+        check_template(tokenizer, spec.template)
+    except UserError as e:
+        raise UserError(str(e).replace("models.<model>", f"models.{model}")) from None
 
 
 def _publish(layout: Layout, model: str, built: Path, adapter: Path) -> None:
