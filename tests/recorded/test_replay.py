@@ -63,7 +63,7 @@ def test_both_rules_by_hand(tmp_path):
     assert ft["delta_vs_it"]["value"] == pytest.approx(2 / 7 - 3 / 7)
     assert (
         "- authors_p50: 3 completions have no score (1 empty, 2 failed) and are counted as not toxic. If they were "
-        "left out: `it` 40.0 % -> 50.0 %; `ft` 20.0 % -> 22.2 %, still not shown to differ from `it`."
+        "left out: base 40.0 % -> 50.0 %; `ft` 20.0 % -> 22.2 %, still not shown to differ from base."
     ) in text
     assert text == (tmp_path / "reports/replay/t.md").read_text()
 
@@ -77,12 +77,12 @@ def test_the_rule_of_the_params_comes_first_and_an_option_wins(tmp_path):
         assert done.exit_code == 0, done.exception
         return next(line for line in done.output.splitlines() if line.startswith("| authors_p50"))
 
-    assert first_row().startswith("| authors_p50 | scored only | it | 0.500 |")  # no params.yaml: our own rule
+    assert first_row().startswith("| authors_p50 | scored only | base | 0.500 |")  # no params.yaml: our own rule
     (tmp_path / "params.yaml").write_text(
         "toxicity: {scorers: [profanity_check], headline: profanity_check, missing: non_toxic}\n"
     )
-    assert first_row().startswith("| authors_p50 | unscored count as not toxic | it | 0.400 |")
-    assert first_row("--missing", "exclude").startswith("| authors_p50 | scored only | it | 0.500 |")
+    assert first_row().startswith("| authors_p50 | unscored count as not toxic | base | 0.400 |")
+    assert first_row("--missing", "exclude").startswith("| authors_p50 | scored only | base | 0.500 |")
     done = CliRunner().invoke(app, [*command, "--missing", "exlude"])
     assert "--missing 'exlude' is not known. Did you mean 'exclude'?" in str(done.exception)
 
@@ -93,7 +93,7 @@ def test_a_changed_conclusion_is_said_and_full_scores_change_none(tmp_path):
     files = {"it": write_rewardlm(tmp_path / "it.csv", it), "ft": write_rewardlm(tmp_path / "ft.csv", ft)}
     _, text = replayed(tmp_path, missing="exclude", **files)
     assert "36 completions have no score (0 empty, 36 failed) and are left out. If they were counted as not" in text
-    assert "`it` 100.0 % -> 10.0 %; `ft` 0.0 % -> 0.0 %" in text
+    assert "base 100.0 % -> 10.0 %; `ft` 0.0 % -> 0.0 %" in text
     _, text = replayed(tmp_path, it=files["ft"], ft=files["ft"])
     assert "- authors_p50: every completion has a score, so both rules say the same." in text
 
@@ -115,9 +115,9 @@ def test_import_score_and_report_give_the_table_by_the_rule_of_the_params(tmp_pa
     assert f"{100 * it:.1f} [" in (reports / "table1.md").read_text()
     text = (reports / "report.md").read_text()
     assert "authors_p50: 3 completions have no score (1 empty, 2 failed) and are" in text
-    assert "`it` 40.0 % -> 50.0 %" in text if missing == "non_toxic" else "`it` 50.0 % -> 40.0 %" in text
+    assert "base 40.0 % -> 50.0 %" in text if missing == "non_toxic" else "base 50.0 % -> 40.0 %" in text
     said = "counted as not toxic" if missing == "non_toxic" else "in no rate"
-    assert f"m/it: 2 completions of authors_p50 could not be scored: {said}." in text
+    assert f"m/base: 2 completions of authors_p50 could not be scored: {said}." in text
 
 
 def test_import_unwraps_the_template_and_keeps_what_was_not_scored(tmp_path):
@@ -215,6 +215,6 @@ def test_the_commands(tmp_path):
     it = write_rewardlm(tmp_path / "it.csv", IT)
     run = CliRunner().invoke
     done = run(app, ["--root", str(tmp_path), "replay", f"it={it}", "--format", "rewardlm", "--bootstrap", "100"])
-    assert done.exit_code == 0 and "| authors_pc50 | scored only | it | 0.667 |" in done.output
+    assert done.exit_code == 0 and "| authors_pc50 | scored only | base | 0.667 |" in done.output
     done = run(app, ["--root", str(tmp_path), "import-completions", str(it), "-m", "m", "-v", "it"])
     assert done.exit_code == 1 and "has no column 'prompt'" in str(done.exception)

@@ -165,7 +165,7 @@ def test_rude_text_is_behind_a_click(written):
 def test_table1_says_how_many_were_scored(written):
     text = (written / "first/table1.md").read_text(encoding="utf-8")
     assert "60 / 0 / 0" in text
-    assert "`ft`: less toxic than `it` on p50" in (written / "first/report.md").read_text(encoding="utf-8")
+    assert "`ft`: less toxic than base on p50" in (written / "first/report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 import pytest
 
 from detoxlens.common.numbers import number
-from detoxlens.reporting.tables import DASH, Table, counts_table, seeds_table, toxicity_table
+from detoxlens.reporting.table import DASH, Column, Row, Table, table
+from detoxlens.reporting.tables import counts_table, seeds_table, toxicity_tables
 
 RATE = {"rate_gt_50": 0.125, "ci95": [0.1, 0.15], "delta_vs_it": None, "num_scored": 8, "num_empty": 1, "num_failed": 2}
 NOTHING = {"rate_gt_50": None, "ci95": None, "delta_vs_it": None, "num_scored": 0, "num_empty": 0, "num_failed": 0}
@@ -12,14 +13,15 @@ def metrics(**rates):
 
 
 def test_rates_are_percent_with_their_interval():
-    assert toxicity_table(metrics(it=0.125), ["p50"]).rows == (("m", "it", "12.5 [10.0, 15.0]", DASH),)
+    rates, _ = toxicity_tables(metrics(it=0.125), ["p50"])
+    assert rates.rows == (("m", "base", "12.5 [10.0, 15.0]", DASH),)
 
 
 def test_counts_are_scored_empty_failed():
-    by_other_rule = toxicity_table(metrics(it=0.5), ["p50"], missing="non_toxic")
+    by_other_rule, _ = toxicity_tables(metrics(it=0.5), ["p50"], missing="non_toxic")
     assert "unscored ones counted as not toxic" in by_other_rule.caption
     assert "count as not toxic" in counts_table(metrics(it=0.5), ["p50"], missing="non_toxic").caption
-    assert counts_table(metrics(it=0.5), ["p50"]).rows == (("m", "it", "8 / 1 / 2", "0 / 0 / 0"),)
+    assert counts_table(metrics(it=0.5), ["p50"]).rows == (("m", "base", "8 / 1 / 2", "0 / 0 / 0"),)
 
 
 def test_seeds_of_one_method_show_their_spread():
@@ -48,3 +50,13 @@ def test_markdown_is_padded_and_escapes_bars():
 
 def test_a_table_without_rows_says_so():
     assert Table(title="T", caption="C.", header=("model",), rows=()).markdown() == "## T\n\nC.\n\nNo rows.\n"
+
+
+def test_an_empty_cell_gives_its_reason_under_the_table():
+    few, none = {"value": None, "reason": "3 prompts"}, {"effect": None, "reason": "no text"}
+    columns = [Column("a", ("a",)), Column("b", ("b", "effect")), Column("c", ("c",), "{:.1f}".format)]
+    rows = [Row(model="m", variant="v", found=found) for found in ({"a": few, "b": none}, {"a": 1, "b": none, "c": 2})]
+    found = table("T", "C.", columns, rows)
+    assert found.rows == (("–¹", "–²", DASH), ("1", "–²", "2.0"))
+    assert found.notes == ("3 prompts", "no text")
+    assert found.markdown().endswith("\n\n¹ 3 prompts\n\n² no text\n")

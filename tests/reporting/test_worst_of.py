@@ -6,12 +6,12 @@ import pytest
 
 from detoxlens.common.artifacts import read_rows, write_rows
 from detoxlens.common.records import Score
+from detoxlens.reporting.conclusions import warnings
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
-from detoxlens.reporting.reading import warnings
 from detoxlens.reporting.report import write_report
-from detoxlens.reporting.worst_of import worst_of_tables
+from detoxlens.reporting.tables import worst_of_tables
 from detoxlens.tracking.keys import flat_metrics
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load
@@ -37,16 +37,16 @@ def test_cells_by_hand():
     found = {"m": {v: {"toxicity": {"p50": {"worst_of": w}, "val": {}}} for v, w in (("it", it), ("ft", ft))}}
     largest, any_toxic, difference, prompts = worst_of_tables(found, ["p50"])
     assert largest.rows == (
-        ("m", "it", "1", "0.61 ± 0.25 [0.58, 0.63]", "–"),
-        ("m", "it", "2", "–", "–"),
+        ("m", "base", "1", "0.61 ± 0.25 [0.58, 0.63]", "–"),
+        ("m", "base", "2", "–", "–"),
         ("m", "ft", "2", "0.61 ± 0.25 [0.58, 0.63]", "–"),
     )
-    assert any_toxic.rows[0] == ("m", "it", "1", "85.0 [80.0, 90.0]", "–")
+    assert any_toxic.rows[0] == ("m", "base", "1", "85.0 [80.0, 90.0]", "–")
     assert difference.rows == (
         ("m", "ft", "expected maximum", "−0.123 [−0.200, −0.050]", "–"),
         ("m", "ft", "any toxic", "−12.3 [−20.0, −5.0]", "–"),
     )
-    assert prompts.rows == (("m", "it", "0 / 9", "–"), ("m", "ft", "7 / 2", "–"))
+    assert prompts.rows == (("m", "base", "0 / 9", "–"), ("m", "ft", "7 / 2", "–"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_prompts_that_are_not_scored_in_full_are_left_out_counted_and_told(sever
         "m/ft: fewer than 3 scored completions, so not in the worst of 3: 3 of 12 prompts of p50, "
         "1 of 6 prompts of pc50."
     ]
-    assert "m/it" not in "".join(told)
+    assert "m/base" not in "".join(told)
 
 
 def test_it_reaches_mlflow_and_the_headline(several):
@@ -84,7 +84,7 @@ def test_it_reaches_mlflow_and_the_headline(several):
     assert numbers["any_toxic"] == pytest.approx(flat["toxicity/p50/worst_of/3/p_any_toxic/value"])
 
 
-def test_tables_and_formula_are_in_every_reading_of_the_report(several, tmp_path):
+def test_tables_and_formula_are_in_every_form_of_the_report(several, tmp_path):
     titles = [t.title.split(":")[0] for t in worst_of_tables(write_report(tmp_path, several, CONFIG), SPLITS)]
     assert len(titles) == 4
     for name in ("table1.md", "report.md", "index.html"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from detoxlens.common.names import BASE, mention
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.toxicity import Missing
 
@@ -13,7 +14,7 @@ OTHER: Mapping[Missing, Missing] = {"exclude": "non_toxic", "non_toxic": "exclud
 TREATED: Mapping[Missing, str] = {"exclude": "left out", "non_toxic": "counted as not toxic"}
 
 
-def rule_effect(split: str, numbers: Json, by_other: Json, *, missing: Missing, reference: str = "it") -> str | None:
+def rule_effect(split: str, numbers: Json, by_other: Json, *, missing: Missing, reference: str = BASE) -> str | None:
     """How rates and differences move from one rule to the other; None where every completion has a score.
 
     Args:
@@ -29,7 +30,7 @@ def rule_effect(split: str, numbers: Json, by_other: Json, *, missing: Missing, 
     parts = []
     for variant, ours in numbers.items():
         theirs = by_other[variant]
-        moved = f"`{variant}` {_rate(ours)} -> {_rate(theirs)}"
+        moved = f"{mention(variant)} {_rate(ours)} -> {_rate(theirs)}"
         if variant != reference:
             before, after = _verdict(ours, reference), _verdict(theirs, reference)
             moved += f", still {after}" if before == after else f", {after} instead of {before}: the conclusion changes"
@@ -47,8 +48,8 @@ def _rate(numbers: Json) -> str:
 def _verdict(numbers: Json, reference: str) -> str:
     delta = numbers["delta_vs_it"]
     if delta is None or delta["ci95"] is None:
-        return f"not comparable with `{reference}`"
+        return f"not comparable with {mention(reference)}"
     lo, hi = delta["ci95"]
     if hi < 0:
-        return f"less toxic than `{reference}`"
-    return f"more toxic than `{reference}`" if lo > 0 else f"not shown to differ from `{reference}`"
+        return f"less toxic than {mention(reference)}"
+    return f"more toxic than {mention(reference)}" if lo > 0 else f"not shown to differ from {mention(reference)}"

@@ -98,7 +98,7 @@ def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | Non
     return {
         "1 toxicity": numbers["toxic"],
         "3 perplexity": numbers["perplexity"],
-        "4 entropy bits vs it": numbers["entropy_bits_vs_it"],
+        "4 entropy bits vs base": numbers["entropy_bits_vs_it"],
         "5 dependence": numbers["dependence"],
         "6 distinct 2-grams": numbers["distinct_2"],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from detoxlens.common.names import shown_name
 from detoxlens.common.records import Completion, Score
 from detoxlens.evaluation.as_json import toxicity_json
 from detoxlens.evaluation.missing_rule import OTHER, rule_effect
@@ -51,22 +52,24 @@ def markdown(found: Json, *, title: str, missing: Missing, reference: str) -> st
     """The table, the rule `missing` first, and what the other changes."""
     lines = [f"# {title}", "", "Share of completions with toxicity > .5, 95 % intervals by bootstrap over prompts.", ""]
     lines += [f"By `toxicity.missing: {missing}` ({RULE_NAMES[missing]}), and by the other rule.", ""]
-    lines += [f"| split | rule | variant | toxic | 95 % | minus {reference} | 95 % | scored | empty | no score |"]
+    lines += [
+        f"| split | rule | variant | toxic | 95 % | minus {shown_name(reference)} | 95 % | scored | empty | no score |"
+    ]
     lines += ["|---|---|---|--:|---|--:|---|--:|--:|--:|"]
     for split, rules in found.items():
         for rule in (missing, OTHER[missing]):
             for name, n in rules[rule].items():
                 delta = n["delta_vs_it"]
                 cells = [
-                    *(split, RULE_NAMES[rule], name, _share(n["rate_gt_50"]), _interval(n["ci95"])),
+                    *(split, RULE_NAMES[rule], shown_name(name), _share(n["rate_gt_50"]), _interval(n["ci95"])),
                     *(("", "") if delta is None else (f"{delta['value']:+.3f}", _interval(delta["ci95"], "+.3f"))),
                     *map(str, (n["num_scored"], n["num_empty"], n["num_failed"])),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     lines += [""]
     for split, rules in found.items():
-        told = rule_effect(split, rules[missing], rules[OTHER[missing]], missing=missing, reference=reference)
-        lines += [f"- {told or f'{split}: every completion has a score, so both rules say the same.'}"]
+        effect = rule_effect(split, rules[missing], rules[OTHER[missing]], missing=missing, reference=reference)
+        lines += [f"- {effect or f'{split}: every completion has a score, so both rules say the same.'}"]
     return "\n".join(lines) + "\n"
 
 

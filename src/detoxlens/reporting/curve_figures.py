@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detoxlens.common.names import shown_name
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
@@ -22,10 +23,10 @@ TOXIC, OTHER = "-", (0, (4, 1.6))
 def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -> Figure:
     """Entropy of the attribution over prompt tokens at each generated token, toxic (solid) against other (dashed).
 
-    Top: by the completion's own toxicity, as in the paper. Middle: by that of the `it` completion, the same prompts for
+    Top: by the completion's own toxicity, as in the paper. Middle: by that of base's completion, the same prompts for
     every variant. Bottom: how many completions of the top panel are left. One column per model.
     """
-    rows = {"by own toxicity": ("toxic", "other"), "by toxicity of `it`": ("toxic_by_it", "other_by_it")}
+    rows = {"by own toxicity": ("toxic", "other"), "by toxicity of base": ("toxic_by_it", "other_by_it")}
     with house_style():
         figure = Figure(figsize=(_width(len(metrics)), 6.6))
         panels = figure.subplots(3, len(metrics), squeeze=False, sharex="col", height_ratios=(1, 1, 0.4))
@@ -35,7 +36,7 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -
             panels[1][column].sharey(panels[0][column])
             for row, groups in enumerate(rows.values()):
                 lines: list[Line] = [
-                    (f"{variant} {word}", colour[variant], style, found)
+                    (f"{shown_name(variant)} {word}", colour[variant], style, found)
                     for variant in variants
                     for group, word, style in zip(groups, ("toxic", "other"), (TOXIC, OTHER), strict=True)
                     if (
@@ -61,7 +62,7 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -
         for panel, lines, missing in drawn:
             _draw(panel, lines, missing)
         for row, name in enumerate(rows):
-            panels[row][0].set_ylabel(f"prompt entropy, bits\n{name.replace('`', '')}")
+            panels[row][0].set_ylabel(f"prompt entropy, bits\n{name}")
         panels[2][0].set_ylabel("completions\nleft")
         _label(figure, drawn)
         return figure
@@ -77,7 +78,7 @@ def attribution_checks(points: Sequence[CurvePoint], metrics: Json, config: Repo
             "own",
             "cohort",
         ),
-        "bits, on the\ntext of it": ("prompt_entropy_bits", "it", "all"),
+        "bits, on the\ntext of base": ("prompt_entropy_bits", "it", "all"),
     }
     with house_style():
         figure = Figure(figsize=(_width(len(metrics)), 1.0 + 1.75 * len(rows)))
@@ -87,11 +88,11 @@ def attribution_checks(points: Sequence[CurvePoint], metrics: Json, config: Repo
             colour = colours(list(variants))
             for row, (measure, text, group) in enumerate(rows.values()):
                 lines: list[Line] = [
-                    (variant, colour[variant], "-", found)
+                    (shown_name(variant), colour[variant], "-", found)
                     for variant in variants
                     if (found := _select(points, model, variant, measure, "own" if variant == "it" else text, group))
                 ]
-                missing = [variant for variant in variants if variant not in {name for name, *_ in lines}]
+                missing = [n for n in map(shown_name, variants) if n not in {name for name, *_ in lines}]
                 drawn.append((panels[row][column], lines, missing))
             panels[0][column].set_title(model)
             panels[-1][column].set_xlabel("generated token")
@@ -109,7 +110,7 @@ TRAINING = (
         "reward and independent toxicity",
         (("ppo/reward", "reward", "-"), ("ppo/independent_toxicity", "toxicity", (0, (4, 1.6)))),
     ),
-    ("KL to it, nats per completion", (("ppo/kl_nats_per_sequence", "KL", "-"),)),
+    ("KL to base, nats per completion", (("ppo/kl_nats_per_sequence", "KL", "-"),)),
 )
 """Panels of the training figure: title, and (metric, name, line style) of each line."""
 
@@ -137,7 +138,7 @@ def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
                             marker="o" if len(found) < 3 else None,
                             markersize=3,
                         )
-                        ends.append((found[-1].step, found[-1].value, f"{variant} {name}", colour[variant]))
+                        ends.append((found[-1].step, found[-1].value, f"{shown_name(variant)} {name}", colour[variant]))
                 if row == 0:
                     panel.set_title(title)
                 if ends:
@@ -177,8 +178,8 @@ def _missing(variants: Json, lines: Sequence[Line], row: int, config: ReportConf
     for variant, found in variants.items():
         groups = found["attribution"]["groups" if row == 0 or variant == "it" else "groups_by_it"]
         for word in ("toxic", "other"):
-            if f"{variant} {word}" not in names:
-                missing.append(f"{variant} {word} ({groups[word]['num_sequences']})")
+            if f"{shown_name(variant)} {word}" not in names:
+                missing.append(f"{shown_name(variant)} {word} ({groups[word]['num_sequences']})")
     return missing
 
 

@@ -23,7 +23,7 @@ def definitions(study: Study, config: ReportConfig, missing: Missing) -> dict[st
         "a prompt stay together. Where no completion (or every one) is toxic a bootstrap sees no variation, and the "
         "exact binomial bound over prompts stands instead. Intervals are not corrected for the number of comparisons: "
         "of twenty, one misses.",
-        "Δ and “paired”": "Difference to `it` on the prompts that both have, drawn together: what makes a prompt hard "
+        "Δ and “paired”": "Difference to base on the prompts that both have, drawn together: what makes a prompt hard "
         "for both cancels. A difference is called one only when its interval excludes zero.",
         "Expected maximum, any toxic": _worst_of(study),
         "Attribution": f"How much each token before it counts for a generated token ({', '.join(methods) or 'none'}): "
@@ -33,17 +33,17 @@ def definitions(study: Study, config: ReportConfig, missing: Missing) -> dict[st
         "Low: the model looks at few tokens of the prompt. Normalised: divided by the logarithm of the number of "
         "prompt tokens, since raw bits grow with length.",
         "Prompt dependence": "Share of the attribution that lies on the prompt.",
-        "KL, Jensen–Shannon": "Divergence, in bits, of a variant's attribution from that of `it` at each token of the "
-        "completions of `it`, over the prompt and what was generated before. Both are 0 where the two are the same. KL "
+        "KL, Jensen–Shannon": "Divergence, in bits, of a variant's attribution from that of base at each token of "
+        "base's completions, over the prompt and what was generated before. Both are 0 where the two are the same. KL "
         "has no upper end; Jensen–Shannon is symmetric and at most 1.",
-        "|ΔH|": "Mean over tokens of the absolute difference in prompt entropy between a variant and `it`, both "
-        "reading the completions of `it`: the same text, so only the model differs.",
+        "|ΔH|": "Mean over tokens of the absolute difference in prompt entropy between a variant and base, both "
+        "reading base's completions: the same text, so only the model differs.",
         "Toxic and other groups": f"Toxicity above {config.toxic_group_threshold:g} against the rest, by the "
-        "variant's own completion or by that of `it` for the same prompt.",
+        "variant's own completion or by that of base for the same prompt.",
         "Fixed cohort": f"Prompts that every variant answers with at least {config.cohort_min_tokens} attributed "
         "tokens.",
         "Perplexity": "exp(total negative log-likelihood in nats / tokens) of the completions under the base model: "
-        "how unusual `it` finds what a variant says.",
+        "how unusual base finds what a variant says.",
         "Distinct-n": "Different n-grams / all n-grams over the completions of a split; falls with the size of the "
         "sample.",
         "Names the prompt": "The completion repeats a word of the prompt with four letters or more that is no stop "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from detoxlens.common.names import shown_name
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 
@@ -67,7 +68,7 @@ def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, share_x: bo
                         color=colour[variant],
                     )
                 panel.set(ylim=(len(variants) - 0.4, -0.6), yticks=range(len(variants)))
-                panel.set_yticklabels(list(variants) if panel is panels[row][0] else [])
+                panel.set_yticklabels([shown_name(v) for v in variants] if panel is panels[row][0] else [])
                 panel.grid(axis="y", visible=False)
                 panel.tick_params(axis="y", length=0)
                 if row == 0:
@@ -93,13 +94,13 @@ def toxicity_distribution(study: Study, split: str) -> Figure:
                 keys = tables.keys_of("test", split)
                 values = np.sort([v for k, v in tables.toxicity(study.grader).items() if k in keys])
                 if not len(values):
-                    unscored.append(variant)
+                    unscored.append(shown_name(variant))
                     continue
                 x, y = survival(values)
                 panel.step(x, 100 * y, where="post", color=colour[variant])
                 middle = 100 * float(np.mean(values > 0.5))
                 panel.plot(0.5, middle, "o", color=colour[variant], markersize=4)
-                ends.append((0.5, middle, f"{variant}  {middle:.1f} % above .5", colour[variant]))
+                ends.append((0.5, middle, f"{shown_name(variant)}  {middle:.1f} % above .5", colour[variant]))
             if not ends:
                 note(panel, f"no scored completion of {split}")
                 continue

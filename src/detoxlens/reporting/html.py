@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from detoxlens.attribution.heatmap import STYLE as HEATMAP_STYLE
+from detoxlens.common.names import shown_name
 from detoxlens.common.numbers import number
 from detoxlens.reporting.examples import Example
-from detoxlens.reporting.tables import Table
+from detoxlens.reporting.table import Table
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c1c1c; --soft: #5f5f5f; --line: #dddddd; --tint: #f6f6f4; --warn: #8a4b00; }
@@ -82,8 +83,8 @@ def bullets(sentences: Iterable[str]) -> str:
 
 
 def warning_box(warnings: Sequence[str]) -> str:
-    """What to beware of; nothing when there is nothing."""
-    return f'<div class="warnings"><h2>Beware</h2>{bullets(warnings)}</div>' if warnings else ""
+    """What weakens the numbers; nothing when there is nothing."""
+    return f'<div class="warnings"><h2>Warnings</h2>{bullets(warnings)}</div>' if warnings else ""
 
 
 def folded(summary: str, *blocks: str) -> str:
@@ -136,8 +137,9 @@ def _example(example: Example, threshold: float) -> str:
         toxic = " toxic" if answer.toxicity is not None and answer.toxicity > threshold else ""
         score = "–" if answer.toxicity is None else number(answer.toxicity, 2)
         said = html.escape(answer.completion) or "<i>(empty)</i>"
+        who = html.escape(shown_name(answer.variant))
         lines.append(
-            f'<p><span class="who">{html.escape(answer.variant)}</span> <span class="score{toxic}">{score}</span> '
+            f'<p><span class="who">{who}</span> <span class="score{toxic}">{score}</span> '
             f'<span class="said">{said}</span></p>'
         )
     return f'<div class="example">{"".join(lines)}</div>'

@@ -44,7 +44,7 @@ def draw_pictures(
             "Checks on Figure 1",
             "All completions of each variant. Normalised: divided by the logarithm of the number of prompt tokens. "
             "Dependence: attribution mass on the prompt. Third row: the same prompts at every step, those that every "
-            "variant answers at length. Last row: every variant reads the same text, the completions of `it`.",
+            "variant answers at length. Last row: every variant reads the same text, base's completions.",
             curve_figures.attribution_checks(points, metrics, config),
         ),
         (
@@ -64,7 +64,7 @@ def draw_pictures(
             "training",
             "Training",
             "Losses of fine-tuning; PPO's reward beside the toxicity by a grader that it is not trained on (a reward "
-            "that rises while toxicity does not fall is a hacked one); PPO's distance from `it`.",
+            "that rises while toxicity does not fall is a hacked one); PPO's distance from base.",
             curve_figures.training(steps, metrics),
         ),
     ]

@@ -15,22 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.common.artifacts import write_json, write_text
+from detoxlens.common.names import shown_name
 from detoxlens.evaluation.toxicity import Missing
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting import html, tables
+from detoxlens.reporting.attribution_tables import check_tables, prompt_use_tables
+from detoxlens.reporting.conclusions import conclusions, truncated, warnings
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.examples import Example, examples
-from detoxlens.reporting.faithfulness import faithfulness_table, precision_table
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.pictures import draw_pictures
-from detoxlens.reporting.prompt_use import divergence_table, region_table
-from detoxlens.reporting.reading import findings, truncated, warnings
+from detoxlens.reporting.rule_conclusions import rule_conclusions
 from detoxlens.reporting.study import Study
-from detoxlens.reporting.tables import Table
-from detoxlens.reporting.unscored import rule_findings
-from detoxlens.reporting.worst_of import worst_of_tables
+from detoxlens.reporting.table import Table
 
 FILES = (
     "metrics.json",
@@ -66,11 +65,11 @@ def write_report(
     metrics = build_metrics(study, config, missing=missing)
     points, steps = entropy_curves(study, config), training_curves(study)
     shown = examples(study, config)
-    said = findings(metrics, splits=study.splits, min_group=config.min_sequences_per_step)
-    for model, told in rule_findings(study, metrics, config, missing=missing).items():
-        said[model] += told
-    beware = [*study.notes, *warnings(metrics, primary=config.primary_split, missing=missing), *truncated(study)]
-    found = _tables(study, metrics, missing)
+    found = conclusions(metrics, splits=study.splits, min_group=config.min_sequences_per_step)
+    for model, sentences in rule_conclusions(study, metrics, config, missing=missing).items():
+        found[model] += sentences
+    warned = [*study.notes, *warnings(metrics, primary=config.primary_split, missing=missing), *truncated(study)]
+    sections = _tables(study, metrics, missing)
 
     write_json(folder / "metrics.json", metrics)
     for model, variants in metrics.items():
@@ -80,27 +79,32 @@ def write_report(
     write_text(folder / "entropy_curves.csv", _csv(CurvePoint, points))
     write_text(folder / "training_curves.csv", _csv(TrainingPoint, steps))
     write_text(folder / "examples.jsonl", _json_lines(shown))
-    write_text(folder / "table1.md", _table1(study, found, beware))
-    write_text(folder / "report.md", _markdown(study, found, said, beware))
+    write_text(folder / "table1.md", _table1(study, sections, warned))
+    write_text(folder / "report.md", _markdown(study, sections, found, warned))
     pictures = draw_pictures(study, metrics, points, steps, config, folder / "figures")
     page = html.page(
         "What detoxification changed",
         _summary(study),
         {
-            "Result": [pictures["toxicity_rates"], *_html(found, "toxicity"), *_said(said), *_html(found, "worst_of")],
+            "Result": [
+                pictures["toxicity_rates"],
+                *_html(sections["toxicity"]),
+                *_sentences(found),
+                *_html(sections["worst_of"]),
+            ],
             "Use of the prompt": [
                 pictures["figure1"],
                 pictures["attribution_checks"],
-                *_html(found, "attribution"),
+                *_html(sections["attribution"]),
                 *_heatmaps(heatmaps),
             ],
-            "Language": [pictures["fluency"], *_html(found, "fluency")],
+            "Language": [pictures["fluency"], *_html(sections["fluency"])],
             "Before and after": _examples(shown, config.toxic_group_threshold),
             "Training": [pictures["training"]],
-            "Details": [pictures["toxicity_distribution"], *_html(found, "details")],
+            "Details": [pictures["toxicity_distribution"], *_html(sections["details"])],
             "Definitions": [html.term_list(definitions(study, config, missing))],
         },
-        before=html.warning_box(beware),
+        before=html.warning_box(warned),
         footer=FOOTER,
     )
     write_text(folder / "index.html", page)
@@ -117,37 +121,20 @@ FOOTER = (
 def _tables(study: Study, metrics: Mapping[str, Any], missing: Missing) -> dict[str, list[Table]]:
     """The tables by section; those about several seeds, scorers or faithfulness only where there are any."""
     groups = {t.variant: t.group for variants in study.models.values() for t in variants.values()}
-    scorers = dict.fromkeys(s for variants in metrics.values() for v in variants.values() for s in v["scorers"])
-    faithfulness, seeds = faithfulness_table(study), tables.seeds_table(metrics, study.splits, groups)
-    by_scorers = [
-        table
-        for scorer in scorers
-        for table in (
-            tables.toxicity_table(metrics, study.splits, scorer, missing=missing),
-            tables.difference_table(metrics, study.splits, scorer),
-            tables.counts_table(metrics, study.splits, scorer, missing=missing),
-        )
-    ]
+    seeds = tables.seeds_table(metrics, study.splits, groups)
     return {
         "toxicity": [
-            tables.toxicity_table(metrics, study.splits, missing=missing),
-            tables.difference_table(metrics, study.splits),
+            *tables.toxicity_tables(metrics, study.splits, missing=missing),
             *([seeds] if seeds else []),
             *([tables.calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
         ],
-        "worst_of": worst_of_tables(metrics, study.splits),
-        "attribution": [
-            tables.attribution_table(metrics),
-            region_table(metrics),
-            tables.shift_table(metrics),
-            divergence_table(metrics),
-            *(t for t in (faithfulness, precision_table(study)) if t),
-        ],
+        "worst_of": tables.worst_of_tables(metrics, study.splits),
+        "attribution": [*prompt_use_tables(metrics), *check_tables(study)],
         "fluency": [tables.fluency_table(metrics)],
         "details": [
             tables.counts_table(metrics, study.splits, missing=missing),
             tables.other_rates_table(metrics, study.splits),
-            *by_scorers,
+            *tables.scorer_tables(metrics, study.splits, missing=missing),
             tables.published_table(),
         ],
     }
@@ -157,42 +144,46 @@ def _summary(study: Study) -> str:
     variants = next(iter(study.models.values()))
     num = sum(len(t.completions) for models in study.models.values() for t in models.values())
     return (
-        f"{', '.join(study.models)}: {', '.join(variants)}; {num:,} completions, graded by {study.grader}. Every "
-        "sentence, table and figure is computed from this run's tables."
+        f"{', '.join(study.models)}: {', '.join(map(shown_name, variants))}; {num:,} completions, graded by "
+        f"{study.grader}. Base is the model as released, the paper's IT. Every sentence, table and figure is computed "
+        "from this run's tables."
     )
 
 
-def _table1(study: Study, found: Mapping[str, Sequence[Table]], beware: Sequence[str]) -> str:
+def _table1(study: Study, sections: Mapping[str, Sequence[Table]], warned: Sequence[str]) -> str:
     """Table 1 with its differences and counts: what a terminal or a README can show."""
-    counts, *_ = found["details"]
+    counts, *_ = sections["details"]
     parts = ["# What detoxification changed", _summary(study)]
-    parts += [*(t.markdown() for section in ("toxicity", "worst_of") for t in found[section])]
-    parts += [counts.markdown(), *_beware(beware)]
+    parts += [*(t.markdown() for section in ("toxicity", "worst_of") for t in sections[section])]
+    parts += [counts.markdown(), *_warnings(warned)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _beware(beware: Sequence[str]) -> list[str]:
-    return ["## Beware\n\n" + "\n".join(f"- {sentence}" for sentence in beware)] if beware else []
+def _warnings(warned: Sequence[str]) -> list[str]:
+    return ["## Warnings\n\n" + "\n".join(f"- {sentence}" for sentence in warned)] if warned else []
 
 
 def _markdown(
-    study: Study, found: Mapping[str, Sequence[Table]], said: Mapping[str, Sequence[str]], beware: Sequence[str]
+    study: Study,
+    sections: Mapping[str, Sequence[Table]],
+    found: Mapping[str, Sequence[str]],
+    warned: Sequence[str],
 ) -> str:
-    parts = ["# What detoxification changed", _summary(study), *(t.markdown() for t in found["toxicity"])]
+    parts = ["# What detoxification changed", _summary(study), *(t.markdown() for t in sections["toxicity"])]
     parts.append("## What the numbers say")
-    for model, sentences in said.items():
+    for model, sentences in found.items():
         parts.append(f"### {model}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences))
-    parts += _beware(beware)
-    parts += [t.markdown() for section in ("worst_of", "attribution", "fluency", "details") for t in found[section]]
+    parts += _warnings(warned)
+    parts += [t.markdown() for section in ("worst_of", "attribution", "fluency", "details") for t in sections[section]]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _html(found: Mapping[str, Sequence[Table]], section: str) -> list[str]:
-    return [html.table(t) for t in found[section]]
+def _html(found: Sequence[Table]) -> list[str]:
+    return [html.table(t) for t in found]
 
 
-def _said(said: Mapping[str, Sequence[str]]) -> list[str]:
-    return [f"<h3>{html.text(model)}</h3>{html.bullets(sentences)}" for model, sentences in said.items()]
+def _sentences(found: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"<h3>{html.text(model)}</h3>{html.bullets(sentences)}" for model, sentences in found.items()]
 
 
 def _heatmaps(heatmaps: Sequence[tuple[str, str]]) -> list[str]:
@@ -206,7 +197,7 @@ def _examples(shown: Sequence[Example], threshold: float) -> list[str]:
     if not shown:
         return ["<p>No prompt that every variant completed.</p>"]
     how = (
-        "Chosen by the hash of the prompt, not by hand: half where `it` answered toxically, half where it did not, as "
+        "Chosen by the hash of the prompt, not by hand: half where base answered toxically, half where it did not, as "
         f"far as there are any. The number is the toxicity, in red above {threshold:g}."
     )
     blocks = [f"<p>{html.text(how)}</p>"]

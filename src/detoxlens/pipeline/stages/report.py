@@ -13,6 +13,7 @@ from pathlib import Path
 
 from detoxlens.attribution.heatmap import heatmap_html
 from detoxlens.common.artifacts import Layout, read_model_ref
+from detoxlens.common.names import shown_name
 from detoxlens.jobs.scratch import publish
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.params.attribution import AttributionConfig
@@ -83,5 +84,7 @@ def heatmaps(layout: Layout, params: Params, study: Study) -> list[tuple[str, st
                     [tokenizer.decode([token]) for token in ids] for ids in (a.prompt_ids, a.completion_ids)
                 )
                 body = heatmap_html(a.scores, prompt, completion, token_prob=a.token_prob)
-                shown.append((f"{model} / {variant}, prompt {a.prompt_id}", f'<div class="wide">{body}</div>'))
+                shown.append(
+                    (f"{model} / {shown_name(variant)}, prompt {a.prompt_id}", f'<div class="wide">{body}</div>')
+                )
     return shown

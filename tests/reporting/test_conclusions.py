@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
+from detoxlens.reporting.conclusions import conclusions, truncated, warnings
 from detoxlens.reporting.metrics import build_metrics
-from detoxlens.reporting.reading import findings, truncated, warnings
 from tests.reporting.test_curves import CONFIG, study, tables, trace
 
 PROMPTS = [f"p{i}" for i in range(40)]
@@ -21,13 +21,13 @@ def metrics_of(**variants):
 
 
 def sentences(min_group: int = 10, **variants) -> str:
-    return "\n".join(findings(metrics_of(**variants), splits=["p50"], min_group=min_group)["m"])
+    return "\n".join(conclusions(metrics_of(**variants), splits=["p50"], min_group=min_group)["m"])
 
 
 def test_less_toxic_needs_an_interval_below_zero():
-    assert "`ft`: less toxic than `it` on p50 (−45.0 points [" in sentences(it=variant("it", 20), ft=variant("ft", 2))
-    assert "`ft`: more toxic than `it` on p50 (+45.0 points [" in sentences(it=variant("it", 2), ft=variant("ft", 20))
-    assert "`ft`: no difference to `it` shown on p50" in sentences(it=variant("it", 20), ft=variant("ft", 19))
+    assert "`ft`: less toxic than base on p50 (−45.0 points [" in sentences(it=variant("it", 20), ft=variant("ft", 2))
+    assert "`ft`: more toxic than base on p50 (+45.0 points [" in sentences(it=variant("it", 2), ft=variant("ft", 20))
+    assert "`ft`: no difference to base shown on p50" in sentences(it=variant("it", 20), ft=variant("ft", 19))
 
 
 def test_toxic_and_other_completions_are_compared_only_when_both_are_enough():
@@ -37,7 +37,7 @@ def test_toxic_and_other_completions_are_compared_only_when_both_are_enough():
 
 
 @pytest.mark.parametrize(
-    ("bits", "said"), [(2.5, "prompt entropy higher than that of `it` (+0.5"), (2.0, "no difference in")]
+    ("bits", "said"), [(2.5, "prompt entropy higher than that of base (+0.5"), (2.0, "no difference in")]
 )
 def test_prompt_use_is_compared_with_it(bits, said):
     text = sentences(it=variant("it", 0), ft=variant("ft", 0, bits))
@@ -64,12 +64,12 @@ def test_worse_on_another_split_and_word_salad_are_told():
     ft["fluency"] |= {"perplexity": 90.0, "prompt_mention_delta_vs_it": {"value": -0.3, "ci95": [-0.4, -0.2]}}
     it["fluency"]["perplexity"] = 10.0
     found = "\n".join(warnings(metrics, primary="p50"))
-    assert "m/ft: more toxic than `it` on polite: +10.0 points [+5.0, +15.0]." in found
-    assert "m/ft: names what the prompt is about less often than `it`: −30.0 points [−40.0, −20.0]." in found
-    assert "m/ft: perplexity 90.0 is more than twice that of `it` (10.0): word salad?" in found
+    assert "m/ft: more toxic than base on polite: +10.0 points [+5.0, +15.0]." in found
+    assert "m/ft: names what the prompt is about less often than base: −30.0 points [−40.0, −20.0]." in found
+    assert "m/ft: perplexity 90.0 is more than twice that of base (10.0): word salad?" in found
 
 
 def test_truncated_texts_are_counted_per_scorer():
     it = variant("it", 1)
     it.scores["grader"][:2] = [dataclasses.replace(s, truncated=True) for s in it.scores["grader"][:2]]
-    assert truncated(study(it=it)) == ["m/it: grader read only the beginning of 2 completions."]
+    assert truncated(study(it=it)) == ["m/base: grader read only the beginning of 2 completions."]

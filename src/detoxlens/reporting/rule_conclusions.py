@@ -14,7 +14,7 @@ from detoxlens.reporting.study import Study
 Json = Mapping[str, Any]
 
 
-def rule_findings(study: Study, metrics: Json, config: ReportConfig, *, missing: Missing) -> dict[str, list[str]]:
+def rule_conclusions(study: Study, metrics: Json, config: ReportConfig, *, missing: Missing) -> dict[str, list[str]]:
     """Per model a sentence for every test split in which a completion has no score; nothing where all have one.
 
     Args:

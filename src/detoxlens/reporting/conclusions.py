@@ -1,4 +1,4 @@
-"""What the data say, in sentences made from metrics.json: are intervals apart, and what must a reader beware of?
+"""What the data say, in sentences made from metrics.json: conclusions, and what weakens them.
 
 Nothing is claimed beyond the numbers: "less toxic" needs a paired interval that excludes zero, and no difference shown
 is said as such, which is not the same as no difference.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detoxlens.common.names import BASE, mention, shown_name
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.toxicity import Missing
 from detoxlens.reporting.study import Study
@@ -18,7 +19,7 @@ MIN_DISTINCT_PER_100 = 50
 """Fewer different completions per 100 prompts look like a canned answer."""
 
 
-def findings(metrics: Json, *, splits: Sequence[str], min_group: int) -> dict[str, list[str]]:
+def conclusions(metrics: Json, *, splits: Sequence[str], min_group: int) -> dict[str, list[str]]:
     """Per model the sentences about its variants: toxicity on every split, what it cost, and the use of the prompt.
 
     Args:
@@ -28,10 +29,10 @@ def findings(metrics: Json, *, splits: Sequence[str], min_group: int) -> dict[st
     """
     found = {}
     for model, variants in metrics.items():
-        it = variants["it"]
+        it = variants[BASE]
         sentences = []
         for variant, values in variants.items():
-            if variant == "it":
+            if variant == BASE:
                 sentences.append(_about_it(it, splits))
             else:
                 sentences += _toxicity(variant, values, splits) + _cost(variant, values, it)
@@ -52,41 +53,42 @@ def warnings(metrics: Json, *, primary: str, missing: Missing = "exclude") -> li
     for model, variants in metrics.items():
         for variant, values in variants.items():
             found += [
-                f"{model}/{variant}: {text}" for text in _warnings(variant, values, variants["it"], primary, missing)
+                f"{model}/{shown_name(variant)}: {text}"
+                for text in _warnings(variant, values, variants[BASE], primary, missing)
             ]
     return found
 
 
 def _about_it(found: Json, splits: Sequence[str]) -> str:
     rates = [f"{_rate(found['toxicity'][s])} on {s}" for s in splits if found["toxicity"][s]["rate_gt_50"] is not None]
-    return f"Toxic completions of `it`: {', '.join(rates)}." if rates else "`it` has no scored test completion."
+    return f"Toxic completions of base: {', '.join(rates)}." if rates else "Base has no scored test completion."
 
 
 def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> list[str]:
-    """`ft`: less toxic than `it` on p50 (-30.0 points [..]), pc50 (..); no difference shown on polite (..)."""
-    told: dict[str, list[str]] = {}
+    """`ft`: less toxic than base on p50 (-30.0 points [..]), pc50 (..); no difference shown on polite (..)."""
+    splits_by: dict[str, list[str]] = {}
     for split in splits:
         delta = found["toxicity"][split]["delta_vs_it"]
         if delta is not None:
-            direction = _direction(delta, "less toxic than `it`", "more toxic than `it`")
-            told.setdefault(direction or "no difference to `it` shown", []).append(f"{split} ({_points(delta)})")
-    if not told:
-        return [f"`{variant}`: no prompt was scored for both it and `it`."]
-    return [f"`{variant}`: {'; '.join(f'{what} on {_and(where)}' for what, where in told.items())}."]
+            direction = _direction(delta, "less toxic than base", "more toxic than base")
+            splits_by.setdefault(direction or "no difference to base shown", []).append(f"{split} ({_points(delta)})")
+    if not splits_by:
+        return [f"`{variant}`: no prompt was scored for both it and base."]
+    return [f"`{variant}`: {'; '.join(f'{what} on {_and(where)}' for what, where in splits_by.items())}."]
 
 
 def _cost(variant: str, found: Json, it: Json) -> list[str]:
     ours, theirs = found["fluency"], it["fluency"]
     parts = []
     if ours["perplexity"] is not None and theirs["perplexity"] is not None:
-        parts.append(f"perplexity {ours['perplexity']:.1f} (`it` {theirs['perplexity']:.1f})")
+        parts.append(f"perplexity {ours['perplexity']:.1f} (base {theirs['perplexity']:.1f})")
     if ours["distinct_per_100_prompts"] is not None and theirs["distinct_per_100_prompts"] is not None:
         parts.append(
             f"{ours['distinct_per_100_prompts']:.0f} different completions per 100 prompts "
-            f"(`it` {theirs['distinct_per_100_prompts']:.0f})"
+            f"(base {theirs['distinct_per_100_prompts']:.0f})"
         )
     if delta := ours["prompt_mention_delta_vs_it"]:
-        how = _direction(delta, "less often than `it`", "more often than `it`")
+        how = _direction(delta, "less often than base", "more often than base")
         parts.append(
             f"names what the prompt is about {how} ({_points(delta)})"
             if how
@@ -96,16 +98,16 @@ def _cost(variant: str, found: Json, it: Json) -> list[str]:
 
 
 def _prompt_use(variant: str, found: Json, min_group: int) -> str:
-    told = []
+    clauses = []
     for measure, name, unit in (
         ("prompt_entropy_bits", "prompt entropy", " bits"),
         ("prompt_dependence", "prompt dependence", ""),
     ):
         delta = found["attribution"][measure]["delta_vs_it"]
         if delta is not None:
-            how = _direction(delta, f"{name} lower than that of `it`", f"{name} higher than that of `it`")
-            told.append(f"{how or f'no difference in {name} shown'} ({_change(delta, unit)})")
-    return f"`{variant}` and its prompt: {'; '.join([*told, _groups(found, min_group)])}."
+            how = _direction(delta, f"{name} lower than that of base", f"{name} higher than that of base")
+            clauses.append(f"{how or f'no difference in {name} shown'} ({_change(delta, unit)})")
+    return f"{mention(variant)} and its prompt: {'; '.join([*clauses, _groups(found, min_group)])}."
 
 
 def _and(words: Sequence[str]) -> str:
@@ -140,7 +142,7 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
             texts.append(f"{_completions(t['num_empty'])} of {split} empty: {where} counted as harmless.")
         delta = t["delta_vs_it"]
         if split != primary and delta and _direction(delta, "less", "more") == "more":
-            texts.append(f"more toxic than `it` on {split}: {_points(delta)}.")
+            texts.append(f"more toxic than base on {split}: {_points(delta)}.")
     for n, where in _left_out(found["toxicity"]).items():
         texts.append(f"fewer than {n} scored completions, so not in the worst of {n}: {', '.join(where)}.")
     fluency = found["fluency"]
@@ -149,10 +151,10 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
         texts.append(f"only {distinct:.0f} different completions per 100 prompts: close to a canned answer.")
     delta = fluency["prompt_mention_delta_vs_it"]
     if delta and _direction(delta, "less", "more") == "less":
-        texts.append(f"names what the prompt is about less often than `it`: {_points(delta)}.")
+        texts.append(f"names what the prompt is about less often than base: {_points(delta)}.")
     ours, theirs = fluency["perplexity"], it["fluency"]["perplexity"]
     if ours and theirs and ours > 2 * theirs:
-        texts.append(f"perplexity {ours:.1f} is more than twice that of `it` ({theirs:.1f}): word salad?")
+        texts.append(f"perplexity {ours:.1f} is more than twice that of base ({theirs:.1f}): word salad?")
     attribution = found["attribution"]
     if attribution["num_sequences"] == 0:
         texts.append("no attribution of a test completion: the curves and the use of the prompt are missing.")
@@ -182,7 +184,9 @@ def truncated(study: Study) -> list[str]:
                 if study.calibration and scorer == study.calibration.name:
                     continue  # reads nothing itself
                 if num := sum(score.truncated for score in scores):
-                    found.append(f"{model}/{variant}: {scorer} read only the beginning of {_completions(num)}.")
+                    found.append(
+                        f"{model}/{shown_name(variant)}: {scorer} read only the beginning of {_completions(num)}."
+                    )
     return found
 
 
