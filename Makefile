@@ -13,18 +13,20 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "detoxlens needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV): about 2 GB on disk, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/detoxlens store >/dev/null
 	@touch $@
 
 demo: setup
+	@echo "Running the pipeline on the embedded default: 8 to 15 minutes on two cores; stop it at any time, it resumes."
 	@$(BIN)/dvc repro
 	@echo
 	@cat reports/table1.md
 	@echo
 	@echo "Report:  $(CURDIR)/reports/index.html"
-	@echo "Runs:    $(BIN)/detoxlens ui     (MLflow, compare it / ft / rl)"
+	@echo "Runs:    $(BIN)/detoxlens ui     (MLflow, compare base / ft / rl)"
 
 test: setup
 	$(BIN)/python -m pytest

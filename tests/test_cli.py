@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from detoxlens import cli
+from detoxlens import __version__, cli
 from detoxlens.common.errors import UserError
 from detoxlens.pipeline.run_stage import run_stage
 from tests.root import ROOT
@@ -59,6 +59,18 @@ def test_a_user_error_exits_with_2(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main_with(monkeypatch, tmp_path, UserError("data.rtp=x: no such file"))
     assert capsys.readouterr().err == "detoxlens: data.rtp=x: no such file\n"
+
+
+def test_a_missing_extra_is_named(monkeypatch, tmp_path, capsys):
+    error = ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
+    with pytest.raises(SystemExit, match="2"):
+        main_with(monkeypatch, tmp_path, error)
+    assert "pip install 'detoxlens[pipeline]'" in capsys.readouterr().err
+
+
+def test_the_version_is_printed():
+    done = run("--version")
+    assert done.stdout.strip() == __version__ and done.returncode == 0
 
 
 def test_ctrl_c_exits_with_130_and_says_what_is_kept(monkeypatch, tmp_path, capsys):

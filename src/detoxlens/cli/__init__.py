@@ -22,6 +22,8 @@ from detoxlens.cli import stages, project, doctor, planning, explain, sweep, sco
 
 __all__ = ["app", "doctor", "explain", "main", "planning", "project", "scores", "stages", "sweep"]
 
+PIPELINE_EXTRA = ("dvc", "mlflow", "optuna", "plotly")
+"""Packages of the extra `pipeline`, without which the library, `explain` and single stages work."""
 INTERRUPTED = 130
 """Exit code of Ctrl-C; Typer turns the KeyboardInterrupt into it."""
 
@@ -48,6 +50,8 @@ def main() -> None:
 
         if isinstance(error, UserError):
             _fail(str(error), 2)
+        if isinstance(error, ModuleNotFoundError) and error.name in PIPELINE_EXTRA:
+            _fail(f"This needs the package {error.name}: `pip install 'detoxlens[pipeline]'` brings it.", 2)
         _fail(_unexpected(error), 1)
 
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from detoxlens import __version__
 from detoxlens.common.console import set_up_console
 
 app = typer.Typer(
     name="detoxlens",
     help="What detoxification does to a language model: train, sample, score, attribute, report.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -35,12 +36,21 @@ class Context:
     track = True
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     root: Annotated[Path, typer.Option(help="The project's root.")] = Path(),
     params: Annotated[Path, typer.Option(help="Parameters, relative to the root.")] = Path("params.yaml"),
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the run to MLflow.")] = True,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     Context.root, Context.params_path, Context.debug, Context.track = root.resolve(), params, debug, track
     set_up_console()

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from detoxlens import __version__
 from detoxlens.cli.app import TOOLS, Context, app
 
 
@@ -87,9 +86,3 @@ def store() -> None:
     tracking = resolve_store(Context.root, os.environ)
     prepare_store(tracking)
     typer.echo(tracking.shown_uri)
-
-
-@app.command(rich_help_panel=TOOLS)
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
