@@ -14,6 +14,7 @@ from detoxlens.common.records import Completion
 from detoxlens.models.loading import load_model
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
+from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages.attribute import choose
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
@@ -47,7 +48,7 @@ def demo_case(root: Path, params: Params, *, num_texts: int = 32) -> Case | None
     chosen = choose(read_rows(table, Completion), config, seed=params.run.seed, where=table)
     rows = [c for c in chosen if c.completion_ids]
     rows = rows[:: max(1, len(rows) // num_texts)][:num_texts]
-    model = load_model(root, read_model_ref(folder), device="cpu", dtype="float32")
+    model = load_model(root, read_model_ref(folder), WeightsConfig(), device="cpu")
     texts = [(c.prompt_ids, c.completion_ids) for c in rows]
     return Case("tiny-neox", model, texts, 10, "cpu", torch.float32)
 

@@ -96,13 +96,8 @@ def measure(layout: Layout, params: Params, model: str, variant: str, num_texts:
     rows = choose(read_rows(table, Completion), config, seed=params.run.seed, where=table)
     rows = [c for c in rows if c.completion_ids]
     texts = [(c.prompt_ids, c.completion_ids) for c in rows[:: max(1, len(rows) // num_texts)][:num_texts]]
-    network = load_model(
-        layout.root,
-        read_model_ref(layout.adapter(model, variant)),
-        device="cpu",
-        dtype="float32",
-        trust_remote_code=params.model(model).trust_remote_code,
-    )
+    spec = params.model(model).model_copy(update={"dtype": "float32", "quantization": None})
+    network = load_model(layout.root, read_model_ref(layout.adapter(model, variant)), spec, device="cpu")
     exact = copy.deepcopy(network).double()
     merged, merged_exact = (copy.deepcopy(n).merge_and_unload() for n in (network, exact))  # Inseq takes no PeftModel
     used = {i for text in texts for ids in text for i in ids}

@@ -30,7 +30,8 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Prompt
 from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import encode_prompt
-from detoxlens.models.generation import auto_batch_size, left_padded, sample
+from detoxlens.models.forward import left_padded
+from detoxlens.models.generation import auto_batch_size, sample
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.truncation import NO_TOKEN
 from detoxlens.params.generation import GenerationConfig
@@ -86,9 +87,7 @@ def bench_generation(
     if not prompts:
         raise UserError(f"{layout.prompts} holds no validation or test prompts; `dvc repro` makes them.")
     prompts = prompts[:: max(1, len(prompts) // num_prompts)][:num_prompts]
-    network = load_model(
-        root, ref, device=params.run.device, dtype=spec.dtype, trust_remote_code=spec.trust_remote_code
-    )
+    network = load_model(root, ref, spec, device=params.run.device)
     tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
     ids = [encode_prompt(tokenizer, spec.template, [p.text], evaluation=True).ids for p in prompts]
     size = config.batch_size

@@ -21,7 +21,7 @@ from detoxlens.explain.page import page
 from detoxlens.explain.words import by_words
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.generation import GenerationConfig
-from detoxlens.params.models import TemplateConfig
+from detoxlens.params.models import TemplateConfig, WeightsConfig
 from tests.models.checkpoints import TEMPLATE
 from tests.pipeline.stages.study import make_study, params_of
 
@@ -86,7 +86,7 @@ def test_a_given_completion_is_attributed_as_the_stage_would(root):
     found = run(root, "adapters/m/ft")
     assert "".join(found.prompt_pieces) == "<human>: Zorgons are\n<bot>:"
     assert "".join(found.completion_pieces) == " lazy."  # the template's reply puts the space
-    model = load_model(root, find_checkpoint(root, "adapters/m/ft"), device="cpu", dtype="float32")
+    model = load_model(root, find_checkpoint(root, "adapters/m/ft"), WeightsConfig(), device="cpu")
     (expected,) = attribute(model, prompt_ids=[found.prompt_ids], completion_ids=[found.completion_ids])
     assert found.scores == expected.scores and found.token_prob == expected.token_prob
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from detoxlens.attribution import attribute, quantized, rules
 from detoxlens.models.loading import load_model
+from detoxlens.params.models import WeightsConfig
 from tests.attribution.tiny import COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 from tests.models.checkpoints import save_language_model
 
@@ -73,7 +74,7 @@ def test_layers_are_left_as_they_were():
 def test_ours_equals_bitsandbytes_own_gradient(tmp_path, caplog, architecture, quantization):
     pytest.importorskip("bitsandbytes")
     ref = save_language_model(tmp_path / "m", architecture)
-    model = load_model(tmp_path, ref, device="cpu", dtype="float32", quantization=quantization)
+    model = load_model(tmp_path, ref, WeightsConfig(quantization=quantization), device="cpu")
     prompts, completions = [[5, 9, 44, 2, 17], [7, 8]], [[8, 70, 3], [9, 9, 4, 1]]
     found = attribute(model, prompt_ids=prompts, completion_ids=completions)
     assert "slower" not in caplog.text

@@ -6,6 +6,7 @@ from benchmarks import generation
 from benchmarks.generation import measure, table_of, ways_of
 from detoxlens.models.loading import load_model
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.models import WeightsConfig
 from tests.models.checkpoints import save_language_model
 
 GREEDY = GenerationConfig(
@@ -22,7 +23,7 @@ GREEDY = GenerationConfig(
 
 def test_the_ways_generate_the_same_tokens_when_decoding_is_greedy(tmp_path):
     ref = save_language_model(tmp_path / "m")
-    model = load_model(tmp_path, ref, device="cpu", dtype="float32")
+    model = load_model(tmp_path, ref, WeightsConfig(), device="cpu")
     prompts = [(5, 9, 7), (12,), (8, 8, 30, 41), (17, 3)]
     ways = ways_of(model, GREEDY, eos_token_id=0, pad_token_id=1, batch_size=2)
     found = {name: way(prompts) for name, way in ways.items()}

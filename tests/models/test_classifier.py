@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from detoxlens.common.errors import UserError
-from detoxlens.models.classifier import TextClassifier, activation_of, toxic_label_index, weights_version
+from detoxlens.models.classifier import TextClassifier, weights_version
+from detoxlens.models.labels import activation_of, toxic_label_index
 from detoxlens.models.loading import weights_sha256
 from tests.models.checkpoints import TEXTS, save_classifier, save_language_model
 
@@ -80,11 +81,32 @@ def test_an_unclear_toxic_label_is_asked_for(labels):
 
 
 def test_activation_follows_the_problem_type():
-    assert activation_of("single_label_classification", 2) == "softmax"
-    assert activation_of("multi_label_classification", 6) == "sigmoid"
-    assert activation_of(None, 1) == "sigmoid"
+    many = dict(enumerate(["obscene", "toxic", "threat"]))
+    assert activation_of("single_label_classification", many, 1) == "softmax"
+    assert activation_of("multi_label_classification", many, 1) == "sigmoid"
     with pytest.raises(UserError, match="regression"):
-        activation_of("regression", 1)
+        activation_of("regression", {0: "toxicity"}, 0)
+
+
+@pytest.mark.parametrize(("labels", "index"), [(["nothate", "hate"], 1), (["toxic", "neutral"], 0)])
+def test_a_label_and_its_negation_exclude_each_other(labels, index):
+    assert activation_of(None, dict(enumerate(labels)), index) == "softmax"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["toxic", "obscene", "insult", "threat"],
+        ["toxic", "obscene"],
+        ["toxicity"],
+        ["LABEL_0", "LABEL_1"],
+        ["toxic", "non-toxic", "threat"],
+    ],
+)
+def test_an_activation_that_the_config_leaves_open_is_asked_for(labels):
+    """One output may be a regression's; of two, a text can have both; a third label may go with either."""
+    with pytest.raises(UserError, match=rf"m has the labels .*reward_model\.activation.*`hf:m#{labels[0]}=sigmoid`"):
+        activation_of(None, dict(enumerate(labels)), 0, source="m")
 
 
 def test_a_folder_without_tokenizer_or_weights_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.loading import load_model, load_tokenizer, resolve
+from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages import base
 from tests.pipeline.stages.study import params_of
 
@@ -56,7 +57,7 @@ def test_loading_a_pinned_model_or_tokenizer_through_transformers_own_error(monk
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", wrapped)
     ref = ModelRef(base="zorgon/lm", revision="v9", adapter=None)
     with pytest.raises(UserError, match=told):
-        load_model(tmp_path, ref, device="cpu", dtype="float32")
+        load_model(tmp_path, ref, WeightsConfig(), device="cpu")
     with pytest.raises(UserError, match=told):
         load_tokenizer(tmp_path, ref)
 

@@ -9,6 +9,7 @@ from detoxlens.attribution.quantized import dequantized, is_quantized
 from detoxlens.common.errors import UserError
 from detoxlens.models.loading import load_model
 from detoxlens.models.quant import make_differentiable, quantization_config
+from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages import base
 from tests.models.checkpoints import save_language_model
 from tests.pipeline.stages.study import params_of
@@ -17,7 +18,7 @@ from tests.pipeline.stages.study import params_of
 def test_where_it_does_not_work_it_is_refused_before_anything_is_loaded(tmp_path):
     ref = save_language_model(tmp_path / "m")
     with pytest.raises(UserError, match=r"m: quantization='4bit' does not work on mps: set run\.device to cuda or cpu"):
-        load_model(tmp_path, ref, device="mps", dtype="float32", quantization="4bit")
+        load_model(tmp_path, ref, WeightsConfig(quantization="4bit"), device="mps")
     params = params_of()
     params.raw["models"]["m"]["quantization"] = "8bit"
     params.raw["run"]["device"] = "mps"
@@ -38,7 +39,7 @@ def test_every_layer_of_the_papers_architectures_is_converted(tmp_path, architec
     pytest.importorskip("bitsandbytes")
     ref = save_language_model(tmp_path / "m", architecture, hidden_size=128)  # on a CPU, 0.50 rounds small ones badly
     whole, short = (
-        load_model(tmp_path, ref, device="cpu", dtype="float32", quantization=q) for q in (None, quantization)
+        load_model(tmp_path, ref, WeightsConfig(quantization=q), device="cpu") for q in (None, quantization)
     )
     short(torch.arange(20)[None])  # 8-bit layers unpack their state on first use
     layers = {name: m for name, m in short.named_modules() if is_quantized(m)}

@@ -13,7 +13,7 @@ from detoxlens.common.artifacts import read_json, read_model_ref
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import ModelRef
 from detoxlens.params.load import Params
-from detoxlens.params.models import ChatTemplate, TemplateConfig
+from detoxlens.params.models import ChatTemplate, TemplateConfig, WeightsConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -219,7 +219,8 @@ def explain(
     encoded = encode_prompt(tokenizer, template, [prompt], evaluation=True)
     if not encoded.ids:
         raise UserError("--prompt is empty; the first generated token would follow nothing.")
-    model = load_model(root, ref, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    weights = WeightsConfig(dtype=dtype, trust_remote_code=trust_remote_code)
+    model = load_model(root, ref, weights, device=device)
     if completion is None:
         (sampled,) = sample(
             model,

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import enum
 import json
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.artifacts import Layout, write_history, write_model_ref, write_text
+from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
+from detoxlens.models.checkpoint import check_adapter
+from detoxlens.models.hub import loading
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
 def save_adapter_folder(
@@ -67,6 +74,37 @@ def save_adapter_folder(
     write_model_ref(folder, ModelRef(base=base_ref.base, revision=base_ref.revision, adapter=adapter))
     write_history(folder, [dict(row) for row in history])
     write_text(folder / "README.md", card)
+
+
+def apply_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+    """`model` with the adapter of `folder`.
+
+    Raises:
+        UserError: the folder holds no adapter, or one that was made for another network.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").exists():
+        raise UserError(f"{folder} holds no adapter_model.safetensors; `dvc repro` or `dvc pull` makes it.")
+    with loading("The adapter", source=str(folder), revision=None), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error, see below
+        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    check_adapter(policy, folder)
+    return policy
+
+
+def merge_adapter(policy: PeftModel) -> nn.Module:
+    """The network with the adapter in its weights; as it is, where that would be another network.
+
+    A layer that shares its weights (a tied output layer) would carry the update to its twin.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    users = Counter(p.data_ptr() for _, p in policy.named_parameters(remove_duplicate=False))
+    for module in policy.modules():
+        if isinstance(module, BaseTunerLayer) and users[module.get_base_layer().weight.data_ptr()] > 1:
+            return policy
+    return policy.merge_and_unload()
 
 
 def _plain(value: Any) -> Any:

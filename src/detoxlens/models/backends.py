@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from detoxlens.common.artifacts import read_json
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
-from detoxlens.models.generation import Sampled, auto_batch_size, context_length, sample_batch
+from detoxlens.models.capabilities import Capabilities, examine
+from detoxlens.models.generation import Sampled, auto_batch_size, sample_batch
 from detoxlens.models.loading import load_model, source_of
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.models import ModelConfig
@@ -58,16 +59,10 @@ def load_backend(
     """
     if config.backend == "vllm":
         return _load_vllm(root, ref, spec, tokenizer, config)
-    network = load_model(
-        root,
-        ref,
-        device=device,
-        dtype=spec.dtype,
-        trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization,
-        device_map=spec.device_map,
-    )
-    return TorchBackend(network, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    network = load_model(root, ref, spec, device=device)
+    capabilities = examine(network, pad_token_id=tokenizer.pad_token_id, name=ref.base)
+    capabilities.warn_of_slow_sampling(ref.base)
+    return TorchBackend(network, capabilities, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +70,14 @@ class TorchBackend:
     """Our own sampling (`models.generation`)."""
 
     network: PreTrainedModel | PeftModel
+    capabilities: Capabilities
     config: GenerationConfig
     eos_token_id: int
     pad_token_id: int
 
     @property
     def context_length(self) -> int | None:
-        return context_length(self.network)
+        return self.capabilities.context_length
 
     def auto_batch_size(self, longest_prompt: int) -> int:
         return auto_batch_size(self.network, longest_prompt=longest_prompt, max_new_tokens=self.config.max_new_tokens)
@@ -102,6 +98,7 @@ class TorchBackend:
                 seeds=seeds,
                 eos_token_id=self.eos_token_id,
                 pad_token_id=self.pad_token_id,
+                capabilities=self.capabilities,
             )
         except torch.OutOfMemoryError:
             if len(prompts) == 1:

@@ -1,26 +1,36 @@
 """P(toxic) of texts from a sequence classifier with its own tokenizer, e.g. facebook/roberta-hate-speech-dynabench.
 
 Which output is the toxic one, and whether outputs compete (softmax) or not (sigmoid), is read from the model's config;
-what the config leaves open is asked for, never guessed.
+what the config leaves open is asked for, never guessed. Whether texts can share a batch is tried at loading: those of a
+decoder without a padding token cannot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from detoxlens.common.errors import UserError, did_you_mean
-from detoxlens.models.hub import hub_refusal
+from detoxlens.common.errors import UserError
+from detoxlens.models.capabilities import REFUSALS
+from detoxlens.models.checkpoint import check_weights
+from detoxlens.models.hub import first_line, hub_refusal, loading
+from detoxlens.models.labels import Activation, activation_of, toxic_label_index
 from detoxlens.models.loading import weights_sha256
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-Activation = Literal["softmax", "sigmoid"]
-TOXIC_LABELS = frozenset({"toxic", "toxicity", "hate", "hateful", "hatespeech", "offensive", "abusive"})
-"""Labels that mean toxic, in lower case without spaces, `-` and `_`."""
+log = logging.getLogger(__name__)
+
+PROBE_TEXTS = ("Good morning.", "Good morning, the ferry across the river is late again today.")
+"""One is padded beside the other."""
+TOLERANCE = 1e-4
+"""Of a probability, between a text alone and the same text beside a longer one."""
 CHECKPOINT_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.py"]
 
 
@@ -39,6 +49,7 @@ class TextClassifier:
     max_length: int
     """Longest input in the classifier's own tokens, special tokens included; what is longer is cut."""
     batch_size: int
+    """Texts in one forward pass; 1 where a text's score would depend on the texts beside it."""
 
     @classmethod
     def load(
@@ -47,6 +58,7 @@ class TextClassifier:
         *,
         revision: str | None = None,
         label: str | None = None,
+        activation: Activation | None = None,
         device: str = "cpu",
         batch_size: int = 32,
         trust_remote_code: bool = False,
@@ -57,12 +69,15 @@ class TextClassifier:
             source: folder, or hub id.
             revision: branch, tag or commit of a hub model.
             label: the toxic label, where the config's names do not tell.
+            activation: softmax if the labels exclude one another, sigmoid if a text can have several, where the config
+                does not tell.
             device: e.g. "cpu" or "cuda:0".
             batch_size: texts in one forward pass.
             trust_remote_code: run the model's own Python code.
 
         Raises:
-            UserError: weights, tokenizer or classification head missing, or the toxic label is ambiguous.
+            UserError: weights, tokenizer or classification head missing, the toxic label or the activation left open,
+                or the classifier cannot read a text.
         """
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -71,34 +86,62 @@ class TextClassifier:
         if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
             raise UserError(f"The classifier {source} has no tokenizer (tokenizer.json); save it beside the weights.")
         version = weights_sha256(folder)[:16]
-        try:
-            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+        with loading("The classifier", source=source, revision=revision):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named by check_weights
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as e:
-            raise UserError(f"The classifier {source} could not be loaded: {str(e).strip().splitlines()[0]}") from e
-        if loaded["missing_keys"]:
-            missing = ", ".join(sorted(loaded["missing_keys"]))
+        if report["missing_keys"]:
+            missing = ", ".join(sorted(report["missing_keys"]))
             raise UserError(
                 f"{source} is not a trained text classifier: its weights lack {missing}. Name a sequence-classifying "
                 "model."
             )
-        index = toxic_label_index(model.config.id2label, label, source=source)
-        return cls(
+        check_weights(model, report, name=source)
+        labels = model.config.id2label
+        index = toxic_label_index(labels, label, source=source)
+        classifier = cls(
             model=model.to(device).eval(),
             tokenizer=tokenizer,
-            label=model.config.id2label[index],
+            label=labels[index],
             label_index=index,
-            activation=activation_of(model.config.problem_type, model.config.num_labels, source=source),
+            activation=activation or activation_of(model.config.problem_type, labels, index, source=source),
             version=version,
             max_length=min(tokenizer.model_max_length, _num_positions(model)),
             batch_size=batch_size,
         )
+        return classifier.examined(source)
+
+    def examined(self, source: str) -> TextClassifier:
+        """Itself, or one that reads its texts one at a time.
+
+        Raises:
+            UserError: it cannot read a text at all.
+        """
+        alone = dataclasses.replace(self, batch_size=1)
+        try:
+            expected = alone.prob(PROBE_TEXTS)
+        except REFUSALS as e:
+            raise UserError(
+                f"The classifier {source} cannot read a text ({type(e).__name__}: {first_line(e)}). Name a "
+                "sequence-classifying model with the tokenizer that it was trained with."
+            ) from e
+        try:
+            together = self.prob(PROBE_TEXTS)
+        except REFUSALS as e:
+            reason = f"cannot pad a batch ({first_line(e)})"
+        else:
+            off = max(abs(a - b) for a, b in zip(expected, together, strict=True))
+            if off <= TOLERANCE or math.isnan(sum(expected)):
+                return self
+            reason = "gives a text another score beside a longer one"
+        log.warning("%s %s: texts are read one at a time (slower, the same scores)", source, reason)
+        return alone
 
     def prob(self, texts: Sequence[str]) -> list[float]:
         """P(toxic label) of each text, 0..1, in the order given; NaN where the model gives none."""
@@ -109,13 +152,21 @@ class TextClassifier:
         probs = [0.0] * len(encoded)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            batch = self.tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
+            batch = self._padded([encoded[i] for i in rows])
             with torch.inference_mode():
                 logits = self.model(**batch.to(self.model.device)).logits  # (rows, labels)
             given = logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
             for i, value in zip(rows, given[:, self.label_index].tolist(), strict=True):
                 probs[i] = value
         return probs
+
+    def _padded(self, rows: list[list[int]]) -> BatchEncoding:
+        from transformers import BatchEncoding
+
+        if len(rows) == 1:  # needs no padding token
+            row = {"input_ids": rows, "attention_mask": [[1] * len(rows[0])]}
+            return BatchEncoding(row, tensor_type="pt")
+        return self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
 
     def truncates(self, text: str) -> bool:
         """Is the text longer than the classifier reads?"""
@@ -125,44 +176,6 @@ class TextClassifier:
 def weights_version(source: str, revision: str | None = None) -> str:
     """First 16 hex digits of the sha256 of a classifier's weights, in a folder or on the hub; loads nothing."""
     return weights_sha256(_folder(source, revision))[:16]
-
-
-def toxic_label_index(id2label: Mapping[int, str], label: str | None = None, *, source: str = "the classifier") -> int:
-    """Index of `label`, or of the only label that means toxic: {0: "nothate", 1: "hate"} -> 1.
-
-    Raises:
-        UserError: no label, or several, mean toxic; or `label` is none of them.
-    """
-    names = ", ".join(repr(name) for name in id2label.values())
-    if label is not None:
-        if label not in id2label.values():
-            raise UserError(
-                f"{source} has no label {label!r}.{did_you_mean(label, id2label.values())} Its labels: {names}."
-            )
-        return next(i for i, name in id2label.items() if name == label)
-    toxic = [i for i, name in id2label.items() if _plain(name) in TOXIC_LABELS]
-    if len(toxic) != 1:
-        found = "none of which is" if not toxic else "more than one of which is"
-        raise UserError(
-            f"{source} has the labels {names}, {found} known to mean toxic. Name the toxic one: for the "
-            f"reward as reward_model.label, for a scorer as `hf:{source}#<label>`."
-        )
-    return toxic[0]
-
-
-def activation_of(problem_type: str | None, num_labels: int, *, source: str = "the classifier") -> Activation:
-    """sigmoid for a multi-label or one-output model, softmax for labels that exclude each other.
-
-    Raises:
-        UserError: a regression model, whose output is no probability.
-    """
-    if problem_type == "regression":
-        raise UserError(f"{source} is a regression model (problem_type in its config); its output is no probability.")
-    return "sigmoid" if problem_type == "multi_label_classification" or num_labels == 1 else "softmax"
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c not in " -_")
 
 
 def _num_positions(model: PreTrainedModel) -> int:

@@ -11,17 +11,26 @@ generator, before decoding starts, and each number picks a token by the inverse 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from detoxlens.common.errors import UserError
+from detoxlens.models.capabilities import Capabilities, examine
+from detoxlens.models.forward import (
+    CachedDecoder,
+    Decoder,
+    UncachedDecoder,
+    check_finite,
+    evaluating,
+    left_padded,
+    positions_of,
+    text_config,
+)
 from detoxlens.models.truncation import NO_TOKEN, next_tokens
 from detoxlens.params.generation import GenerationConfig
 
@@ -53,6 +62,7 @@ def sample(
     eos_token_id: int,
     pad_token_id: int,
     batch_size: int,
+    capabilities: Capabilities | None = None,
     on_batch: Callable[[list[tuple[int, Sampled]]], None] | None = None,
 ) -> list[Sampled]:
     """One completion per prompt, in the order of the prompts.
@@ -65,12 +75,14 @@ def sample(
         eos_token_id: ends a completion.
         pad_token_id: fills what the attention mask hides.
         batch_size: rows decoded together (similar lengths share a batch).
+        capabilities: what `examine` found of the model; None examines it now.
         on_batch: told every finished batch: index into `prompts`, and its sample.
 
     Raises:
         UserError: an empty prompt, a prompt that does not fit the context, or logits that are not numbers.
     """
-    _check_lengths(model, prompts, config.max_new_tokens)
+    able = capabilities or examine(model, pad_token_id=pad_token_id)
+    _check_prompts(able, prompts, config.max_new_tokens)
     samples: dict[int, Sampled] = {}
     for rows in plan_batches([len(p) for p in prompts], batch_size):
         done = sample_batch(
@@ -80,6 +92,7 @@ def sample(
             seeds=[seeds[i] for i in rows],
             eos_token_id=eos_token_id,
             pad_token_id=pad_token_id,
+            capabilities=able,
         )
         samples.update(zip(rows, done, strict=True))
         if on_batch is not None:
@@ -93,15 +106,6 @@ def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def left_padded(sequences: Sequence[Sequence[int]], *, room: int = 0) -> Int[Tensor, "batch seq"]:
-    """Sequences that end in one column, `NO_TOKEN` before them and in `room` further columns after it."""
-    width = max(map(len, sequences))
-    ids = np.full((len(sequences), width + room), NO_TOKEN, dtype=np.int64)
-    for row, sequence in zip(ids, sequences, strict=True):
-        row[width - len(sequence) : width] = sequence
-    return torch.from_numpy(ids)
-
-
 @torch.no_grad()
 def sample_batch(
     model: PreTrainedModel | PeftModel,
@@ -111,61 +115,85 @@ def sample_batch(
     seeds: Sequence[int],
     eos_token_id: int,
     pad_token_id: int,
+    capabilities: Capabilities | None = None,
 ) -> list[Sampled]:
     """`sample` for one batch."""
-    from transformers import DynamicCache
-
-    _check_lengths(model, prompts, config.max_new_tokens)
-    width = max(map(len, prompts))
-    ids = left_padded(prompts, room=config.max_new_tokens).to(model.device)  # (batch, width + max_new)
-    mask = (ids != NO_TOKEN).long()
-    mask[:, width:] = 1
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    uniforms = _uniforms(seeds, config.max_new_tokens, ids.device)  # (batch, max_new)
-
-    cache = DynamicCache(config=model.config)
+    able = capabilities or examine(model, pad_token_id=pad_token_id)
+    _check_prompts(able, prompts, config.max_new_tokens)
     samples: list[Sampled | None] = [None] * len(prompts)
-    rows = list(range(len(prompts)))  # row of the tensors -> index into prompts
     with evaluating(model):
-        for step in range(config.max_new_tokens):
-            seen = 0 if step == 0 else width + step - 1  # what the cache holds already
-            logits = model(
-                input_ids=ids[:, seen : width + step].masked_fill(mask[:, seen : width + step] == 0, pad_token_id),
-                attention_mask=mask[:, : width + step],
-                position_ids=positions[:, seen : width + step],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]  # (rows, vocab)
-            _check_finite(logits)
-            tokens = next_tokens(
-                logits.float(),
-                uniforms[:, step],
-                config,
-                num_generated=step,
-                eos_token_id=eos_token_id,
-                prefix_ids=ids[:, : width + step],
+        for rows in _decoded_together(prompts, able):
+            decoder = (
+                CachedDecoder(model, able.filler_id)
+                if able.cached
+                else UncachedDecoder(model, head_selects=able.head_selects)
             )
-            ids[:, width + step] = tokens
-            last = step + 1 == config.max_new_tokens
-            for row, token in enumerate(tokens.tolist()):
-                if samples[rows[row]] is None and (token == eos_token_id or last):
-                    generated = tuple(ids[row, width : width + step + 1].tolist())
-                    samples[rows[row]] = Sampled(generated, "eos" if token == eos_token_id else "length")
-            live = [row for row, index in enumerate(rows) if samples[index] is None]
-            if not live:
-                break
-            if len(live) < COMPACT_BELOW * len(rows):
-                kept = torch.tensor(live, device=ids.device)
-                ids, mask, positions, uniforms = ids[kept], mask[kept], positions[kept], uniforms[kept]
-                cache.batch_select_indices(kept)
-                rows = [rows[row] for row in live]
+            found = _decode(
+                decoder,
+                [prompts[i] for i in rows],
+                config=config,
+                uniforms=_uniforms([seeds[i] for i in rows], config.max_new_tokens, model.device),
+                eos_token_id=eos_token_id,
+                rows_leave=able.rows_leave or not able.cached,
+            )
+            for i, sampled in zip(rows, found, strict=True):
+                samples[i] = sampled
     return samples
 
 
-def context_length(model: PreTrainedModel | PeftModel) -> int | None:
-    """Positions that the model was built for, in tokens; None if its config names no limit."""
-    return getattr(model.config, "max_position_embeddings", None)
+def _decoded_together(prompts: Sequence[Sequence[int]], able: Capabilities) -> list[list[int]]:
+    """Indices of prompts in batches: all, or those of one length where a cached row must not be padded."""
+    if able.left_padded or not able.cached:
+        return [list(range(len(prompts)))]
+    by_length: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(i)
+    return list(by_length.values())
+
+
+def _decode(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    config: GenerationConfig,
+    uniforms: Tensor,
+    eos_token_id: int,
+    rows_leave: bool,
+) -> list[Sampled]:
+    """One completion per prompt; `uniforms` is (batch, max_new_tokens)."""
+    width = max(map(len, prompts))
+    ids = left_padded(prompts, room=config.max_new_tokens).to(uniforms.device)  # (batch, width + max_new)
+    mask = (ids != NO_TOKEN).long()
+    mask[:, width:] = 1
+    positions = positions_of(mask)
+    samples: list[Sampled | None] = [None] * len(prompts)
+    rows = list(range(len(prompts)))  # row of the tensors -> index into prompts
+    for step in range(config.max_new_tokens):
+        logits = decoder.logits(ids, mask, positions, width + step)  # (rows, vocab)
+        check_finite(logits)
+        tokens = next_tokens(
+            logits.float(),
+            uniforms[:, step],
+            config,
+            num_generated=step,
+            eos_token_id=eos_token_id,
+            prefix_ids=ids[:, : width + step],
+        )
+        ids[:, width + step] = tokens
+        last = step + 1 == config.max_new_tokens
+        for row, token in enumerate(tokens.tolist()):
+            if samples[rows[row]] is None and (token == eos_token_id or last):
+                generated = tuple(ids[row, width : width + step + 1].tolist())
+                samples[rows[row]] = Sampled(generated, "eos" if token == eos_token_id else "length")
+        live = [row for row, index in enumerate(rows) if samples[index] is None]
+        if not live:
+            break
+        if rows_leave and len(live) < COMPACT_BELOW * len(rows):
+            kept = torch.tensor(live, device=ids.device)
+            ids, mask, positions, uniforms = ids[kept], mask[kept], positions[kept], uniforms[kept]
+            decoder.keep(kept)
+            rows = [rows[row] for row in live]
+    return samples
 
 
 def auto_batch_size(model: PreTrainedModel | PeftModel, *, longest_prompt: int, max_new_tokens: int) -> int:
@@ -175,11 +203,12 @@ def auto_batch_size(model: PreTrainedModel | PeftModel, *, longest_prompt: int, 
     """
     if model.device.type != "cuda":
         return CPU_BATCH_SIZE
-    config = model.config
-    heads = config.num_attention_heads  # an upper bound where heads share keys
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    config = text_config(model)
+    width = config.hidden_size
+    if isinstance(heads := getattr(config, "num_attention_heads", None), int):  # an upper bound where heads share keys
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     seq = longest_prompt + max_new_tokens
-    cache_bytes = 2 * config.num_hidden_layers * heads * head_dim * seq * model.dtype.itemsize
+    cache_bytes = 2 * config.num_hidden_layers * width * seq * model.dtype.itemsize
     logits_bytes = 8 * 4 * config.vocab_size  # float32 copies made by process_logits and draw
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
     rows = int(free_bytes / 2 / (2 * cache_bytes + logits_bytes))
@@ -192,8 +221,8 @@ def _uniforms(seeds: Sequence[int], max_new_tokens: int, device: torch.device) -
     return torch.from_numpy(rows.astype(np.float32) if device.type == "mps" else rows).to(device)
 
 
-def _check_lengths(model: PreTrainedModel | PeftModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    context = context_length(model)
+def _check_prompts(able: Capabilities, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    context = able.context_length
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"Prompt {index} has no tokens; a prompt needs at least one, e.g. the template's.")
@@ -202,22 +231,10 @@ def _check_lengths(model: PreTrainedModel | PeftModel, prompts: Sequence[Sequenc
                 f"Prompt {index} has {len(prompt)} tokens; with generation.max_new_tokens={max_new_tokens} that "
                 f"exceeds the model's context of {context} tokens. Shorten or drop the prompt, or lower max_new_tokens."
             )
-
-
-def _check_finite(logits: Tensor) -> None:
-    if not logits.amax(-1).isfinite().all():
-        raise UserError(
-            "The model's logits are not finite numbers: its weights are damaged, or overflow in their dtype. Check the "
-            "training that made them, or set the model's dtype to float32 (bfloat16 rather than float16)."
-        )
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Evaluation mode (no dropout) inside, the earlier mode afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+        if not 0 <= min(prompt) <= max(prompt) < able.num_tokens:
+            wrong = next(i for i in prompt if not 0 <= i < able.num_tokens)
+            raise UserError(
+                f"Prompt {index} has the token {wrong}, and the model knows 0..{able.num_tokens - 1}: its tokenizer "
+                "has tokens without a row in the embedding. Use the tokenizer that the model was trained with, or "
+                "remove the added tokens from it."
+            )

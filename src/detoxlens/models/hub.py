@@ -1,10 +1,46 @@
-"""What the Hugging Face Hub refuses, as one paragraph that says how to get access."""
+"""What the Hugging Face Hub, or a library that loads from it, refuses: as one paragraph with the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from detoxlens.common.errors import UserError
+
+
+@contextmanager
+def loading(what: str, *, source: str, revision: str | None) -> Iterator[None]:
+    """Inside, what `from_pretrained` raises is told as a UserError; what speaks of memory passes.
+
+    Args:
+        what: e.g. "The model", what stands before the id.
+        source: the id, or a folder.
+        revision: what was asked for, if anything.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        StrictDataclassError,
+        SafetensorError,
+    ) as e:
+        refused = hub_refusal(e, what=what, source=source, revision=revision)
+        raise refused or UserError(f"{what} {source} could not be loaded: {first_line(e)}") from e
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; its class where there is none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def hub_refusal(error: Exception, *, what: str, source: str, revision: str | None) -> UserError | None:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
-from detoxlens.models.hub import hub_refusal
-from detoxlens.models.quant import Quantization, convertible_layers, make_differentiable, quantization_config
+from detoxlens.models.adapters import apply_adapter, merge_adapter
+from detoxlens.models.checkpoint import check_weights
+from detoxlens.models.hub import first_line, hub_refusal, loading
+from detoxlens.models.quant import convertible_layers, make_differentiable, quantization_config
+from detoxlens.params.models import WeightsConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -54,7 +57,7 @@ def resolve(root: Path, source: str, revision: str | None) -> ModelRef:
     except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
         told = hub_refusal(e, what="models:", source=source, revision=revision)
         raise told or UserError(
-            f"models: {source} could not be looked up on the hub ({type(e).__name__}: {_first_line(e)}). Try again, or "
+            f"models: {source} could not be looked up on the hub ({type(e).__name__}: {first_line(e)}). Try again, or "
             "set models.<name>.source to a folder that holds the checkpoint."
         ) from None
     return ModelRef(base=source, revision=sha, adapter=None)
@@ -63,63 +66,56 @@ def resolve(root: Path, source: str, revision: str | None) -> ModelRef:
 def load_model(
     root: Path,
     ref: ModelRef,
+    spec: WeightsConfig,
     *,
     device: str,
-    dtype: str,
     trainable_adapter: bool = False,
-    trust_remote_code: bool = False,
-    quantization: Quantization | None = None,
-    device_map: str | None = None,
+    merged: bool = False,
 ) -> PreTrainedModel | PeftModel:
-    """The causal language model of `ref`, in eval mode on `device`, its adapter applied when it has one.
+    """The causal language model of `ref`, in eval mode on `device`: the one network that every stage works with.
 
     Args:
         root: repository root, against which relative paths are read.
-        ref: what to load.
-        device: e.g. "cpu" or "cuda:0".
-        dtype: "float32", "bfloat16" or "float16".
+        ref: what to load, and the adapter that is applied, if it has one.
+        spec: in which format, on which devices, and whose code may run.
+        device: e.g. "cpu" or "cuda:0"; not used where `spec.device_map` spreads the model over all accelerators.
         trainable_adapter: leave the adapter's weights trainable; the base stays frozen.
-        trust_remote_code: run the model's own Python code from the hub.
-        quantization: keep the linear layers' weights in 8 or 4 bits.
-        device_map: accelerate's, e.g. "auto": the model is spread over all accelerators, and `device` is not used.
+        merged: one product per adapted layer instead of three, where that gives the same logits; see `merge_adapter`.
 
     Raises:
-        UserError: no access, no network, quantization not possible here, weights or adapter missing or damaged.
+        UserError: no access, no network, quantization not possible here, weights or adapter missing, damaged, or not
+            those that the config describes.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     source, revision = source_of(root, ref)
-    placed = device_map or ({"": device} if quantization else None)
-    try:
-        bits = quantization and quantization_config(quantization, device=device, dtype=dtype, name=ref.base)
-        with convertible_layers() if bits else nullcontext():
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=revision,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                device_map=placed,
-                quantization_config=bits,
-            )
-    except UserError:
-        raise
-    except (OSError, ValueError) as e:
-        told = hub_refusal(e, what="The model", source=ref.base, revision=revision)
-        raise told or UserError(f"The model {ref.base} could not be loaded: {_first_line(e)}") from e
-    if quantization:
-        make_differentiable(model, quantization, name=ref.base)
+    placed = spec.device_map or ({"": device} if spec.quantization else None)
+    bits = None
+    if spec.quantization:
+        bits = quantization_config(spec.quantization, device=device, dtype=spec.dtype, name=ref.base)
+    with convertible_layers() if bits else nullcontext(), loading("The model", source=ref.base, revision=revision):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, spec.dtype),
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            device_map=placed,
+            quantization_config=bits,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named by check_weights
+        )
+    check_weights(model, report, name=ref.base)
+    if spec.quantization:
+        make_differentiable(model, spec.quantization, name=ref.base)
+    model = model if placed else model.to(device)
     if ref.adapter is not None:
-        from peft import PeftModel
-
-        folder = root / ref.adapter
-        if not (folder / "adapter_model.safetensors").exists():
-            raise UserError(f"{folder} holds no adapter_model.safetensors; `dvc repro` or `dvc pull` makes it.")
-        model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable_adapter)
+        model = apply_adapter(model, root / ref.adapter, trainable=trainable_adapter)
     if not (ref.adapter and trainable_adapter):
         model.requires_grad_(False)
-    return (model if placed else model.to(device)).eval()
+    model.eval()
+    return merge_adapter(model) if merged and ref.adapter and not spec.quantization else model
 
 
 def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -128,7 +124,7 @@ def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False
     Raises:
         UserError: the folder has no tokenizer, a slow one only, or one without an end-of-sequence token.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     source, revision = source_of(root, ref)
     local = Path(source)
@@ -137,16 +133,20 @@ def load_tokenizer(root: Path, ref: ModelRef, *, trust_remote_code: bool = False
             f"{ref.base} has no tokenizer (tokenizer.json): save it beside the weights with "
             f"tokenizer.save_pretrained({ref.base!r})."
         )
-    try:
+    with loading("The tokenizer of", source=ref.base, revision=revision):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, TypeError) as e:
-        told = hub_refusal(e, what="The tokenizer of", source=ref.base, revision=revision)
-        raise told or UserError(f"The tokenizer of {ref.base} could not be loaded: {_first_line(e)}") from e
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    num_rows = config.get_text_config(decoder=True).vocab_size  # of the embedding
     if not tokenizer.is_fast:
         raise UserError(f"{ref.base} has only a slow tokenizer; convert it to tokenizer.json: offsets are needed.")
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer of {ref.base} has no end-of-sequence token; set eos_token in its config.")
-    if tokenizer.pad_token_id is None:
+    if tokenizer.eos_token_id >= num_rows:
+        raise UserError(
+            f"The tokenizer of {ref.base} ends texts with {tokenizer.eos_token!r}, token {tokenizer.eos_token_id}, and "
+            f"the model knows 0..{num_rows - 1}: use the tokenizer that it was trained with."
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= num_rows:  # padding is masked: any token does
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -155,7 +155,3 @@ def source_of(root: Path, ref: ModelRef) -> tuple[str, str | None]:
     """What `from_pretrained` takes: a local path without revision, or a hub id with its commit."""
     local = root / ref.base
     return (str(local), None) if local.is_dir() else (ref.base, ref.revision)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

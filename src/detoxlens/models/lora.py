@@ -16,7 +16,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     """`model` wrapped with a fresh, trainable LoRA adapter (initialised from the global torch seed).
 
     Raises:
-        UserError: a target module does not exist; the message lists the linear layers there are.
+        UserError: a target module does not exist (the message lists the linear layers there are) or takes no adapter.
     """
     import torch
     from peft import LoraConfig as PeftLoraConfig
@@ -30,13 +30,14 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
                 f"lora.target_modules: {type(model).__name__} has no module {target!r}; its linear layers are "
                 f"{', '.join(linear)}."
             )
-    return get_peft_model(
-        model,
-        PeftLoraConfig(
-            r=config.r,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=sorted(config.target_modules),
-            task_type="CAUSAL_LM",
-        ),
+    adapter = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=sorted(config.target_modules),
+        task_type="CAUSAL_LM",
     )
+    try:
+        return get_peft_model(model, adapter)
+    except (ValueError, TypeError) as e:  # a module that is no layer, or one whose forward is passed by
+        raise UserError(f"lora.target_modules={config.target_modules}: {e}") from e

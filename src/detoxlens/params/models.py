@@ -41,7 +41,19 @@ def _kind_of_template(raw: Any) -> str | None:
     return {TemplateConfig: "<written>", ChatTemplate: "<chat>"}.get(type(raw))
 
 
-class ModelConfig(Section):
+class WeightsConfig(Section):
+    """How a model's weights are held: in which format, on which devices, and whose code may run."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads the model over all accelerators; None puts it on run.device."""
+    trust_remote_code: bool = False
+    """Run the model's own Python code from the hub."""
+
+
+class ModelConfig(WeightsConfig):
     """One model of the study, embedded (`source: tiny:<architecture>`) or from a hub or a folder."""
 
     source: str
@@ -49,12 +61,6 @@ class ModelConfig(Section):
     `package:<distribution>/<file>.gguf` inside an installed distribution."""
     revision: str | None = None
     """Branch, tag or commit; `base` resolves it to a commit sha and pins it. Of a GGUF file: its sha256."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    quantization: Literal["8bit", "4bit"] | None = None
-    """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""
-    device_map: Literal["auto"] | None = None
-    """`auto` spreads the model over all accelerators; None puts it on run.device."""
-    trust_remote_code: bool = False
     template: Annotated[
         Annotated[TemplateConfig, Tag("<written>")] | Annotated[ChatTemplate, Tag("<chat>")],
         Discriminator(_kind_of_template),

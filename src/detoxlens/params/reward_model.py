@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from detoxlens.params.section import Section
 from detoxlens.params.tiny import TinyConfig
 
@@ -15,6 +17,8 @@ class RewardModelConfig(Section):
     revision: str | None = None
     label: str | None = None
     """Name of the hateful label where the classifier's config leaves it open; None reads it from there."""
+    activation: Literal["softmax", "sigmoid"] | None = None
+    """softmax if its labels exclude one another, sigmoid if a text can have several; None reads it from the config."""
     trust_remote_code: bool = False
     tiny: TinyConfig
     """Size and training of `tiny:roberta`."""

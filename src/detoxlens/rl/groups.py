@@ -23,6 +23,7 @@ from typing import Any, Literal
 from transformers import PrinterCallback
 
 from detoxlens.common.errors import UserError
+from detoxlens.models.fused_head import check_head_is_free, fused_loss_is_right
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_kept
@@ -47,11 +48,13 @@ class GroupTrainer(PolicyTrainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_batches(self.config)
-        head = self.model.get_output_embeddings()
-        if head is not None and hasattr(head, "lora_A"):
+        check_head_is_free(self.model, what=self.algorithm, instead="variant with algorithm: ppo")
+        if not fused_loss_is_right(self.model, filler_id=self.capabilities.filler_id, padding="left"):
+            name = type(self.model.get_base_model()).__name__
             raise UserError(
-                f"{self.algorithm}: lora.target_modules has the output layer, and TRL reads its base weights past the "
-                f"adapter, so that it would never be trained. Leave it out, or use algorithm: ppo."
+                f"{self.algorithm}: TRL pads prompts on the left without position ids and multiplies the backbone's "
+                f"output by the output layer; for {name} that gives other probabilities than its own. Use algorithm: "
+                "ppo."
             )
         kl = self.config.kl
         if kl.control == "adaptive":

@@ -17,8 +17,7 @@ Logits exist for the response's positions of one micro batch only; of what has a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +26,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from detoxlens.models.forward import logits_at
 from detoxlens.models.truncation import NO_TOKEN, process_logits
 from detoxlens.models.value_head import ValueHead
 from detoxlens.params.generation import GenerationConfig
@@ -91,36 +91,11 @@ def response_logits(
         predicts    0   1   1   0   0     position t predicts token t + 1
     """
     rows = [(*r.prompt_ids, *r.token_ids) for r in responses]
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
-    predicts = torch.zeros(ids.shape, dtype=torch.bool)
-    for row, r in zip(predicts, responses, strict=True):
-        row[len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.token_ids) - 1] = True
-    with _head_sees_only(predicts.to(ids.device), model.get_output_embeddings()) as seen:
-        logits = model(input_ids=ids, use_cache=False).logits.squeeze(0).float()  # (tokens, vocab)
+    spans = [(len(r.prompt_ids) - 1, len(row) - 1) for r, row in zip(responses, rows, strict=True)]
+    logits, hidden = logits_at(model, rows, spans)
     if value_head is None:
-        return logits, None
-    hidden = seen[0] if value_gradient_to_backbone else seen[0].detach()
-    return logits, value_head(hidden)
-
-
-@contextmanager
-def _head_sees_only(positions: Bool[Tensor, "batch seq"], head: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, the language-model head gets the hidden states of `positions` alone; they are also put into the list.
-
-    A hook, so that the model's own forward still does what it does behind the head (scaling, soft-capping).
-    """
-    seen: list[Tensor] = []
-
-    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        seen.append(args[0][positions])  # (tokens, hidden)
-        return (seen[0].unsqueeze(0), *args[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+        return logits.float(), None
+    return logits.float(), value_head(hidden if value_gradient_to_backbone else hidden.detach())
 
 
 def token_logprobs(

@@ -163,6 +163,7 @@ class PPO(PolicyTrainer):
             names=("rollout", step),
             rows=rows,
             batch_size=config.rollout_batch_size if size == "auto" else size,
+            capabilities=self.capabilities,
         )
         rewarded = reward_responses(
             self.reward,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from detoxlens.common.seeding import derive_seed, numpy_rng
+from detoxlens.models.capabilities import Capabilities
 from detoxlens.models.generation import sample
 from detoxlens.params.generation import GenerationConfig
 
@@ -51,6 +52,7 @@ def sample_responses(
     seed: int,
     names: tuple[str | int, ...],
     batch_size: int,
+    capabilities: Capabilities | None = None,
     rows: Sequence[int] | None = None,
 ) -> list[Response]:
     """One response per prompt, that of row i drawn from (seed, *names, i).
@@ -66,6 +68,7 @@ def sample_responses(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         batch_size=batch_size,
+        capabilities=capabilities,
     )
     texts = tokenizer.batch_decode([s.token_ids for s in sampled], skip_special_tokens=True)
     return [

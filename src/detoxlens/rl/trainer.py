@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from peft import PeftModel
 
 from detoxlens.common.errors import UserError
-from detoxlens.models.generation import evaluating
+from detoxlens.models.capabilities import examine
+from detoxlens.models.forward import evaluating
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, load_adapter_state
@@ -68,6 +69,14 @@ class PolicyTrainer:
 
     def __post_init__(self) -> None:
         _check_policy(self.model, self.decoding)
+        self.capabilities = examine(self.model, pad_token_id=self.tokenizer.pad_token_id)
+        name = type(self.model.get_base_model()).__name__
+        self.capabilities.warn_of_slow_sampling(name)
+        if not self.capabilities.head_selects:
+            raise UserError(
+                f"PPO's value function reads the input of the output layer, and {name} has no output layer that takes "
+                "some positions alone; fine-tune it (kind: sft), or choose another model."
+            )
 
     def judge(self, state: TrainingState, prompts: Prompts, row: Row, world: World) -> None:
         """Validates the adapter as it is, adds the verdict to `row`, and keeps a copy of it if it is the best."""
@@ -83,6 +92,7 @@ class PolicyTrainer:
                 step=state.step,
                 seed=self.seed,
                 batch_size=self.config.validation.batch_size,
+                capabilities=self.capabilities,
                 world=world,
             )
         row |= verdict.metrics()

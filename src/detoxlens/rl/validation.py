@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detoxlens.models.capabilities import Capabilities
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.likelihoods import measure
@@ -68,6 +69,7 @@ def validate(
     step: int,
     seed: int,
     batch_size: int,
+    capabilities: Capabilities | None = None,
     world: World,
 ) -> Validation:
     """Answers `prompts`, with the same random numbers at every step, and judges the answers."""
@@ -82,6 +84,7 @@ def validate(
             names=("validation",),
             rows=rows,
             batch_size=batch_size,
+            capabilities=capabilities,
         )
         measured = measure(
             model, None, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size

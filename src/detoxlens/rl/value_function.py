@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detoxlens.models.value_head import ValueHead
-from detoxlens.rl.likelihoods import Measured, length_sorted
+from detoxlens.rl.likelihoods import Measured, length_sorted, response_logits
 from detoxlens.rl.rollout import Response
 
 if TYPE_CHECKING:
@@ -49,14 +49,8 @@ class ValueFunction:
 
     def of_batch(self, responses: Sequence[Response]) -> Float[Tensor, " tokens"]:
         """Values at the positions that predict the responses' tokens, response by response; kind `lora` only."""
-        rows = [(*r.prompt_ids, *r.token_ids) for r in responses]
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.model.device)
-        hidden = self.model.get_base_model().base_model(input_ids=ids, use_cache=False).last_hidden_state
-        predicting = [
-            hidden[i, len(r.prompt_ids) - 1 : len(r.prompt_ids) + len(r.token_ids) - 1] for i, r in enumerate(responses)
-        ]
-        return self.head(torch.cat(predicting))
+        _, values = response_logits(self.model, responses, self.head)
+        return values
 
     @torch.no_grad()
     def measured(self, measured: Measured, responses: Sequence[Response], *, micro_batch_size: int) -> Measured:

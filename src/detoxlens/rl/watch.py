@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from detoxlens.common.errors import UserError
-from detoxlens.models.generation import evaluating
+from detoxlens.models.forward import evaluating
 from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics

@@ -1,5 +1,5 @@
-"""`hf:<hub id or folder>[@<revision>][#<label>]`: any text-classification model, e.g.
-`hf:facebook/roberta-hate-speech-dynabench-r4-target@<commit>` or `hf:unitary/toxic-bert@<commit>#toxic`.
+"""`hf:<hub id or folder>[@<revision>][#<label>[=<activation>]]`: any text-classification model, e.g.
+`hf:facebook/roberta-hate-speech-dynabench-r4-target@<commit>` or `hf:unitary/toxic-bert@<commit>#toxic=sigmoid`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import ScoredText
 from detoxlens.scorers.base import score_each
 
-_ADDRESS = re.compile(r"(?P<source>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<label>.+))?")
+_ADDRESS = re.compile(
+    r"(?P<source>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<label>.*?)(=(?P<activation>softmax|sigmoid))?)?"
+)
 
 
 class HfClassifier:
     """A `TextClassifier` as a scorer."""
 
     def __init__(self, address: str, *, root: Path, device: str) -> None:
-        """Loads `<hub id or folder>[@<revision>][#<label>]`.
+        """Loads `<hub id or folder>[@<revision>][#<label>[=<activation>]]`.
 
         Args:
             address: what follows `hf:`.
@@ -34,13 +36,15 @@ class HfClassifier:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise UserError(
-                f"toxicity.scorers: 'hf:{address}' is not of the form hf:<id or folder>[@<revision>][#<label>]."
+                f"toxicity.scorers: 'hf:{address}' is not of the form hf:<id or folder>[@<revision>][#<label>"
+                "[=softmax|sigmoid]]."
             )
         source = match["source"]
         self.classifier = TextClassifier.load(
             str(root / source) if (root / source).is_dir() else source,
             revision=match["revision"],
-            label=match["label"],
+            label=match["label"] or None,
+            activation=match["activation"],
             device=device,
         )
         self.name = f"hf:{address}"

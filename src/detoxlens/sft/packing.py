@@ -20,7 +20,7 @@ def check_packing(model: PeftModel) -> None:
     """Raises UserError if what comes second in a row sees what comes first, in spite of its position ids."""
     import torch
 
-    num_tokens = min(8, model.config.vocab_size // 2)
+    num_tokens = min(8, model.get_input_embeddings().weight.shape[0] // 2)
     first, second = torch.arange(2 * num_tokens, device=model.device).view(2, 1, num_tokens)
     positions = torch.arange(num_tokens, device=model.device).unsqueeze(0)
     model.eval()

@@ -16,16 +16,17 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
 from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import encode_dialogue
+from detoxlens.models.capabilities import examine
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.params.models import TemplateConfig
 from detoxlens.params.sft import SftConfig
+from detoxlens.sft.loss import IGNORED, trainer_class
 from detoxlens.sft.packing import check_packing
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
 History = list[dict[str, float | int]]
 
 
@@ -92,11 +93,12 @@ def fine_tune(
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from trl import SFTConfig as TrlConfig
-    from trl import SFTTrainer
 
     for name, examples in (("train", train), ("val", validation)):
         if not examples:
             raise UserError(f"sft: the split {name!r} holds no dialogue with a reply; check data.dialoconan.")
+    able = examine(model, pad_token_id=tokenizer.pad_token_id)
+    make_trainer = trainer_class(model, able, packing=config.packing)
     if config.packing:
         check_packing(model)
 
@@ -107,7 +109,7 @@ def fine_tune(
         def on_step_end(self, args, state, control, **_):
             on_step(1, state.global_step, (_history(state.log_history) or [{}])[-1])
 
-    trainer = SFTTrainer(
+    trainer = make_trainer(
         model=model,
         args=TrlConfig(
             output_dir=str(checkpoints),

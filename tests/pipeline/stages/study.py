@@ -9,6 +9,7 @@ from detoxlens.common.artifacts import Layout, write_model_ref, write_rows
 from detoxlens.common.records import ModelRef, Prompt, prompt_ids_of
 from detoxlens.models.loading import load_model
 from detoxlens.params.load import Params
+from detoxlens.params.models import WeightsConfig
 from tests.models.checkpoints import TEMPLATE, save_classifier, save_language_model
 
 PROMPT_TEXTS = [
@@ -82,7 +83,7 @@ def make_study(root: Path) -> Layout:
 def save_adapter(layout: Layout, it: ModelRef) -> None:
     """A LoRA adapter with random weights as the variant `ft`."""
     torch.manual_seed(3)
-    model = load_model(layout.root, it, device="cpu", dtype="float32")
+    model = load_model(layout.root, it, WeightsConfig(), device="cpu")
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["query_key_value"], init_lora_weights=False))
     adapted.save_pretrained(layout.adapter("m", "ft"))
     write_model_ref(layout.adapter("m", "ft"), ModelRef(base=it.base, revision=it.revision, adapter="adapters/m/ft"))

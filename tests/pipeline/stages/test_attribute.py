@@ -13,6 +13,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion, ModelRef
 from detoxlens.models.loading import load_model
 from detoxlens.params.load import Params
+from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages import attribute
 from tests.pipeline.stages.study import make_study, params_of
 
@@ -105,7 +106,7 @@ def test_it_has_the_same_rows_under_both_sources(layout):
 def test_the_scores_are_those_of_the_variants_adapter(layout):
     row = next(r for r in run(layout) if r.status == "ok")
     ref = ModelRef(base="models/m/base", revision="", adapter="adapters/m/ft")
-    model = load_model(layout.root, ref, device="cpu", dtype="float32")
+    model = load_model(layout.root, ref, WeightsConfig(), device="cpu")
     (expected,) = attribute_sequences(model, prompt_ids=[row.prompt_ids], completion_ids=[row.completion_ids])
     for ours, theirs in zip(row.scores, expected.scores, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)

@@ -13,6 +13,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Fluency, ModelRef, Score
 from detoxlens.models.generation import plan_batches
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
+from detoxlens.params.models import WeightsConfig
 from detoxlens.params.report import Bootstrap
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.pipeline.stages import score
@@ -71,7 +72,7 @@ def test_fluency_is_the_likelihood_under_it_whichever_variant_wrote_the_text(lay
     _, it = scored(layout)
     _, ft = scored(layout, variant="ft")
     assert it == ft
-    model, completion = load_model(layout.root, IT, device="cpu", dtype="float32"), it[1]
+    model, completion = load_model(layout.root, IT, WeightsConfig(), device="cpu"), it[1]
     ids = load_tokenizer(layout.root, IT)(TEXTS[1])["input_ids"]
     with torch.no_grad():
         log_probs = model(torch.tensor([[5, 9, 7, *ids]])).logits[0, 2:-1].log_softmax(-1)

@@ -113,19 +113,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
 def _load(
     layout: Layout, params: Params, model: str, variant: str, spec: ModelConfig, share: Share | None = None
 ) -> nn.Module:
-    """The variant's network, its adapter merged: one product per layer instead of three."""
-    network = load_model(
-        layout.root,
-        read_model_ref(layout.adapter(model, variant)),
-        device=device_of(share, params.run.device),
-        dtype=spec.dtype,
-        trust_remote_code=spec.trust_remote_code,
-        quantization=spec.quantization,
-        device_map=spec.device_map,
-    )
-    if hasattr(network, "merge_and_unload") and spec.quantization is None:  # merging would round to few bits anew
-        return network.merge_and_unload()
-    return network
+    """The network that `generate` samples from, with the adapter in its weights where that is the same network."""
+    ref = read_model_ref(layout.adapter(model, variant))
+    return load_model(layout.root, ref, spec, device=device_of(share, params.run.device), merged=True)
 
 
 def choose(completions: Sequence[Completion], config: AttributionConfig, *, seed: int, where: Path) -> list[Completion]:

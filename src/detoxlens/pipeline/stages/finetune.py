@@ -42,15 +42,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
     )
     with open_scratch(layout.state, f"finetune@{model}-{variant}", key) as scratch:
         ref = read_model_ref(layout.adapter(model, "it"))
-        base = load_model(
-            root,
-            ref,
-            device=run_config.device,
-            dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
-            quantization=spec.quantization,
-            device_map=spec.device_map,
-        )
+        base = load_model(root, ref, spec, device=run_config.device)
         policy = add_adapter(base, lora)
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
         dialogues = read_rows(layout.dialogues, Dialogue)

@@ -23,7 +23,7 @@ from detoxlens.jobs.progress import Moment, Watcher, progress
 from detoxlens.jobs.scratch import Scratch, open_scratch, publish, scratch_key
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.classifier import TextClassifier
-from detoxlens.models.generation import context_length
+from detoxlens.models.forward import context_length
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import add_adapter
 from detoxlens.params.generation import GenerationConfig
@@ -61,7 +61,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
         check_processes(chosen, variant, spec, model, world)
         settings = {
             "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
-            "reward": [rewarding.label, rewarding.trust_remote_code],
+            "reward": [rewarding.label, rewarding.activation, rewarding.trust_remote_code],
             "variant": [chosen.algorithm, chosen.init_from, seed, headline],
             "num_processes": world.size,
             "device": run_config.device,
@@ -76,16 +76,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
             reward, grader = NonToxicity(classifier), grader_of(scorer)
             ref = read_model_ref(start)
             tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
-            policy = load_model(
-                root,
-                ref,
-                device=world.device,
-                dtype=spec.dtype,
-                trainable_adapter=ref.adapter is not None,
-                trust_remote_code=spec.trust_remote_code,
-                quantization=spec.quantization,
-                device_map=spec.device_map,
-            )
+            policy = load_model(root, ref, spec, device=world.device, trainable_adapter=ref.adapter is not None)
             if ref.adapter is None:
                 policy = add_adapter(policy, lora)
             context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
@@ -188,6 +179,7 @@ def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, devi
         str(local) if local.is_dir() else ref.base,
         revision=None if local.is_dir() else ref.revision,
         label=config.label,
+        activation=config.activation,
         device=device,
         trust_remote_code=config.trust_remote_code,
     )

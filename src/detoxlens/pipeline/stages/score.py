@@ -28,6 +28,7 @@ from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import Bar, progress
 from detoxlens.jobs.scratch import open_scratch, scratch_key
 from detoxlens.jobs.shares import Share, device_of
+from detoxlens.models.capabilities import Capabilities, examine
 from detoxlens.models.classifier import weights_version
 from detoxlens.models.generation import plan_batches
 from detoxlens.models.likelihood import completion_nll
@@ -233,29 +234,23 @@ def fluency_measure(
     spec = params.model(model)
 
     @functools.cache
-    def it() -> tuple[PreTrainedModel, int]:
+    def it() -> tuple[PreTrainedModel, int, Capabilities]:
         ref = read_model_ref(layout.adapter(model, "it"))
-        network = load_model(
-            layout.root,
-            ref,
-            device=device_of(share, params.run.device),
-            dtype=spec.dtype,
-            trust_remote_code=spec.trust_remote_code,
-            quantization=spec.quantization,
-            device_map=spec.device_map,
-        )
-        return network, load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
+        network = load_model(layout.root, ref, spec, device=device_of(share, params.run.device))
+        pad = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
+        return network, pad, examine(network, pad_token_id=pad, name=ref.base)
 
     def measure(part: list[Completion]) -> list[Fluency]:
         if imported:
             return _fluency(part, [None] * len(part))
-        network, pad_token_id = it()
+        network, pad_token_id, capabilities = it()
         nll_nats = completion_nll(
             network,
             [c.prompt_ids for c in part],
             [c.completion_ids for c in part],
             batch_size=NLL_BATCH_SIZE,
             pad_token_id=pad_token_id,
+            capabilities=capabilities,
         )
         return _fluency(part, nll_nats)
 
