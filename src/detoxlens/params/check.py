@@ -29,6 +29,12 @@ def check_params(params: Params) -> None:
     Raises:
         UserError: the first mistake found.
     """
+    if params.shared:
+        raise UserError(
+            f"{params.path}: {'; '.join(params.shared)}: a YAML anchor makes them one, so that a change of a key in "
+            "one (`dvc exp run -S`) changes the other, or is lost. Write the second out in full; `detoxlens preset` "
+            "and `detoxlens repro --models ...` do so for the whole file."
+        )
     _ = params.run  # its lists against one another
     for name, cls in CLASSES.items():
         params.section(name, cls)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detoxlens.common.artifacts import write_text
+from detoxlens.common.errors import UserError
 from detoxlens.params.check import check_params
 from detoxlens.params.load import Params
 
@@ -25,11 +27,11 @@ def change_run_section(path: Path, changes: dict[str, Any]) -> None:
 def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     """Sets values of params.yaml by their key paths, everything else as it was, comments included.
 
-    Mappings on the way that do not exist are made, in the style of their surroundings. The result is checked before it
-    is kept.
+    Mappings on the way that do not exist are made, in the style of their surroundings; what an alias or merge (`*`,
+    `<<`) shares between two places is written out in each. The result is checked before it is kept.
 
     Raises:
-        UserError: the changed params are not valid; the file is as it was.
+        UserError: a key path leads through a value, or the changed params are not valid; the file is as it was.
     """
     import io
 
@@ -41,14 +43,18 @@ def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     yaml.width = 10_000
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     document = yaml.load(path.read_text(encoding="utf-8"))
+    write_out_shared(document, set())
     for (*parents, key), value in changes.items():
         node = document
-        for parent in parents:
-            if parent not in node:
+        for depth, parent in enumerate(parents, start=1):
+            if node.get(parent) is None:
                 node[parent] = CommentedMap()
                 if node.fa.flow_style():
                     node[parent].fa.set_flow_style()
             node = node[parent]
+            if not isinstance(node, CommentedMap):
+                where = ".".join(map(str, parents[:depth]))
+                raise UserError(f"{path.name}: {where}={node!r} has no keys, so {key!r} cannot be set in it.")
         if isinstance(value, list):
             value = CommentedSeq(value)
             value.fa.set_flow_style()
@@ -57,6 +63,29 @@ def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     yaml.dump(document, out)
     check_params(Params(YAML(typ="safe").load(out.getvalue()), path.name))
     write_text(path, out.getvalue())
+
+
+def write_out_shared(node: Any, seen: set[int]) -> None:
+    """Gives each place of a loaded document a node of its own, in place, where YAML aliases and merges share one.
+
+    Args:
+        node: a mapping, list or value of ruamel's round trip.
+        seen: ids of the mappings and lists met so far.
+    """
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq, merge_attrib
+
+    if not isinstance(node, CommentedMap | CommentedSeq):
+        return
+    seen.add(id(node))
+    node.yaml_set_anchor(None)
+    if isinstance(node, CommentedMap):
+        for key, value in list(node.items()):
+            node[key] = value  # its own, where it came by a merge
+        vars(node).pop(merge_attrib, None)
+    for key, value in list(node.items() if isinstance(node, CommentedMap) else enumerate(node)):
+        if id(value) in seen:
+            node[key] = value = copy.deepcopy(value)
+        write_out_shared(value, seen)
 
 
 def diff_of(path: Path, before: str) -> str:

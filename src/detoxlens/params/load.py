@@ -6,7 +6,8 @@ defaults (top level)  <-  models.<model>.overrides.<section>  <-  variants.<vari
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,15 @@ from detoxlens.params.variants import VariantConfig
 class Params:
     """The whole of params.yaml; a section is validated when it is first asked for, and kept."""
 
-    def __init__(self, raw: dict[str, Any], path: str = "params.yaml"):
-        self.raw, self.path = raw, path
+    def __init__(self, raw: dict[str, Any], path: str = "params.yaml", *, shared: Sequence[str] = ()):
+        """Takes what the file holds.
+
+        Args:
+            raw: section -> its content.
+            path: the file's name, for messages.
+            shared: from `shared_nodes`.
+        """
+        self.raw, self.path, self.shared = raw, path, tuple(shared)
         self._parsed: dict[tuple[object, ...], Any] = {}
         if not isinstance(raw, dict):
             raise UserError(f"{path} holds {type(raw).__name__}, not sections such as run: and models:.")
@@ -126,7 +134,36 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: the file is missing, is not UTF-8 or YAML, repeats a key or has an unknown section.
     """
-    return Params(read_yaml(path), path.name)
+    raw = read_yaml(path)
+    return Params(raw, path.name, shared=shared_nodes(path.read_text(encoding="utf-8")))
+
+
+def shared_nodes(text: str) -> list[str]:
+    """`line 29 is line 22`, for each mapping or list of a YAML text that an alias or merge (`*`, `<<`) uses again.
+
+    The two are one node: whoever changes a key in it changes both.
+    """
+    if not re.search(r"[:\-,\[{]\s*\*\w", text):
+        return []
+    from ruamel.yaml import YAML
+    from ruamel.yaml.nodes import CollectionNode, MappingNode
+
+    found: list[str] = []
+    seen: set[int] = set()
+
+    def visit(node: Any, line: int) -> None:
+        if not isinstance(node, CollectionNode):
+            return
+        if id(node) in seen:
+            found.append(f"line {line} is line {node.start_mark.line + 1}")
+            return
+        seen.add(id(node))
+        for child in node.value:
+            key, value = child if isinstance(node, MappingNode) else (None, child)
+            visit(value, value.start_mark.line + 1 if key is None else key.start_mark.line + 1)
+
+    visit(YAML(typ="safe", pure=True).compose(text), 1)
+    return found
 
 
 def read_yaml(path: Path) -> Any:
