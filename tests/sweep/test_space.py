@@ -8,8 +8,8 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.section import parse
-from detoxlens.params.sweep import SweepConfig
-from detoxlens.sweep.space import choose_variant, decode, encode, params_at, space_of
+from detoxlens.params.sweep import SweepConfig, as_stored
+from detoxlens.sweep.space import choose_variant, decode, params_at, space_of
 from tests.root import ROOT
 
 
@@ -44,6 +44,10 @@ def test_the_committed_space_is_valid(method):
         ({"type": "int", "low": 1, "high": 10, "step": 4}, r"high=10 is no whole number of steps=4 above low=1"),
         ({"type": "int", "low": 1.5, "high": 3}, r"low=1\.5"),
         ({"type": "categorical", "choices": []}, r"choices=\[\]"),
+        ({"type": "categorical", "choices": [2, 1, True]}, r"1 and True are one choice to the sampler"),
+        ({"type": "categorical", "choices": [False, 0]}, r"False and 0 are one choice"),
+        ({"type": "categorical", "choices": [4, 4.0]}, r"4 and 4\.0 are one choice"),
+        ({"type": "categorical", "choices": ["[1]", [1]]}, r"'\[1\]' and \[1\] are one choice"),
         ({"type": "float", "low": 1, "hihg": 3}, r"Did you mean 'high'"),
         ({"low": 1, "high": 3}, r"type"),
     ],
@@ -136,7 +140,7 @@ def test_lists_are_choices_too():
             SweepConfig, SWEEP | {"space": {"ppo": {"x": {"type": "categorical", "choices": choices}}}}, "sweep"
         ).space["ppo"]["x"]
     }
-    assert [decode({"x": encode(choice)}, space)["x"] for choice in choices] == choices
+    assert [decode({"x": as_stored(choice)}, space)["x"] for choice in choices] == choices
 
 
 SWEEP = load_params(ROOT / "params.yaml").raw["sweep"]

@@ -11,9 +11,23 @@ from detoxlens import tracking
 from detoxlens.common.errors import UserError
 from detoxlens.tracking import send_pending, track_stage
 from detoxlens.tracking.store import open_client
-from tests.tracking.stores import NEOX_FT, NOISE, runs_of
+from tests.tracking.stores import KEY, NEOX_FT, NOISE, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
+
+
+def test_the_base_model_is_called_base_and_a_former_record_without_variant_too(store):
+    with track_stage(store, stage="base", model="tiny-neox", variant="it", key=KEY, params={}):
+        pass
+    (path,) = store.pending.glob("*.json")
+    former = json.loads(path.read_text()) | {"variant": None, "id": "f" * 32}
+    (store.pending / "9-former.json").write_text(json.dumps(former))
+    with track_stage(store, stage="score", model="tiny-neox", variant="it", key=KEY, params={}):
+        pass
+    assert send_pending(store) == 3
+    names = sorted(r.info.run_name for r in runs_of(store))
+    assert names == ["base/tiny-neox", "base/tiny-neox", "score/tiny-neox/base", "tiny-neox/base"]
+    assert {r.data.tags["detoxlens.variant"] for r in runs_of(store)} == {"it"}
 
 
 def test_a_short_stage_waits_and_is_then_filed_under_its_variants_run(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +51,20 @@ class Choices(Section):
 
     type: Literal["categorical"]
     choices: list[Any] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _are_told_apart(self) -> Choices:
+        """Storages keep scalars as they are and anything else as JSON, and find a choice again by `==`."""
+        for number, choice in enumerate(self.choices):
+            for other in self.choices[:number]:
+                if as_stored(choice) == as_stored(other):
+                    raise ValueError(f"{other!r} and {choice!r} are one choice to the sampler; keep one of them")
+        return self
+
+
+def as_stored(choice: Any) -> Any:
+    """A choice as storages of studies keep it: scalars as they are, anything else as JSON."""
+    return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(choice)
 
 
 Distribution = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]

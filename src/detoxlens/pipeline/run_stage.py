@@ -59,15 +59,15 @@ def run_stage(
         _run(root, params, name, model, variant, ray)
         return
 
-    from detoxlens.tracking import resolve_store, track_stage
+    from detoxlens.tracking import BASE, resolve_store, track_stage
 
     store = resolve_store(root, os.environ)
-    filed_under = variant or ("it" if name == "base" else None)
+    filed_under = variant or (BASE if name == "base" else None)
     with track_stage(
         store,
         stage=name,
         model=model,
-        variant=variant,
+        variant=filed_under,
         key=comparable_key(root, params, model, filed_under) if model and filed_under else None,
         params=stage_params(params, name, model, variant),
     ) as stage_run:

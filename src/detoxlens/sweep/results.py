@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.artifacts import write_json, write_text
+from detoxlens.params.sweep import as_stored
 from detoxlens.sweep.early import EARLY_TOXICITY
 from detoxlens.sweep.liveness import REASON
-from detoxlens.sweep.space import encode
 from detoxlens.sweep.study import point_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def trials_csv(found: Findings) -> str:
                 t.retry_of,  # None becomes an empty field
                 *(t.values or [None] * len(objectives)),
                 t.early_toxicity,
-                *(encode(t.point.get(p)) for p in params),
+                *(as_stored(t.point.get(p)) for p in params),
                 *(t.metrics.get(m, "") for m in metrics),
                 t.reason,
             ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.sweep.space import encode
+from detoxlens.params.sweep import as_stored
 
 MAGNITUDES = 8.0
 """Values that differ by more than this factor are shown by their logarithm."""
@@ -66,7 +66,7 @@ def scale_of(values: Sequence[Any]) -> Scale:
 
 def text_of(value: Any) -> str:
     """A choice in words; of a list, its members."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(encode(value))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(as_stored(value))
 
 
 def short(text: str, width: int) -> str:

@@ -7,7 +7,6 @@ the swept variant changes, whichever sections it shares with the others.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from detoxlens.params.load import Params
 from detoxlens.params.reads import READS, TRAINS
 from detoxlens.params.section import Section
 from detoxlens.params.sections import CLASSES
-from detoxlens.params.sweep import Choices, Distribution, FloatRange, Method, SweepConfig
+from detoxlens.params.sweep import Choices, Distribution, FloatRange, Method, SweepConfig, as_stored
 from detoxlens.params.unread import why_unread
 
 if TYPE_CHECKING:
@@ -114,23 +113,20 @@ def suggest(trial: Trial, space: Mapping[str, Distribution]) -> dict[str, Any]:
 
 def _suggest(trial: Trial, name: str, d: Distribution) -> Any:
     if isinstance(d, Choices):
-        return trial.suggest_categorical(name, [encode(choice) for choice in d.choices])
+        return trial.suggest_categorical(name, [as_stored(choice) for choice in d.choices])
     if isinstance(d, FloatRange):
         return trial.suggest_float(name, d.low, d.high, log=d.log, step=d.step)
     return trial.suggest_int(name, d.low, d.high, log=d.log, step=d.step)
 
 
-def encode(choice: Any) -> Any:
-    """A choice as storages keep it: scalars as they are, anything else as JSON."""
-    return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(choice)
-
-
 def decode(stored: Point, space: Mapping[str, Distribution]) -> dict[str, Any]:
-    """What `encode` was given, for all params of a stored trial."""
-    return {
-        name: next(c for c in space[name].choices if encode(c) == value) if isinstance(space[name], Choices) else value
-        for name, value in stored.items()
-    }
+    """What `as_stored` was given, for all params of a stored trial."""
+
+    def choice_of(name: str, value: Any) -> Any:
+        found = space[name]
+        return next(c for c in found.choices if as_stored(c) == value) if isinstance(found, Choices) else value
+
+    return {name: choice_of(name, value) for name, value in stored.items()}
 
 
 def overrides_of(variant: str, point: Point) -> dict[tuple[str, ...], Any]:

@@ -26,6 +26,7 @@ from detoxlens.tracking.location import former_root
 from detoxlens.tracking.names import mlflow_name, original_name
 from detoxlens.tracking.project import finish_project_run
 from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
+from detoxlens.tracking.runs import BASE
 from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
@@ -40,6 +41,7 @@ from detoxlens.tracking.store import (
 from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
+    "BASE",
     "CHAMPION",
     "EXPERIMENT",
     "AdapterVersion",

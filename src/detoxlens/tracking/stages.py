@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from detoxlens.common.errors import UserError
 from detoxlens.tracking.failures import REFUSALS, explained
 from detoxlens.tracking.keys import flat_params
-from detoxlens.tracking.runs import find_run, is_missing, log_metrics, log_params, variant_run
+from detoxlens.tracking.runs import BASE, find_run, is_missing, log_metrics, log_params, run_name, variant_run
 from detoxlens.tracking.store import Store, open_client
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:
     run = find_run(client, experiment_id, identity)
     if run is None:
         tags = identity | {"detoxlens.kind": "stage", "detoxlens.stage": record.stage}
-        own = {"model": record.model, "variant": record.variant, "error": record.error}
+        variant = record.variant or (BASE if record.key is not None else None)  # None: of former versions
+        own = {"model": record.model, "variant": variant, "error": record.error}
         tags |= {f"detoxlens.{name}": value for name, value in own.items() if value is not None}
         if record.project_run_id is not None:
             tags["detoxlens.project_run"] = record.project_run_id
@@ -218,14 +219,13 @@ def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:
                 client,
                 experiment_id,
                 model=record.model,
-                variant=record.variant,
+                variant=variant,
                 key=record.key,
                 project_run_id=record.project_run_id,
                 start_ms=record.start_ms,
             )
             tags["mlflow.parentRunId"] = parent.info.run_id
-        name = "/".join(word for word in (record.stage, record.model, record.variant) if word is not None)
-        run = client.create_run(experiment_id, start_time=record.start_ms, tags=tags, run_name=name)
+        run = client.create_run(experiment_id, start_time=record.start_ms, tags=tags, run_name=_name(record, variant))
     run_id = run.info.run_id
     log_params(client, run_id, record.params)
     metrics = list(record.metrics)
@@ -234,6 +234,13 @@ def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:
     log_metrics(client, run_id, metrics)
     status = "KILLED" if record.status == "RUNNING" else record.status
     client.set_terminated(run_id, status=status, end_time=record.end_ms or record.start_ms)
+
+
+def _name(record: _Record, variant: str | None) -> str:
+    """`finetune/tiny-neox/ft`, `score/tiny-neox/base`, `base/tiny-neox`, `prepare`."""
+    if record.model is None:
+        return record.stage
+    return f"{record.stage}/{record.model if record.stage == 'base' else run_name(record.model, variant)}"
 
 
 @contextlib.contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
-from detoxlens.tracking import charts_url, resolve_store, send_pending, ui_command, ui_environment
+from detoxlens.tracking import Store, charts_url, resolve_store, send_or_warn, ui_command, ui_environment
+
+log = logging.getLogger(__name__)
 
 
 def ui(root: Path, *, host: str, port: int) -> int:
@@ -21,8 +24,8 @@ def ui(root: Path, *, host: str, port: int) -> int:
         print(f"{store.shown_uri} is a server and shows its pages itself: {charts_url(store)}")
         return 0
     _check_port(host, port)
-    send_pending(store)
-    print(f"Starting; in a moment: {charts_url(store, host=host, port=port)}   (Ctrl-C stops)", flush=True)
+    send_or_warn(store)
+    print(f"Starting; in a moment: {_page(store, host, port)}   (Ctrl-C stops)", flush=True)
     try:
         done = subprocess.run(
             ui_command(store, host=host, port=port), env=os.environ | ui_environment(store), check=False
@@ -32,6 +35,15 @@ def ui(root: Path, *, host: str, port: int) -> int:
     if done.returncode > 0:
         _check_port(host, port)  # another server may have taken it while this one was starting
     return done.returncode
+
+
+def _page(store: Store, host: str, port: int) -> str:
+    """Where the runs are compared; MLflow's front page while the experiment is in its bin."""
+    try:
+        return charts_url(store, host=host, port=port)
+    except UserError as e:
+        log.warning("%s", e)
+        return f"http://{host}:{port}"
 
 
 def _check_port(host: str, port: int) -> None:
