@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.floor import Shape
+from benchmarks.floor import Widths
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Completion
 from detoxlens.models.loading import load_model
@@ -119,14 +119,14 @@ def random_case(
     return Case(name, model, [text], target_speedup, weight.device.type, weight.dtype)
 
 
-def shape_of(model: nn.Module) -> Shape:
+def shape_of(model: nn.Module) -> Widths:
     """Widths of a GPT-NeoX or Falcon, for the floor."""
     config = model.config
     heads = config.num_attention_heads
     is_falcon = config.model_type == "falcon"
     keys = config.hidden_size // heads if is_falcon and config.multi_query else config.hidden_size
     inner = config.ffn_hidden_size if is_falcon else config.intermediate_size
-    return Shape(
+    return Widths(
         hidden=config.hidden_size,
         keys=keys,
         intermediate=inner,

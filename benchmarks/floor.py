@@ -25,8 +25,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """Widths of a decoder. Shape(hidden=256, keys=256, intermediate=1024, num_layers=4, num_heads=4, vocab=2048)"""
+class Widths:
+    """Widths of a decoder. Widths(hidden=256, keys=256, intermediate=1024, num_layers=4, num_heads=4, vocab=2048)"""
 
     hidden: int
     keys: int
@@ -54,7 +54,7 @@ class Work:
     elementwise_bytes: float
 
 
-def count(shape: Shape, lengths: Sequence[tuple[int, int]], *, bytes_per_element: int) -> Work:
+def count(shape: Widths, lengths: Sequence[tuple[int, int]], *, bytes_per_element: int) -> Work:
     """The work for sequences of the given (prompt, completion) lengths; the formulas above."""
     h, k, m, layers = shape.hidden, shape.keys, shape.intermediate, shape.num_layers
     weight = attention = elements = 0
@@ -102,7 +102,7 @@ def floor(work: Work, rates: Rates) -> Floor:
 
 
 def measure_rates(
-    shape: Shape, *, seq: int, targets: int, device: str, dtype: torch.dtype, seconds_each: float = 0.2
+    shape: Widths, *, seq: int, targets: int, device: str, dtype: torch.dtype, seconds_each: float = 0.2
 ) -> Rates:
     """The best rate of products at the shapes that attribution uses: `targets` gradients over `seq` positions at once.
 

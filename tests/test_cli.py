@@ -76,7 +76,7 @@ def test_the_version_is_printed():
 def test_ctrl_c_exits_with_130_and_says_what_is_kept(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match="130"):
         main_with(monkeypatch, tmp_path, KeyboardInterrupt())
-    assert "goes on from there" in capsys.readouterr().err
+    assert "the same command resumes from there" in capsys.readouterr().err
 
 
 def test_an_unforeseen_error_keeps_its_traceback_in_a_file(monkeypatch, tmp_path, capsys):

@@ -27,7 +27,7 @@ AUTHORS_SECONDS, SPEEDUP_TARGET = 130 + 50, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ScaleCase:
     """One of the paper's models, and how it was trained."""
 
     name: str
@@ -61,11 +61,11 @@ class StepTime:
     target_speedup: float
 
 
-def shapes() -> list[Shape]:
+def shapes() -> list[ScaleCase]:
     """RedPajama-INCITE-3B and Falcon-7B."""
     all_linear = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
     return [
-        Shape(
+        ScaleCase(
             name="neox-3b",
             build=lambda: neox(2560, 32, 32, 10240, 50432, dtype=torch.bfloat16),
             vocab=50432,
@@ -75,7 +75,7 @@ def shapes() -> list[Shape]:
             top_p=0.8,
             temperature=0.7,
         ),
-        Shape(
+        ScaleCase(
             name="falcon-7b",
             build=lambda: falcon(4544, 32, 71, 65024, dtype=torch.bfloat16),
             vocab=65024,
@@ -93,7 +93,7 @@ def measure_scale() -> list[StepTime]:
     return [measure_shape(shape, device="cuda") for shape in shapes()]
 
 
-def measure_shape(shape: Shape, *, device: str, num_steps: int = 3) -> StepTime:
+def measure_shape(shape: ScaleCase, *, device: str, num_steps: int = 3) -> StepTime:
     """Medians over `num_steps` PPO steps behind one that is not counted."""
     on_gpu = device.startswith("cuda")
     with torch.device(device):

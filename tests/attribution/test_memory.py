@@ -1,7 +1,7 @@
 """Does a 7 B model with a 2,048-token context fit one 80 GB card? The estimate, and the estimate put to the test.
 
 Live at the worst moment are the weights, the forward's graph, and the gradients of one chunk of targets, which is what
-`plan.Shape` counts. On small models the first test measures that graph and gradients together stay below the two
+`plan.PassCost` counts. On small models the first test measures that graph and gradients together stay below the two
 formulas; the second puts the paper's sizes into the same formulas.
 """
 
@@ -14,19 +14,19 @@ import torch
 import transformers as tf
 
 from detoxlens.attribution import attribute
-from detoxlens.attribution.api import shape_of
-from detoxlens.attribution.plan import Shape, targets_per_chunk
+from detoxlens.attribution.api import pass_cost
+from detoxlens.attribution.plan import PassCost, targets_per_chunk
 
 CONTEXT, NUM_TARGETS = 2048, 100
 CARD = 80 * 10**9
 
 
-def gradient_bytes(shape: Shape, seq: int, num_targets: int, num_sequences: int = 1) -> int:
+def gradient_bytes(shape: PassCost, seq: int, num_targets: int, num_sequences: int = 1) -> int:
     """What the plan counts with."""
     return num_sequences * seq * targets_per_chunk(seq, num_targets) * shape.bytes_per_pair(seq)
 
 
-def graph_bytes(shape: Shape, num_layers: int, seq: int, num_sequences: int = 1) -> int:
+def graph_bytes(shape: PassCost, num_layers: int, seq: int, num_sequences: int = 1) -> int:
     """What a forward keeps for its backward: per layer the attention's probabilities, and at each position the inputs
     of its products, norms and activation (counted here: 10 hidden, 2 intermediate)."""
     per_layer = shape.num_heads * seq * seq + seq * (10 * shape.hidden + 2 * shape.intermediate)
@@ -67,7 +67,7 @@ def test_the_measured_peak_stays_below_the_estimate(
     for event in sorted(events, key=lambda e: e["ts"]):
         live += event["args"]["Bytes"]
         peak = max(peak, live)
-    shape = shape_of(model)
+    shape = pass_cost(model)
     gradients = gradient_bytes(shape, seq, len(completion), num_sequences)
     assert 0.4 * gradients < peak < gradients + graph_bytes(shape, num_layers, seq, num_sequences)
 
@@ -87,7 +87,7 @@ def test_a_7b_model_with_2048_tokens_fits_one_80_gb_card_in_bfloat16(config):
         model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     assert weights > 13.5e9
-    shape = shape_of(model)
+    shape = pass_cost(model)
     gradients = gradient_bytes(shape, CONTEXT, NUM_TARGETS)
     assert gradients <= (CARD - weights) / 2  # what the plan allows a pass on an accelerator
     assert weights + graph_bytes(shape, config.num_hidden_layers, CONTEXT) + gradients <= CARD

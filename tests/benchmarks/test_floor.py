@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from benchmarks.floor import Floor, Rates, Shape, Work, best_seconds, count, floor, measure_rates
+from benchmarks.floor import Floor, Rates, Widths, Work, best_seconds, count, floor, measure_rates
 
-SHAPE = Shape(hidden=4, keys=4, intermediate=8, num_layers=2, num_heads=2, vocab=10)
+SHAPE = Widths(hidden=4, keys=4, intermediate=8, num_layers=2, num_heads=2, vocab=10)
 
 
 def test_one_prompt_and_one_generated_token_by_hand():

@@ -165,7 +165,7 @@ def test_a_wrong_formula_shows_in_the_difference():
     [lambda: neox(16, 1, 2, 32, 32, dtype=torch.bfloat16), lambda: falcon(16, 1, 2, 32, dtype=torch.bfloat16)],
 )
 def test_the_gpu_measurement_at_a_toy_shape(build):
-    shape = scale.Shape(
+    shape = scale.ScaleCase(
         name="toy",
         build=build,
         vocab=32,

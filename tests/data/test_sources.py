@@ -86,7 +86,7 @@ def test_a_url_is_downloaded_to_a_temporary_file_and_its_pin_checked(tmp_path, s
         content_of(f"{server}/d.csv#md5=1", tmp_path)
 
 
-def test_a_failed_download_names_the_key_and_the_way_out(tmp_path, server):
+def test_a_failed_download_names_the_key_and_the_remedy(tmp_path, server):
     with pytest.raises(UserError, match=r"data\.dialoconan='http.*404.*download the file yourself"):
         content_of(f"{server}/nothing.csv", tmp_path)
     with pytest.raises(UserError, match="broke off after 9 of 100 bytes"):

@@ -31,8 +31,8 @@ def test_a_torn_rwlock_is_named_and_removing_it_lets_dvc_run(root, torn):
         pass
     check = check_locks(root)
     assert check.status == "broken" and "no process of dvc is at work" in check.detail
-    assert_exists(check.mend)
-    subprocess.run(check.mend, shell=True, check=True)
+    assert_exists(check.remedy)
+    subprocess.run(check.remedy, shell=True, check=True)
     with _edit_rwlock(str(lock.parent), localfs, False):
         pass
     assert check_locks(root).status == "ok"
@@ -46,7 +46,7 @@ def test_no_lock_is_removed_under_a_process_that_works_here(root):
     try:
         worker.stdout.readline()
         check = check_locks(root)
-        assert check.status == "warning" and f"process {worker.pid}" in check.detail and "rm" not in check.mend
+        assert check.status == "warning" and f"process {worker.pid}" in check.detail and "rm" not in check.remedy
         assert processes_of("dvc", root / "elsewhere") == []
     finally:
         worker.kill()

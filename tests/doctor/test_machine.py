@@ -29,7 +29,7 @@ def test_the_installed_versions_are_those_of_the_constraints(tmp_path):
     assert check.status == "ok" and "2 packages" in check.detail
     check = machine.check_versions(file, (have | {"mlflow": "3.16.0"}).get)
     assert check.status == "broken" and check.detail == "mlflow 3.16.0 instead of 3.17.2"
-    assert_exists(check.mend)
+    assert_exists(check.remedy)
     assert machine.check_versions(tmp_path / "gone.txt").status == "warning"
 
 
@@ -37,8 +37,8 @@ def test_the_installed_versions_are_those_of_the_constraints(tmp_path):
 def test_little_room_is_told(tmp_path, free, status):
     check = machine.check_disk(tmp_path, free_gib=free)
     assert check.status == status
-    if check.mend:
-        assert_exists(check.mend)
+    if check.remedy:
+        assert_exists(check.remedy)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_little_room_is_told(tmp_path, free, status):
 def test_device_and_threads_must_be_there(here, device, threads, status):
     check = machine.check_machine(here, device=device, num_threads=threads)
     assert check.status == status
-    if check.mend:
-        assert_exists(check.mend)
+    if check.remedy:
+        assert_exists(check.remedy)
 
 
 def test_this_machine_is_found():
@@ -96,8 +96,8 @@ def test_a_model_is_measured_in_its_own_dtype():
     assert check(None).detail.startswith("need unknown")
     assert check(three).status == "ok"  # 5.6 GiB x 1.25 = 7.0
     big = check(three, dtype="float32")  # 11.2 GiB
-    assert (big.status, big.mend) == ("broken", "dvc exp run -S models.m.dtype=bfloat16")
-    assert_exists(big.mend)
+    assert (big.status, big.remedy) == ("broken", "dvc exp run -S models.m.dtype=bfloat16")
+    assert_exists(big.remedy)
     assert check(three, dtype="float32", is_run=False).status == "ok"
 
 
@@ -108,7 +108,7 @@ def test_falcon_in_4_bits_fits_a_small_card_and_is_offered_there(monkeypatch):
     fits = check(FALCON, here=small, device="cuda", quantization="4bit")
     assert fits.status == "ok" and "3.7 GiB in bfloat16 and 4bit; fits into the GPU" in fits.detail
     plain = check(FALCON, here=small, device="cuda")  # 12.9 GiB
-    assert (plain.status, plain.mend) == ("broken", "dvc exp run -S models.m.quantization=4bit")
+    assert (plain.status, plain.remedy) == ("broken", "dvc exp run -S models.m.quantization=4bit")
     assert check(FALCON, here=small, device="cuda", quantization="8bit").status == "broken"  # 6.7 x 1.25 = 8.4
 
 
@@ -117,18 +117,18 @@ def test_cards_count_together_where_the_model_is_spread(monkeypatch):
     spread = check(FALCON, here=three, device="cuda", device_map="auto")  # 12.9 x 1.25 = 16.1 of 24
     assert spread.status == "ok" and "fits into all 3 GPUs together" in spread.detail
     one = check(FALCON, here=three, device="cuda:1")
-    assert (one.status, one.mend) == ("broken", "dvc exp run -S models.m.device_map=auto")
+    assert (one.status, one.remedy) == ("broken", "dvc exp run -S models.m.device_map=auto")
     two = check(FALCON, here=PAIR, device="cuda", device_map="auto")  # 16.1 of 16.0
-    assert (two.status, two.mend) == ("broken", "dvc exp run -S models.m.quantization=4bit")
+    assert (two.status, two.remedy) == ("broken", "dvc exp run -S models.m.quantization=4bit")
 
 
 def test_quantization_needs_a_card_and_a_package(monkeypatch):
     on_cpu = check(FALCON, quantization="4bit")
-    assert (on_cpu.status, on_cpu.mend) == ("broken", "dvc exp run -S models.m.quantization=null")
+    assert (on_cpu.status, on_cpu.remedy) == ("broken", "dvc exp run -S models.m.quantization=null")
     assert check(FALCON, quantization="4bit", is_run=False).status == "ok"
     monkeypatch.setattr(models, "installed_version", lambda name: None)
     without = check(FALCON, here=SERVER, device="cuda", quantization="4bit")
-    assert without.status == "broken" and "[dev,quant]" in without.mend
+    assert without.status == "broken" and "[dev,quant]" in without.remedy
 
 
 def test_sharded_weights_count_only_when_all_are_here(tmp_path):

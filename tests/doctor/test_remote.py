@@ -33,7 +33,7 @@ def test_without_a_remote_nothing_is_asked(project):
 def test_a_folder_is_compared(project, tmp_path):
     there = at(project, tmp_path / "remote")
     assert remote.ask(there) is None
-    assert remote.check_remote(there, None).mend == "dvc push"
+    assert remote.check_remote(there, None).remedy == "dvc push"
     store(tmp_path / "remote", "aa11.dir")
     store(tmp_path / "remote", "bb22")
     check = remote.check_remote(there, None)
@@ -54,7 +54,7 @@ def test_a_folder_is_compared(project, tmp_path):
 def test_another_says_what_it_lacks(project, stdout, status, detail):
     check = remote.check_remote(at(project, S3), said(stdout))
     assert check.status == status and detail in check.detail
-    assert check.mend == ("" if status == "ok" else "dvc push")
+    assert check.remedy == ("" if status == "ok" else "dvc push")
 
 
 def test_equal_outputs_that_dvc_names_once_are_all_lacking(project):
@@ -76,9 +76,9 @@ def test_equal_outputs_that_dvc_names_once_are_all_lacking(project):
 )
 def test_one_that_cannot_be_asked_is_told_with_its_own_words_and_no_password(project, answer, detail):
     check = remote.check_remote(at(project, S3), answer)
-    assert (check.status, check.mend) == ("warning", "dvc status --cloud") and detail in check.detail
+    assert (check.status, check.remedy) == ("warning", "dvc status --cloud") and detail in check.detail
     assert "secret" not in check.detail
-    assert_exists(check.mend)
+    assert_exists(check.remedy)
 
 
 def test_one_that_hangs_is_given_up(project, monkeypatch):

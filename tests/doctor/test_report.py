@@ -23,10 +23,10 @@ def test_an_empty_folder_is_told_line_by_line(tmp_path):
     told = {c.name: c for c in checks}
     assert "does not exist; run from the project's root, or pass --root PROJECT" in told["params"].detail
     assert "is no DVC repository; run from the project's root" in told["outputs"].detail
-    assert told["params"].mend == told["outputs"].mend == ""  # git has nothing to mend here
+    assert told["params"].remedy == told["outputs"].remedy == ""  # git has nothing to remedy here
     for check in checks:
-        if check.mend:
-            assert_exists(check.mend)
+        if check.remedy:
+            assert_exists(check.remedy)
     assert not (tmp_path / ".detoxlens").exists()  # looking makes nothing
 
 
@@ -44,7 +44,7 @@ def test_text_has_one_line_per_check_and_counts():
     text = as_text(
         [
             Check(name="a", status="ok", detail="fine"),
-            Check(name="long", status="broken", detail="two\nlines", mend="dvc repro"),
+            Check(name="long", status="broken", detail="two\nlines", remedy="dvc repro"),
         ]
     )
     assert text == "✓ a     fine\n✗ long  two lines  -> dvc repro\n1 broken, 0 to look at, 1 in order."
@@ -55,4 +55,4 @@ def test_the_command_exits_with_1_when_something_is_broken_and_speaks_json(tmp_p
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == ""
     first = json.loads(done.stdout)[0]
-    assert set(first) == {"name", "status", "detail", "mend"}
+    assert set(first) == {"name", "status", "detail", "remedy"}

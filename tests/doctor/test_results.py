@@ -28,17 +28,19 @@ def test_dvc_itself_says_what_the_outputs_are():
 def test_a_missing_output_comes_back_from_the_cache_else_from_the_remote_else_it_is_made_again(project):
     (project.root / "adapters/ft").rmdir()
     check = results.check_outputs(project)
-    assert (check.status, check.mend) == ("broken", "dvc checkout") and "adapters/ft" in check.detail
+    assert (check.status, check.remedy) == ("broken", "dvc checkout") and "adapters/ft" in check.detail
     (project.cache / "cc/33").unlink()
-    assert results.check_outputs(project).mend == "dvc repro"
-    assert results.check_outputs(dataclasses.replace(project, remote_name="m", remote_url="/remote")).mend == "dvc pull"
+    assert results.check_outputs(project).remedy == "dvc repro"
+    assert (
+        results.check_outputs(dataclasses.replace(project, remote_name="m", remote_url="/remote")).remedy == "dvc pull"
+    )
 
 
 def test_a_missing_table_is_gits(project):
     (project.root / "reports/table1.md").unlink()
     check = results.check_outputs(project)
-    assert check.mend == "git checkout -- reports"
-    assert_exists(check.mend)
+    assert check.remedy == "git checkout -- reports"
+    assert_exists(check.remedy)
 
 
 def test_an_output_that_was_never_made_is_told(project):
@@ -49,15 +51,15 @@ def test_an_output_that_was_never_made_is_told(project):
         remote_name=None,
         remote_url=None,
     )
-    assert (results.check_outputs(never).status, results.check_outputs(never).mend) == ("warning", "dvc repro")
+    assert (results.check_outputs(never).status, results.check_outputs(never).remedy) == ("warning", "dvc repro")
 
 
 @pytest.mark.parametrize("lost", ["aa/11.dir", "bb/22"])
 def test_one_lost_file_of_a_folder_makes_the_cache_incomplete(project, lost):
     (project.cache / lost).unlink()
     check = results.check_cache(project)
-    assert (check.status, check.mend) == ("broken", "dvc commit") and "1 of 1" in check.detail
-    assert_exists(check.mend)
+    assert (check.status, check.remedy) == ("broken", "dvc commit") and "1 of 1" in check.detail
+    assert_exists(check.remedy)
 
 
 def test_unfinished_work_is_told_unless_a_process_is_at_it(tmp_path):
@@ -66,7 +68,7 @@ def test_unfinished_work_is_told_unless_a_process_is_at_it(tmp_path):
     (folder / "checkpoint.pt").write_bytes(b"0" * 2**20)
     check = results.check_scratch(tmp_path)
     assert check.status == "warning" and "1 MiB of unfinished work: rl@tiny-neox-rl" in check.detail
-    assert check.mend == f"rm -rf {tmp_path}/scratch"
+    assert check.remedy == f"rm -rf {tmp_path}/scratch"
     with FileLock(folder.with_name("abc.lock")):
         check = results.check_scratch(tmp_path)
     assert check.status == "ok" and "1 stages are at work" in check.detail

@@ -28,8 +28,8 @@ def test_each_output_leads_to_a_run_and_each_run_to_outputs(project):
 @pytest.mark.parametrize("runs", [[], [StoredRun(name="m/ft", outputs={"adapters/ft": "aa11", "reports": "old"})]])
 def test_an_output_without_a_live_run_is_broken_and_mended_by_log(project, runs):
     check = tracking.check_runs(project, runs)
-    assert (check.status, check.mend) == ("broken", "detoxlens log") and "reports" in check.detail
-    assert_exists(check.mend)
+    assert (check.status, check.remedy) == ("broken", "detoxlens log") and "reports" in check.detail
+    assert_exists(check.remedy)
 
 
 def test_an_earlier_result_is_counted_and_told_when_dvc_has_dropped_it(project):
@@ -44,15 +44,15 @@ def test_an_earlier_result_is_counted_and_told_when_dvc_has_dropped_it(project):
 def test_a_store_that_is_not_there_damaged_or_away(tmp_path):
     store = resolve_store(tmp_path, {})
     check = tracking.check_store(store)
-    assert (check.status, check.mend) == ("warning", "detoxlens store")
+    assert (check.status, check.remedy) == ("warning", "detoxlens store")
     store.state.mkdir()
     store.database.write_bytes(b"not a database, " * 1000)
     check = tracking.check_store(store)
     assert check.status == "broken" and "not a database" in check.detail
-    assert_exists(check.mend)
+    assert_exists(check.remedy)
     away = resolve_store(tmp_path, {"MLFLOW_TRACKING_URI": "http://ada:secret@127.0.0.1:9"})
     check = tracking.check_store(away)
-    assert (check.status, check.mend) == ("broken", "unset MLFLOW_TRACKING_URI") and "secret" not in check.detail
+    assert (check.status, check.remedy) == ("broken", "unset MLFLOW_TRACKING_URI") and "secret" not in check.detail
 
 
 def test_waiting_records_are_counted(tmp_path):
@@ -67,14 +67,14 @@ def test_the_registrys_champions_are_named_and_versions_of_deleted_runs_told():
     assert "models:/m-detox@champion is rl" in tracking.check_registry([best]).detail
     dead = StoredVersion(name="m-detox", version=1, aliases=[], variant="ft", run="deleted")
     check = tracking.check_registry([best, dead])
-    assert (check.status, check.mend) == ("warning", "detoxlens log") and "m-detox/1" in check.detail
+    assert (check.status, check.remedy) == ("warning", "detoxlens log") and "m-detox/1" in check.detail
 
 
 def test_the_storage_that_sweeps_are_told_to_use_is_looked_at(tmp_path):
     environ = {"DETOXLENS_STORAGE": "postgresql://ada:secret@127.0.0.1:1/sweeps"}
     check = tracking.check_studies(tmp_path, environ)
     assert check.status == "broken" and "postgresql://127.0.0.1:1/sweeps" in check.detail
-    assert "secret" not in f"{check}" and check.mend == "unset DETOXLENS_STORAGE"
+    assert "secret" not in f"{check}" and check.remedy == "unset DETOXLENS_STORAGE"
     environ = {"DETOXLENS_STORAGE": "postgresql://ada:sec/ret@127.0.0.1:1/sweeps"}
     check = tracking.check_studies(tmp_path, environ)
     assert check.status == "broken" and "%2F" in check.detail and "ret@" not in f"{check}"
@@ -92,4 +92,4 @@ def test_studies_are_counted_and_a_damaged_file_told(tmp_path):
     database.write_bytes(b"damaged " * 1000)
     check = tracking.check_studies(tmp_path, {})
     assert check.status == "broken"
-    assert_exists(check.mend)
+    assert_exists(check.remedy)

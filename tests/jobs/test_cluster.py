@@ -94,7 +94,7 @@ def test_the_runtime_env_which_ray_shows_and_logs_holds_what_is_passed_on_and_no
         (
             ["--shares", "2"],
             {},
-            "are for --engine ray; without Ray each process is told its own part, e.g. --share 0/4.",
+            "are for --engine ray; without Ray each process is given its own part, e.g. --share 0/4.",
         ),
         (["--gpus-per-share", ".5"], {}, "are for --engine ray"),
         (["--share", "0/2", "--engine", "ray"], {}, "--share 0/2 and --engine ray: Ray gives out the shares itself"),

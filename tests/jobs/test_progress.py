@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from detoxlens.jobs.progress import duration, progress, readings_to
+from detoxlens.jobs.progress import duration, progress, send_bars_to
 
 
 class Clock:
@@ -102,7 +102,7 @@ def test_durations(seconds, text):
 def test_a_listener_is_told_instead_of_the_terminal():
     told, stream, clock = [], io.StringIO(), Clock()
     with (
-        readings_to(told.append),
+        send_bars_to(told.append),
         progress("generate m/ft 0/2", total=9, unit="completions", num_done=2, stream=stream, clock=clock) as bar,
     ):
         for seconds in (0.5, 0.9, 1.0, 1.5):  # once a second

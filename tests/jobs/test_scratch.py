@@ -14,7 +14,7 @@ import pytest
 
 import detoxlens.jobs.scratch as module
 from detoxlens.common.errors import UserError
-from detoxlens.jobs.scratch import LineLog, open_scratch, publish, scratch_key
+from detoxlens.jobs.scratch import LineLog, open_scratch, replace_output, scratch_key
 
 STAGE = "generate@tiny-neox-it"
 
@@ -244,7 +244,7 @@ def test_publish_replaces_whatever_is_there_and_leaves_nothing_beside_it(tmp_pat
     out = tmp_path / "adapters/m/ft"
     if old is not None:
         make(out, "old", folder=old)
-    publish(source, out)
+    replace_output(source, out)
     assert content_of(out) == "new" and not source.exists()
     assert [p.name for p in out.parent.iterdir()] == ["ft"]
     if folder:
@@ -255,7 +255,7 @@ def test_publish_replaces_a_link_and_not_what_it_points_to(tmp_path):
     cached = make(tmp_path / "cache/ab", "cached", folder=True)
     out = tmp_path / "out"
     out.symlink_to(cached)
-    publish(make(tmp_path / "new", "new", folder=True), out)
+    replace_output(make(tmp_path / "new", "new", folder=True), out)
     assert content_of(out) == "new" and not out.is_symlink() and content_of(cached) == "cached"
 
 
@@ -273,7 +273,7 @@ def test_a_failed_publish_leaves_the_old_out_and_the_source(tmp_path, monkeypatc
 
     monkeypatch.setattr(module.os, "rename", failing)
     with pytest.raises(UserError, match="disk is full"):
-        publish(source, out)
+        replace_output(source, out)
     assert content_of(out) == "old" and content_of(source) == "new"
 
 
@@ -291,9 +291,9 @@ def test_publish_copies_across_file_systems(tmp_path, monkeypatch, folder):
     with monkeypatch.context() as patch:
         patch.setattr(module.shutil, "copytree" if folder else "copy2", full_disk)
         with pytest.raises(UserError, match="disk is full"):
-            publish(source, out)
+            replace_output(source, out)
     assert content_of(out) == "old" and content_of(source) == "new"
-    publish(source, out)
+    replace_output(source, out)
     assert content_of(out) == "new" and not source.exists()
 
 
@@ -304,9 +304,9 @@ def test_a_publish_killed_between_its_two_renames_is_mended_by_the_next(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(module, "_rename_or_copy", full_disk)
         with pytest.raises(UserError):
-            publish(source, out)
+            replace_output(source, out)
     assert content_of(out) == "old"
-    publish(source, out)
+    replace_output(source, out)
     assert content_of(out) == "new" and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -81,7 +81,7 @@ def test_reference_history_and_card_lie_beside_the_weights(tmp_path):
 def test_a_folder_written_in_scratch_names_where_it_is_published(tmp_path):
     built, final = tmp_path / ".detoxlens/scratch/x/adapter", tmp_path / "adapters/tiny/rl"
     arguments = {"root": tmp_path, "base_ref": REF, "history": [], "card": ""}
-    save_adapter_folder(adapted(), built, published_as=final, **arguments)
+    save_adapter_folder(adapted(), built, final_folder=final, **arguments)
     assert read_model_ref(built).adapter == "adapters/tiny/rl"
     with pytest.raises(AssertionError, match="is scratch"):
         save_adapter_folder(adapted(), built, **arguments)

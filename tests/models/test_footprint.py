@@ -5,7 +5,7 @@ import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
 
-from detoxlens.models.footprint import Shape, Weights, num_lora_parameters, weights_of
+from detoxlens.models.footprint import Footprint, Weights, num_lora_parameters, weights_of
 
 NEOX = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 500}
 FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 500}
@@ -47,7 +47,7 @@ def test_bytes_by_hand():
     assert weights.num_bytes("float32") == 4000 and weights.num_bytes("bfloat16") == 2000
     assert weights.num_bytes("bfloat16", "8bit") == 200 * 2 + 800
     assert weights.num_bytes("float16", "4bit") == pytest.approx(200 * 2 + 800 * 0.516)
-    shape = Shape(weights=weights, num_adapter_parameters=10, hidden=8, num_layers=2, vocab=100, dtype="bfloat16")
+    shape = Footprint(weights=weights, num_adapter_parameters=10, hidden=8, num_layers=2, vocab=100, dtype="bfloat16")
     assert shape.activation_bytes(5, recomputed=False) == 5 * (2 * 8 * 34 * 2 + 1200)
     assert shape.training_bytes(num_tokens=5, recomputed=True) == 2000 + 160 + 5 * (2 * 8 * 2 + 1200)
     assert shape.training_bytes(num_tokens=5, recomputed=True, num_adapters=2) == 2000 + 320 + 5 * (32 + 1200)

@@ -66,7 +66,7 @@ def test_an_adapter_is_applied_and_trainable_when_asked(root):
     }
 
 
-def test_a_missing_tokenizer_is_named_with_the_way_out(root):
+def test_a_missing_tokenizer_is_named_with_the_remedy(root):
     (root / "checkpoint/tokenizer.json").unlink()
     (root / "checkpoint/tokenizer_config.json").unlink()
     with pytest.raises(UserError, match=r"checkpoint has no tokenizer.*save_pretrained"):

@@ -130,7 +130,7 @@ def test_misspelt_names_are_told_with_the_nearest():
         ({"variants.ftrl.init_from": "rl"}, "params.yaml: variants.ftrl.init_from='rl': allowed are 'it' and 'ft'."),
     ],
 )
-def test_a_mistake_names_the_key_the_value_and_the_way_out(changes, expected):
+def test_a_mistake_names_the_key_the_value_and_the_remedy(changes, expected):
     assert expected in told(lambda: params(**changes).run)
 
 

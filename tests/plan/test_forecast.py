@@ -3,7 +3,7 @@
 import pytest
 
 from detoxlens.common.records import Prompt
-from detoxlens.models.footprint import GIB, Shape, Weights
+from detoxlens.models.footprint import GIB, Footprint, Weights
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params, load_params
@@ -30,7 +30,7 @@ COUNTS = Counts(
     example_tokens=50,
     base_example_tokens=30,
 )
-SHAPE = Shape(
+SHAPE = Footprint(
     weights=Weights(num_parameters=3 * 10**9, num_embedding=2 * 10**8),
     num_adapter_parameters=10**6,
     hidden=2560,
@@ -38,7 +38,7 @@ SHAPE = Shape(
     vocab=50_000,
     dtype="bfloat16",
 )
-FLOAT32 = Shape(
+FLOAT32 = Footprint(
     weights=SHAPE.weights, num_adapter_parameters=10**6, hidden=2560, num_layers=32, vocab=50_000, dtype="float32"
 )
 PARAMS = load_params(ROOT / "params.yaml")

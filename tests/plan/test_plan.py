@@ -14,9 +14,9 @@ from detoxlens.params.edit import change_params
 from detoxlens.params.load import load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.plan import command, measure
-from detoxlens.plan.command import shapes_of
+from detoxlens.plan.command import footprints_of
+from detoxlens.plan.configs import config_of
 from detoxlens.plan.measure import Speeds, measure_speeds
-from detoxlens.plan.shapes import shape_of
 from detoxlens.plan.terminal import show
 from tests.models.checkpoints import save_language_model
 from tests.plan.test_forecast import SPEEDS
@@ -27,7 +27,7 @@ LORA = LoraConfig(r=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
 
 def test_a_deep_model_is_extended_from_one_layer_and_two(monkeypatch, tmp_path):
     save_language_model(tmp_path / "m")
-    config = shape_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)[0]
+    config = config_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)[0]
     config.num_hidden_layers = 32
     names = [field.name for field in fields(Speeds)]
 
@@ -42,7 +42,7 @@ def test_a_deep_model_is_extended_from_one_layer_and_two(monkeypatch, tmp_path):
 def test_a_shallow_model_is_measured_as_it_is(monkeypatch, tmp_path):
     save_language_model(tmp_path / "m")
     monkeypatch.setattr(measure, "SECONDS_EACH", 0.0)
-    config, where = shape_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)
+    config, where = config_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)
     found = measure_speeds(config, LORA, device="cpu", dtype="float32")
     assert where == "m" and config.num_hidden_layers == 2
     assert all(getattr(found, f.name) >= 0 for f in fields(Speeds)) and found.train_all > 0 < found.forward
@@ -58,9 +58,9 @@ def _params(folder, **changes):
 def test_shapes_of_embedded_unknown_and_sized_models(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     params = _params(tmp_path)
-    assert shape_of(tmp_path, params, "tiny-neox", None)[0].num_hidden_layers == 4
-    assert shape_of(tmp_path, params, "redpajama-3b", None) is None
-    config, where = shape_of(tmp_path, params, "redpajama-3b", 2.8e9)
+    assert config_of(tmp_path, params, "tiny-neox", None)[0].num_hidden_layers == 4
+    assert config_of(tmp_path, params, "redpajama-3b", None) is None
+    config, where = config_of(tmp_path, params, "redpajama-3b", 2.8e9)
     h, layers, v = config.hidden_size, config.num_hidden_layers, config.vocab_size
     assert 12 * h * h * layers + 2 * h * v == pytest.approx(2.8e9, rel=0.03) and where == "2.8e+09 parameters"
 
@@ -96,9 +96,9 @@ def test_an_adapters_size_is_that_of_its_own_variant(tmp_path):
     params = _params(tmp_path, source="m", quantization="4bit", dtype="bfloat16")
     params.raw["variants"]["rl"]["overrides"] = {"lora": {"r": 4, "target_modules": ["query_key_value"]}}
     params.raw["lora"] |= {"r": 2, "target_modules": ["query_key_value"]}
-    config, _ = shape_of(tmp_path, params, "tiny-neox", None)
+    config, _ = config_of(tmp_path, params, "tiny-neox", None)
     h, layers = config.hidden_size, config.num_hidden_layers
-    found = shapes_of(config, params, "tiny-neox")
+    found = footprints_of(config, params, "tiny-neox")
     assert found["ft"].num_adapter_parameters == layers * 2 * (h + 3 * h)
     assert found["rl"].num_adapter_parameters == 2 * found["ft"].num_adapter_parameters
     weights = found["it"].weights
@@ -119,7 +119,7 @@ def test_a_model_spread_over_all_cards_has_their_memory_together(monkeypatch):
 def test_few_bits_are_measured_in_float32_too(monkeypatch, tmp_path):
     save_language_model(tmp_path / "m")
     monkeypatch.setattr(measure, "SECONDS_EACH", 0.0)
-    config, _ = shape_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)
+    config, _ = config_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)
     few = measure_speeds(config, LORA, device="cpu", dtype="bfloat16")
     assert few.attribute_float32 > 0 and few.attribute_float32 != few.attribute
     full = measure_speeds(config, LORA, device="cpu", dtype="float32")

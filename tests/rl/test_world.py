@@ -24,7 +24,7 @@ def test_one_process_needs_no_launcher():
     with join({}, device="cpu") as world:
         assert world == World() and world.is_main
         assert world.share([1, 2, 3]) == [1, 2, 3] and world.sum_of([1.5]) == [1.5]
-        assert world.told_by_main(lambda: 0.1) == 0.1
+        assert world.from_main(lambda: 0.1) == 0.1
 
 
 def test_shares_cover_everything_once():
@@ -109,7 +109,7 @@ def test_sigkill_of_one_ends_the_other_which_says_so_and_both_resume_to_the_same
     (_, said), (killed, _) = finish(start(tmp_path, 2, "cut", config=config, dies=["1", 2]))
     assert killed == -9
     assert "process 0 of 2 waited for the others, and one of them has ended" in said
-    assert "the same command goes on from the last checkpoint" in said and "Traceback" not in said
+    assert "the same command resumes from the last checkpoint" in said and "Traceback" not in said
     assert [p.name for p in (tmp_path / "cut").iterdir() if p.name.startswith("checkpoint")] == ["checkpoint-000002"]
     assert [code for code, _ in finish(start(tmp_path, 2, "cut", config=config))] == [0, 0]
     for rank in (0, 1):

@@ -4,17 +4,17 @@ import optuna
 import pytest
 
 from detoxlens.common.errors import UserError
-from detoxlens.jobs.progress import Moment
+from detoxlens.jobs.progress import Snapshot
 from detoxlens.params.load import load_params
 from detoxlens.params.section import parse
 from detoxlens.params.sweep import SweepConfig
-from detoxlens.sweep.early import RATE, Looks, check_pruner, make_pruner
+from detoxlens.sweep.early import RATE, EarlyStopping, check_pruner, make_pruner
 from detoxlens.sweep.probe import share_toxic
 from detoxlens.sweep.sampler import make_sampler
 from tests.root import ROOT
 
 GATE = {"after_fraction": 0.5, "num_prompts": 60, "max_share_of_it": 0.75}
-PRUNER = {"name": "median", "num_looks": 5, "num_prompts": 30}
+PRUNER = {"name": "median", "num_probes": 5, "num_prompts": 30}
 
 
 def config(**changes):
@@ -28,8 +28,8 @@ class FakeProbe:
     def __init__(self, toxic, of_it=0.8):
         self.toxic, self.of_it, self.asked = toxic, of_it, []
 
-    def toxicity(self, moment, model, num_prompts):
-        self.asked.append((moment.fraction, model, num_prompts))
+    def toxicity(self, snapshot, model, num_prompts):
+        self.asked.append((snapshot.fraction, model, num_prompts))
         return self.toxic
 
     def toxicity_of_it(self, model, num_prompts):
@@ -39,7 +39,7 @@ class FakeProbe:
 def train(watch, rows=None, num_steps=8):
     for step in range(num_steps + 1):
         row = rows[step] if rows else {}
-        watch(Moment(fraction=step / num_steps, row=row, model=None, tokenizer=None))
+        watch(Snapshot(fraction=step / num_steps, row=row, model=None, tokenizer=None))
 
 
 def new_study(num_objectives=2, pruner=None):
@@ -50,9 +50,9 @@ def new_study(num_objectives=2, pruner=None):
 def test_the_gate_looks_once_at_its_fraction_and_lets_a_promising_trial_pass():
     study, probe = new_study(), FakeProbe(0.6)  # allowed: .75 * .8 = .6
     trial = study.ask()
-    looks = Looks(trial, config(), probe)
-    train(looks.watcher(0, "m"))
-    looks.passed()
+    early = EarlyStopping(trial, config(), probe)
+    train(early.callback(0, "m"))
+    early.passed()
     assert probe.asked == [(0.5, "m", 60)]
     assert trial.constraints == {"early toxicity": pytest.approx(0)}
     assert trial.user_attrs["early_toxicity"] == {"m": 0.6} and "reason" not in trial.user_attrs
@@ -62,7 +62,7 @@ def test_a_hopeless_trial_is_ended_and_infeasible():
     study = new_study()
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned):
-        train(Looks(trial, config(), FakeProbe(0.7)).watcher(0, "m"))
+        train(EarlyStopping(trial, config(), FakeProbe(0.7)).callback(0, "m"))
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # Optuna takes it, of two objectives too
     (found,) = study.trials
     assert found.state.name == "PRUNED" and found.constraints == {"early toxicity": pytest.approx(0.1)}
@@ -73,22 +73,22 @@ def test_a_hopeless_trial_is_ended_and_infeasible():
 
 def test_of_several_models_the_worst_counts():
     trial = new_study().ask()
-    looks = Looks(trial, config(), probe := FakeProbe(0.2))
-    train(looks.watcher(0, "a"))
+    early = EarlyStopping(trial, config(), probe := FakeProbe(0.2))
+    train(early.callback(0, "a"))
     probe.toxic = 0.5
-    train(looks.watcher(1, "b"))
-    looks.passed()
+    train(early.callback(1, "b"))
+    early.passed()
     assert trial.constraints == {"early toxicity": pytest.approx(-0.1)}
     assert trial.user_attrs["early_toxicity"] == {"a": 0.2, "b": 0.5}
 
 
 def test_without_gate_or_a_verdict_nothing_happens():
-    assert Looks(new_study().ask(), config(gate=None), FakeProbe(1.0)).watcher(0, "m") is None
+    assert EarlyStopping(new_study().ask(), config(gate=None), FakeProbe(1.0)).callback(0, "m") is None
     trial = new_study().ask()
     for probe in (FakeProbe(None), FakeProbe(0.1, of_it=0.0)):  # every answer was empty; `it` has no toxic one
-        looks = Looks(trial, config(), probe)
-        train(looks.watcher(0, "m"))
-        looks.passed()
+        early = EarlyStopping(trial, config(), probe)
+        train(early.callback(0, "m"))
+        early.passed()
     assert trial.constraints == {}
 
 
@@ -97,9 +97,9 @@ def test_tpe_learns_from_gated_trials():
 
     def objective(trial):
         x = trial.suggest_float("x", -1, 1)
-        looks = Looks(trial, config(), FakeProbe(0.8 if x < 0 else 0.1))
-        train(looks.watcher(0, "m"))
-        looks.passed()
+        early = EarlyStopping(trial, config(), FakeProbe(0.8 if x < 0 else 0.1))
+        train(early.callback(0, "m"))
+        early.passed()
         return (x - 0.5) ** 2, (x - 0.7) ** 2
 
     study = optuna.create_study(directions=["minimize"] * 2, sampler=make_sampler(config(num_startup_trials=8)))
@@ -118,7 +118,7 @@ def test_of_one_objective_a_bad_trial_is_pruned(name):
     for toxic in [0.1, 0.12, 0.11, 0.13, 0.1, 0.12, 0.9, 0.05]:
         trial = study.ask()
         try:
-            train(Looks(trial, setting, FakeProbe(toxic)).watcher(0, "m"))
+            train(EarlyStopping(trial, setting, FakeProbe(toxic)).callback(0, "m"))
             study.tell(trial, toxic)
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -131,11 +131,11 @@ def test_of_one_objective_a_bad_trial_is_pruned(name):
 
 def test_a_curve_is_compared_by_its_latest_value_without_asking_the_probe():
     name = "training/ppo/reward"
-    setting = config(objectives={name: "maximize"}, gate=None, pruner=PRUNER | {"num_looks": 2})
+    setting = config(objectives={name: "maximize"}, gate=None, pruner=PRUNER | {"num_probes": 2})
     study = optuna.create_study(direction="maximize", pruner=make_pruner(setting, 1))
     trial, probe = study.ask(), FakeProbe(0.5)
     rows = [{}, {"ppo/reward": 0.1}, {"ppo/reward": 0.2}, {"other": 1.0}, {}, {}, {}, {}, {}]
-    train(Looks(trial, setting, probe).watcher(0, "m"), rows)
+    train(EarlyStopping(trial, setting, probe).callback(0, "m"), rows)
     study.tell(trial, 1.0)
     assert probe.asked == [] and study.trials[0].intermediate_values == {50: 0.2}
 

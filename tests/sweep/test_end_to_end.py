@@ -33,7 +33,7 @@ def test_a_sweep_is_resumed_not_begun_again_and_reported(swept):
     run_sweep(root, 2)
     assert [t.state.name for t in trials_of(root)] == ["COMPLETE"] * 2
     assert folder == root / "reports/sweep/ppo-tiny-neox"
-    assert (folder / "reading.md").read_text("utf-8").startswith("# Sweep ppo-tiny-neox\n\n2 trials of `rl`")
+    assert (folder / "conclusions.md").read_text("utf-8").startswith("# Sweep ppo-tiny-neox\n\n2 trials of `rl`")
 
 
 def test_trials_never_see_a_test_prompt_or_change_the_project(swept):
@@ -151,7 +151,7 @@ def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch)
     rows = list(csv.DictReader((folder / "trials.csv").read_text("utf-8").splitlines()))
     assert [(r["state"], r["feasible"], r["early_toxicity"]) for r in rows] == [("pruned", "False", "0.75")] * 2
     assert rows[0]["reason"].startswith("gate: 0.75 of the answers of tiny-neox were toxic after 50 % of its training")
-    assert "0 trials of `rl` were completed and 2 ended early." in (folder / "reading.md").read_text("utf-8")
+    assert "0 trials of `rl` were completed and 2 ended early." in (folder / "conclusions.md").read_text("utf-8")
     client, experiment = open_client(resolve_store(root, {}))
     runs = client.search_runs([experiment], "tags.`detoxlens.sweep` = 'hopeless' and tags.`detoxlens.kind` = 'trial'")
     told = [(r.info.status, r.data.tags["detoxlens.state"], r.data.tags["detoxlens.reason"][:5]) for r in runs]

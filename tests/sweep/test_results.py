@@ -1,4 +1,4 @@
-"""Front, choice, tables and reading of a study whose trials are given."""
+"""Front, choice, tables and conclusions of a study whose trials are given."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from detoxlens.common.artifacts import read_json
 from detoxlens.sweep.interactive import page
-from detoxlens.sweep.results import find, pareto, reading, trials_csv, write_results
+from detoxlens.sweep.results import conclusions, find, pareto, trials_csv, write_results
 from detoxlens.sweep.scale import scale_of, short
 
 TOXICITY, SHIFT = "toxicity/val/rate_gt_50", "attribution/val/entropy_shift_bits/absolute/value"
@@ -99,7 +99,7 @@ def test_files_are_complete_and_the_same_bytes_again(found, tmp_path):
     kinds = ("importances", "parallel", "pareto", "slices")
     figures = [f"{name}.{kind}" for name in kinds for kind in ("png", "svg")]
     assert names == sorted(
-        ["best_params.yaml", "interactive.html", "pareto.json", "reading.md", "trials.csv", *figures]
+        ["best_params.yaml", "interactive.html", "pareto.json", "conclusions.md", "trials.csv", *figures]
     )
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     best = YAML(typ="safe").load((tmp_path / "a/best_params.yaml").read_text("utf-8"))
@@ -110,7 +110,7 @@ def test_files_are_complete_and_the_same_bytes_again(found, tmp_path):
 
 
 def test_the_reading_says_what_the_data_say(found):
-    text = reading(found)
+    text = conclusions(found)
     assert text.startswith("5 trials of `rl` were completed and 1 could not be trained.")
     assert "1 broke a constraint (`fluency/val/perplexity` at most 4)" in text
     assert "front has 3 points" in text and f"`{TOXICITY}` (minimize) runs from 0 to 0.6 along it; `it` has 0.7" in text
@@ -124,12 +124,12 @@ def test_nothing_feasible_is_said_and_drawn(tmp_path):
             add(study, 1, (0.5, 0.5), perplexity=9)
         found = find(study, DEFINITION, {})
         write_results(tmp_path, found)
-        assert "No feasible trial" in (tmp_path / "reading.md").read_text("utf-8")
+        assert "No feasible trial" in (tmp_path / "conclusions.md").read_text("utf-8")
         assert found.best is None and read_json(tmp_path / "pareto.json") == []
 
 
 def test_the_page_holds_every_trial_and_loads_nothing(found):
-    text = page(found, reading(found))
+    text = page(found, conclusions(found))
     plotly = get_plotlyjs()
     ours = text.replace(plotly, "")
     assert plotly in text and "src=" not in ours and "<link" not in ours and "http" not in ours

@@ -113,7 +113,7 @@ def test_two_swept_keys_may_be_valid_only_together():
 def test_the_shape_of_an_adapter_that_is_only_trained_on_cannot_be_swept():
     params = params_with(lora__r={"type": "int", "low": 4, "high": 8})
     params.raw["variants"]["ftrl"] = {"kind": "rl", "algorithm": "ppo", "init_from": "ft"}
-    with pytest.raises(UserError, match=r"lora\.r has no effect: ftrl goes on training the adapter of 'ft'"):
+    with pytest.raises(UserError, match=r"lora\.r has no effect: ftrl keeps training the adapter of 'ft'"):
         checked(params, variant="ftrl")
 
 

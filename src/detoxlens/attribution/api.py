@@ -23,7 +23,7 @@ from torch import nn
 from detoxlens.attribution import METHODS
 from detoxlens.attribution.engine import GradientEngine, InseqEngine, Job
 from detoxlens.attribution.gradients import differentiable
-from detoxlens.attribution.plan import Shape, by_length, group_sequences
+from detoxlens.attribution.plan import PassCost, by_length, group_sequences
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.targets import TARGETS
 from detoxlens.common.errors import UserError, did_you_mean
@@ -112,7 +112,7 @@ def plan_batches(
     The scores' last bits depend on it: a run that is to be continued keeps its plan.
     """
     if batch_size == "auto":
-        return group_sequences(lengths, shape=shape_of(model), memory_bytes=_memory_bytes(model, memory_mib))
+        return group_sequences(lengths, cost=pass_cost(model), memory_bytes=_memory_bytes(model, memory_mib))
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: give 1 or more sequences per pass, or 'auto'.")
     order = by_length(lengths)
@@ -135,13 +135,13 @@ def runner_up_ids(
     return chosen
 
 
-def shape_of(model: nn.Module) -> Shape:
+def pass_cost(model: nn.Module) -> PassCost:
     """What the batch plan needs to know of a model."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = inner.config.get_text_config(decoder=True)
     hidden = config.hidden_size
     wide = [getattr(config, name, None) for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")]
-    return Shape(
+    return PassCost(
         hidden=hidden,
         intermediate=next((w for w in wide if w), 4 * hidden),
         num_heads=config.num_attention_heads,

@@ -54,7 +54,7 @@ class GradientEngine:
         self.max_targets: int | None = None
         """Set by an out-of-memory error, never raised again."""
         self.tape_is_right: bool | None = None
-        """Whether the fast path agrees with torch's own graph on this model; None until the first chunk has told."""
+        """Whether the fast path agrees with torch's own graph on this model; None before the first chunk."""
 
     def refusal(self, sequence: Job) -> Status | None:
         """Why a sequence cannot be attributed at all."""
@@ -207,7 +207,7 @@ class GradientEngine:
         return found or gradients_by_autograd(*given)
 
     def _same(self, found: Tensor, expected: Tensor) -> bool:
-        """Whether they differ by rounding alone. What is not finite counts as the same: it is told as `non_finite`."""
+        """Whether they differ by rounding alone. What is not finite counts as the same: its status is `non_finite`."""
         short = self.embed.weight.dtype.itemsize < 4 or any(map(is_quantized, self.prepared.model.modules()))
         found, expected = found.double(), expected.double()
         if not (found.isfinite().all() and expected.isfinite().all()):

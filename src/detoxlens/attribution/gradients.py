@@ -127,7 +127,7 @@ def middle_target_by_autograd(
     valid: Tensor,
     value: Callable[[Tensor], Tensor],
 ) -> tuple[int, Tensor, Tensor]:
-    """One of the targets again, by torch's own graph, from nothing but the tokens up to it.
+    """One of the targets again, by torch's own graph, from the tokens up to it alone.
 
     Returns:
         its slot, (batch, shorter, hidden) gradients, and the logits (batch, vocab) at its positions.
@@ -161,7 +161,7 @@ def gradients_by_autograd(
 
 
 class _Forward:
-    """One taped forward, and the place where its targets are told apart."""
+    """One taped forward, and the place where its targets are separated."""
 
     def __init__(self, prepared: Differentiable, embeddings: Tensor, positions: Tensor):
         embeddings = embeddings.clone()  # a model may change its input

@@ -12,7 +12,7 @@ MAX_PAIRS = 2**15
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PassCost:
     """What one (target, position) pair costs in a batched backward pass."""
 
     hidden: int
@@ -43,12 +43,12 @@ def by_length(lengths: Sequence[tuple[int, int]]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda i: (lengths[i][1], lengths[i][0], i))
 
 
-def group_sequences(lengths: Sequence[tuple[int, int]], *, shape: Shape, memory_bytes: int) -> list[list[int]]:
+def group_sequences(lengths: Sequence[tuple[int, int]], *, cost: PassCost, memory_bytes: int) -> list[list[int]]:
     """Indices of sequences that share their passes, similar lengths together, every index once.
 
     Args:
         lengths: (prompt, completion) length of each sequence in tokens.
-        shape: Cost of the model.
+        cost: of the model.
         memory_bytes: What the live gradients of one pass may take; a single sequence is always allowed.
     """
     groups: list[list[int]] = []
@@ -58,7 +58,7 @@ def group_sequences(lengths: Sequence[tuple[int, int]], *, shape: Shape, memory_
         longest, widest = max(longest, seq), max(widest, targets)
         size = len(groups[-1]) + 1 if groups else 1
         pairs = size * longest * targets_per_chunk(longest, widest)
-        if groups and pairs * shape.bytes_per_pair(longest) <= memory_bytes:
+        if groups and pairs * cost.bytes_per_pair(longest) <= memory_bytes:
             groups[-1].append(i)
         else:
             groups.append([i])

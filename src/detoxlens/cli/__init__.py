@@ -41,7 +41,7 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
+            _fail("Interrupted. What was finished is kept; the same command resumes from there.", INTERRUPTED)
         raise
     except Exception as error:  # the last line of defence: every error becomes one paragraph
         if Context.debug:

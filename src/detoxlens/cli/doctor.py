@@ -12,7 +12,7 @@ from detoxlens.cli.app import TOOLS, Context, app
 
 @app.command(rich_help_panel=TOOLS)
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
-    """Check results, runs, versions and machine; one line each with the mend. Exit code 1 when something is broken."""
+    """Check results, runs, versions and machine; one line each with its remedy. Exit code 1 if one is broken."""
     import dataclasses
     import json as codec
 

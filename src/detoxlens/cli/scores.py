@@ -36,10 +36,10 @@ def import_completions(
     """Take completions made elsewhere, and their recorded scores, into outputs/."""
     from detoxlens.recorded.imports import import_completions as take_in
 
-    told = take_in(
+    summary = take_in(
         Context.root, file, model=model, variant=variant, format=format, columns=columns, split=split, force=force
     )
-    typer.echo(told)
+    typer.echo(summary)
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -82,7 +82,7 @@ def _shared_stage(
     if engine == "local" and (shares or cpus or gpus):
         raise UserError(
             "--shares, --cpus-per-share and --gpus-per-share (or DETOXLENS_SHARES, ...) are for --engine ray; without "
-            "Ray each process is told its own part, e.g. --share 0/4."
+            "Ray each process is given its own part, e.g. --share 0/4."
         )
     if share is not None and engine == "ray":
         raise UserError(
@@ -155,10 +155,10 @@ def rl(model: ModelOption, variant: VariantOption) -> None:
     _stage("rl", model=model, variant=variant)
 
 
-def _add_shareable(name: str, told: str) -> None:
+def _add_shareable(name: str, help: str) -> None:
     """The command of a stage that several processes may share."""
 
-    @app.command(name, help=told, rich_help_panel=STAGES)
+    @app.command(name, help=help, rich_help_panel=STAGES)
     def command(
         model: ModelOption,
         variant: VariantOption,

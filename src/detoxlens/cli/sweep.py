@@ -24,9 +24,7 @@ def sweep(
     ] = "unchanged",
     variant: Annotated[str | None, typer.Option(help="Which variant; default: the first the method trains.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials the study is to have in the end.")] = 24,
-    study: Annotated[
-        str | None, typer.Option(help="Study to begin, go on with or join; default: method-models.")
-    ] = None,
+    study: Annotated[str | None, typer.Option(help="Study to begin, resume or join; default: method-models.")] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +82,7 @@ def sweep(
         ray=ray,
     )
     if folder is not None:
-        typer.echo((folder / "reading.md").read_text(encoding="utf-8").split("\n\n")[1])
+        typer.echo((folder / "conclusions.md").read_text(encoding="utf-8").split("\n\n")[1])
         typer.echo(f"Tables and figures: {folder}")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from detoxlens.common.errors import UserError, full_disk_told
+from detoxlens.common.errors import UserError, explain_full_disk
 from detoxlens.common.records import ModelRef
 
 R = TypeVar("R")
@@ -171,7 +171,7 @@ def link(target: Path, place: Path) -> None:
 def _replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; moves it into place on success, removes it on failure."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with full_disk_told(path):
+    with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial

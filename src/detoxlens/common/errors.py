@@ -1,4 +1,4 @@
-"""What a user is told: one paragraph that names the key or file, the value, what is allowed and the way out."""
+"""Errors for users: one paragraph that names the key or file, the value, what is allowed and the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
+def explain_full_disk(path: Path) -> Iterator[None]:
     """Turns a full disk met while writing at `path` into one paragraph; other errors pass."""
     try:
         yield
@@ -35,7 +35,7 @@ def full_disk_told(path: Path) -> Iterator[None]:
         raise UserError(
             f"The disk is full: {getattr(e, 'filename', None) or path} could not be written ({free_mib:.0f} MiB are "
             f"free in {folder}). Earlier results are as they were. Make room (`dvc gc -w` drops cached data that no "
-            "params use) and run the same command again: it goes on from what was finished."
+            "params use) and run the same command again: it resumes from what was finished."
         ) from e
 
 

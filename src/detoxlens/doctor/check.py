@@ -10,16 +10,16 @@ Status = Literal["ok", "warning", "broken"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What was looked at, how it is, and how to mend it.
+    """What was looked at, how it is, and the remedy.
 
-    Check(name="cache", status="broken", detail="2 of 31 outputs are not in DVC's cache", mend="dvc repro")
+    Check(name="cache", status="broken", detail="2 of 31 outputs are not in DVC's cache", remedy="dvc repro")
     """
 
     name: str
     status: Status
     """ok; warning: works, but look at it; broken: a command will fail or a result cannot be traced."""
     detail: str
-    mend: str = ""
+    remedy: str = ""
     """A command to type, or empty."""
 
 

@@ -29,9 +29,9 @@ def check_locks(root: Path) -> Check:
     at_work = processes_of(program, root)
     if at_work:
         detail = f"{some(names)}: {program} is at work here ({some(at_work)}); wait for it, or stop it"
-        return Check(name="locks", status="warning", detail=detail, mend="detoxlens doctor")
+        return Check(name="locks", status="warning", detail=detail, remedy="detoxlens doctor")
     detail = f"{some(names)}: {what}; no process of {program} is at work here, and nothing is lost with it"
-    return Check(name="locks", status="broken", detail=detail, mend=f"rm {' '.join(str(path) for path in left)}")
+    return Check(name="locks", status="broken", detail=detail, remedy=f"rm {' '.join(str(path) for path in left)}")
 
 
 def _git_folder(root: Path) -> Path:

@@ -58,7 +58,7 @@ def check_versions(constraints: Path, installed: Callable[[str], str | None] | N
     installed = installed or installed_version
     if not constraints.exists():
         detail = f"{constraints} does not exist"
-        return Check(name="versions", status="warning", detail=detail, mend="git checkout -- constraints.txt")
+        return Check(name="versions", status="warning", detail=detail, remedy="git checkout -- constraints.txt")
     pinned = [line.split("==") for line in constraints.read_text(encoding="utf-8").split() if "==" in line]
     found = {name: (installed(name), wanted) for name, wanted in pinned}
     other = [
@@ -69,7 +69,7 @@ def check_versions(constraints: Path, installed: Callable[[str], str | None] | N
     num_there = sum(have is not None for have, _ in found.values())
     python = platform.python_version()
     if other:
-        return Check(name="versions", status="broken", detail=some(other), mend=INSTALL)
+        return Check(name="versions", status="broken", detail=some(other), remedy=INSTALL)
     detail = f"Python {python}; {num_there} packages as in constraints.txt"
     return Check(name="versions", status="ok", detail=detail)
 
@@ -78,8 +78,8 @@ def check_disk(root: Path, *, free_gib: float | None = None) -> Check:
     """There is room for results."""
     free = shutil.disk_usage(root).free / 2**30 if free_gib is None else free_gib
     status = "broken" if free < FULL_GIB else "warning" if free < LOW_GIB else "ok"
-    mend = "" if status == "ok" else "dvc gc --workspace"
-    return Check(name="disk", status=status, detail=f"{free:.1f} GiB free in {root}", mend=mend)
+    remedy = "" if status == "ok" else "dvc gc --workspace"
+    return Check(name="disk", status=status, detail=f"{free:.1f} GiB free in {root}", remedy=remedy)
 
 
 def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
@@ -89,16 +89,18 @@ def check_machine(machine: Machine, *, device: str, num_threads: int) -> Check:
     words = f"{machine.num_cores} cores{memory}, {'; '.join(cards) or 'no GPU'}"
     if device.startswith("cuda") and machine.gpu(device) is None:
         has = f"there are {len(cards)}" if cards else "needs a GPU"
-        mend = "dvc exp run -S run.device=cuda" if cards else "dvc exp run -S run.device=cpu"
-        return Check(name="machine", status="broken", detail=f"{words}; run.device={device} {has}", mend=mend)
+        remedy = "dvc exp run -S run.device=cuda" if cards else "dvc exp run -S run.device=cpu"
+        return Check(name="machine", status="broken", detail=f"{words}; run.device={device} {has}", remedy=remedy)
     if machine.gpus and not machine.torch_has_cuda:
-        mend = f"python -m pip install --force-reinstall --no-deps torch=={metadata.version('torch').partition('+')[0]}"
+        remedy = (
+            f"python -m pip install --force-reinstall --no-deps torch=={metadata.version('torch').partition('+')[0]}"
+        )
         status = "broken" if device.startswith("cuda") else "warning"
-        return Check(name="machine", status=status, detail=f"{words}; torch is built without CUDA", mend=mend)
+        return Check(name="machine", status=status, detail=f"{words}; torch is built without CUDA", remedy=remedy)
     if num_threads > machine.num_cores:
         detail = f"{words}; run.num_threads={num_threads} is more than there are"
-        mend = f"dvc exp run -S run.num_threads={machine.num_cores}"
-        return Check(name="machine", status="warning", detail=detail, mend=mend)
+        remedy = f"dvc exp run -S run.num_threads={machine.num_cores}"
+        return Check(name="machine", status="warning", detail=detail, remedy=remedy)
     return Check(name="machine", status="ok", detail=f"{words}; run.device={device}, run.num_threads={num_threads}")
 
 

@@ -43,10 +43,10 @@ def check_model(
     name, change = f"model {key}", f"dvc exp run -S models.{key}."
     if is_run and model.quantization and device == "cpu":
         detail = f"quantization={model.quantization} needs an accelerator, and run.device is cpu"
-        return Check(name=name, status="broken", detail=detail, mend=f"{change}quantization=null")
+        return Check(name=name, status="broken", detail=detail, remedy=f"{change}quantization=null")
     if is_run and model.quantization and installed_version(QUANTIZES) is None:
         detail = f"quantization={model.quantization} needs {QUANTIZES}, which is not installed"
-        return Check(name=name, status="broken", detail=detail, mend=INSTALL.replace("[dev]", "[dev,quant]"))
+        return Check(name=name, status="broken", detail=detail, remedy=INSTALL.replace("[dev]", "[dev,quant]"))
     if weights is None:
         return Check(name=name, status="ok", detail=f"need unknown: no file of {model.source} is on this machine yet")
     need = weights.num_bytes(model.dtype, model.quantization) / GIB
@@ -58,7 +58,7 @@ def check_model(
     detail += f"; {where} has {memory:.1f} GiB"
     if not is_run:
         return Check(name=name, status="ok", detail=f"{detail}: not on this machine (run.models leaves it out)")
-    return Check(name=name, status="broken", detail=detail, mend=_smaller(model, weights, machine, device, change))
+    return Check(name=name, status="broken", detail=detail, remedy=_smaller(model, weights, machine, device, change))
 
 
 def _memory(machine: Machine, device: str, *, spread: bool) -> tuple[float | None, str]:

@@ -19,7 +19,7 @@ Answer = subprocess.CompletedProcess[str] | None
 
 
 def ask(project: Project, *, patience_seconds: float = PATIENCE_SECONDS) -> Future[Answer] | None:
-    """Begins to ask a remote that is no folder, so that the other checks go on meanwhile; None where there is none."""
+    """Begins to ask a remote that is no folder, so that the other checks run meanwhile; None where there is none."""
     if project.remote_url is None or "://" not in project.remote_url:
         return None
     command = [sys.executable, "-m", "dvc", *ASK, "--json"]
@@ -58,15 +58,15 @@ def check_remote(project: Project, asked: Future[Answer] | None) -> Check:
     if asked is None:
         folder = Path(project.remote_url)
         if not folder.is_dir():
-            return Check(name="remote", status="warning", detail=f"{shown} does not exist yet", mend="dvc push")
+            return Check(name="remote", status="warning", detail=f"{shown} does not exist yet", remedy="dvc push")
         return _compared(
             shown, [o.path for o in kept if missing_objects(folder, o.md5, listing=project.cache)], len(kept)
         )
     answer = asked.result()
-    mend = f"dvc {' '.join(ASK)}"
+    remedy = f"dvc {' '.join(ASK)}"
     if answer is None:
         detail = f"{shown} did not answer within {PATIENCE_SECONDS:g} s"
-        return Check(name="remote", status="warning", detail=detail, mend=mend)
+        return Check(name="remote", status="warning", detail=detail, remedy=remedy)
     try:
         found = json.loads(answer.stdout) if answer.returncode == 0 else None
     except ValueError:
@@ -75,7 +75,7 @@ def check_remote(project: Project, asked: Future[Answer] | None) -> Check:
         lines = [line for line in answer.stderr.splitlines() if line.strip()] or [f"exit code {answer.returncode}"]
         said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         detail = f"{shown} cannot be asked: {without_password(said.removeprefix('ERROR: '))}"
-        return Check(name="remote", status="warning", detail=detail, mend=mend)
+        return Check(name="remote", status="warning", detail=detail, remedy=remedy)
     lacking = {path for path, how in found.items() if how != "deleted"}  # that is there, and not in the cache
     md5s = {o.md5 for o in kept if o.path in lacking or any(path.startswith(f"{o.path}/") for path in lacking)}
     return _compared(shown, [o.path for o in kept if o.md5 in md5s], len(kept))  # DVC names equal outputs once
@@ -85,4 +85,4 @@ def _compared(shown: str, gone: list[str], num_kept: int) -> Check:
     if not gone:
         return Check(name="remote", status="ok", detail=f"{shown} has all {num_kept} outputs")
     detail = f"{shown} lacks {len(gone)} of {num_kept} outputs: {some(gone)}"
-    return Check(name="remote", status="warning", detail=detail, mend="dvc push")
+    return Check(name="remote", status="warning", detail=detail, remedy="dvc push")

@@ -63,10 +63,10 @@ def check_outputs(project: Project) -> Check:
         cached = all(o.cached and not missing_objects(project.cache, o.md5) for o in gone)
         way = "git checkout -- reports" if kept_by_git else "dvc checkout" if cached else _fetch(project)
         detail = f"{len(gone)} of {len(project.outputs)} are not here: {some([o.path for o in gone])}"
-        return Check(name="outputs", status="broken", detail=detail, mend=way)
+        return Check(name="outputs", status="broken", detail=detail, remedy=way)
     if never:
         detail = f"{len(never)} of {len(project.outputs)} were never made: {some(never)}"
-        return Check(name="outputs", status="warning", detail=detail, mend="dvc repro")
+        return Check(name="outputs", status="warning", detail=detail, remedy="dvc repro")
     return Check(name="outputs", status="ok", detail=f"all {len(project.outputs)} of dvc.lock are here")
 
 
@@ -78,7 +78,7 @@ def check_cache(project: Project) -> Check:
         return Check(name="cache", status="ok", detail=f"all {len(kept)} outputs that DVC keeps are in {project.cache}")
     detail = f"{len(gone)} of {len(kept)} outputs are not whole in {project.cache}: {some([o.path for o in gone])}"
     in_workspace = all((project.root / o.path).exists() for o in gone)
-    return Check(name="cache", status="broken", detail=detail, mend="dvc commit" if in_workspace else _fetch(project))
+    return Check(name="cache", status="broken", detail=detail, remedy="dvc commit" if in_workspace else _fetch(project))
 
 
 def check_scratch(state: Path) -> Check:
@@ -91,8 +91,8 @@ def check_scratch(state: Path) -> Check:
         return Check(name="scratch", status="ok", detail=f"nothing is left of killed stages{working}")
     mib = sum(p.stat().st_size for f in left for p in f.rglob("*") if p.is_file()) / 2**20
     names = list(dict.fromkeys(f.parent.name if f.parent != state else f.name for f in left))
-    detail = f"{mib:.0f} MiB of unfinished work: {some(names)}. The same command goes on from it; to drop it:"
-    return Check(name="scratch", status="warning", detail=detail, mend=f"rm -rf {state / 'scratch'}")
+    detail = f"{mib:.0f} MiB of unfinished work: {some(names)}. The same command resumes from it; to drop it:"
+    return Check(name="scratch", status="warning", detail=detail, remedy=f"rm -rf {state / 'scratch'}")
 
 
 def missing_objects(store: Path, md5: str, *, listing: Path | None = None) -> list[str]:

@@ -18,30 +18,30 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
 
 def check_store(store: Store) -> Check:
-    """The tracking store is there; a database file is whole, a server's port is open. What waits to be sent is told."""
-    told = _waiting(store)
+    """The tracking store is there; a database file is whole, a server's port is open. Records that wait are counted."""
+    waiting = _waiting(store)
     if store.database is None:
         if cause := _closed(store.uri):
-            detail = f"{store.shown_uri}: {cause}{told}. Start the server, or log into the project's own store:"
-            return Check(name="store", status="broken", detail=detail, mend="unset MLFLOW_TRACKING_URI")
-        return Check(name="store", status="ok", detail=f"{store.shown_uri} answers{told}")
+            detail = f"{store.shown_uri}: {cause}{waiting}. Start the server, or log into the project's own store:"
+            return Check(name="store", status="broken", detail=detail, remedy="unset MLFLOW_TRACKING_URI")
+        return Check(name="store", status="ok", detail=f"{store.shown_uri} answers{waiting}")
     if not store.database.exists():
-        detail = f"{store.database} does not exist yet{told}"
-        return Check(name="store", status="warning", detail=detail, mend="detoxlens store")
+        detail = f"{store.database} does not exist yet{waiting}"
+        return Check(name="store", status="warning", detail=detail, remedy="detoxlens store")
     if cause := _damage(store.database):
-        mend = f"mv {store.database} {store.database}.damaged && detoxlens log"
-        return Check(name="store", status="broken", detail=f"{store.database}: {cause}", mend=mend)
+        remedy = f"mv {store.database} {store.database}.damaged && detoxlens log"
+        return Check(name="store", status="broken", detail=f"{store.database}: {cause}", remedy=remedy)
     if former := former_root(store, EXPERIMENT):
-        detail = f"the project was moved or copied: artifacts of runs are still recorded in {former}{told}"
-        return Check(name="store", status="warning", detail=detail, mend="detoxlens store")
-    return Check(name="store", status="ok", detail=f"{store.shown_uri}{told}")
+        detail = f"the project was moved or copied: artifacts of runs are still recorded in {former}{waiting}"
+        return Check(name="store", status="warning", detail=detail, remedy="detoxlens store")
+    return Check(name="store", status="ok", detail=f"{store.shown_uri}{waiting}")
 
 
 def _waiting(store: Store) -> str:
     """What the store does not have yet of stages' records, or an empty string."""
     waiting, unreadable = (len(list(store.pending.glob(f"*.{word}"))) for word in ("json", "unreadable"))
-    told = f"; {waiting} stage records wait and are sent with the next report" if waiting else ""
-    return told + (f"; {unreadable} files in {store.pending} hold no record" if unreadable else "")
+    message = f"; {waiting} stage records wait and are sent with the next report" if waiting else ""
+    return message + (f"; {unreadable} files in {store.pending} hold no record" if unreadable else "")
 
 
 def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
@@ -50,10 +50,10 @@ def check_runs(project: Project, runs: Sequence[StoredRun]) -> Check:
     without = [o.path for o in made if not any(run.outputs.get(o.path) == o.md5 for run in runs)]
     if without:
         detail = f"{len(without)} of {len(made)} outputs of dvc.lock have no live run: {some(without)}"
-        return Check(name="runs", status="broken", detail=detail, mend="detoxlens log")
+        return Check(name="runs", status="broken", detail=detail, remedy="detoxlens log")
     if bare := [run.name for run in runs if not run.has_artifacts]:
         detail = f"the artifacts of {len(bare)} of {len(runs)} runs are not on this machine: {some(bare)}"
-        return Check(name="runs", status="broken", detail=detail, mend="detoxlens log")
+        return Check(name="runs", status="broken", detail=detail, remedy="detoxlens log")
     now = {o.path: o.md5 for o in made}
     kept = {o.path for o in made if o.cached}
     lost = [
@@ -78,10 +78,10 @@ def check_registry(versions: Sequence[StoredVersion]) -> Check:
     gone, deleted = ([f"{v.name}/{v.version}" for v in versions if v.run == state] for state in ("gone", "deleted"))
     if gone:
         detail = f"{len(gone)} versions lead nowhere since `mlflow gc`: {some(gone)}"
-        return Check(name="registry", status="warning", detail=detail, mend="detoxlens log")
+        return Check(name="registry", status="warning", detail=detail, remedy="detoxlens log")
     if deleted:
         detail = f"{len(deleted)} versions belong to deleted runs, whose files `mlflow gc` will remove: {some(deleted)}"
-        return Check(name="registry", status="warning", detail=detail, mend="detoxlens log")
+        return Check(name="registry", status="warning", detail=detail, remedy="detoxlens log")
     champions = [f"models:/{v.name}@champion is {v.variant}" for v in versions if "champion" in v.aliases]
     detail = "; ".join(champions) or "no champion"
     return Check(name="registry", status="ok", detail=f"{len(versions)} adapters; {detail}")
@@ -91,20 +91,20 @@ def check_studies(state: Path, environ: Mapping[str, str]) -> Check:
     """The sweeps' storage can be reached and read, where there is one: that of DETOXLENS_STORAGE, or the default."""
     url = environ.get("DETOXLENS_STORAGE", "")
     if url.startswith("journal:"):
-        told = "there" if Path(url.removeprefix("journal:")).exists() else "it does not exist yet"
-        return Check(name="studies", status="ok", detail=f"{url}: {told}")
+        state = "there" if Path(url.removeprefix("journal:")).exists() else "it does not exist yet"
+        return Check(name="studies", status="ok", detail=f"{url}: {state}")
     if url and not url.startswith("sqlite:///"):
         shown = without_password(url)
         if cause := _closed(url):
             detail = f"{shown}: {cause}. Start its server, or sweep in the project's own file:"
-            return Check(name="studies", status="broken", detail=detail, mend="unset DETOXLENS_STORAGE")
+            return Check(name="studies", status="broken", detail=detail, remedy="unset DETOXLENS_STORAGE")
         return Check(name="studies", status="ok", detail=f"{shown}: there")
     database = Path(url.removeprefix("sqlite:///")) if url else state / "optuna.db"
     if not database.exists():
         return Check(name="studies", status="ok", detail="no sweep yet")
     if cause := _damage(database):
         return Check(
-            name="studies", status="broken", detail=f"{database}: {cause}", mend=f"mv {database} {database}.damaged"
+            name="studies", status="broken", detail=f"{database}: {cause}", remedy=f"mv {database} {database}.damaged"
         )
     with _read_only(database) as connection:
         (studies,) = connection.execute("SELECT count(*) FROM studies").fetchone()

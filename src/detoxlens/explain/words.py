@@ -20,7 +20,7 @@ def by_words(explanation: Explanation) -> Explanation:
         UserError: the target is contrastive: the other token stands for no word.
     """
     if explanation.contrast_pieces is not None:
-        raise UserError("--words does not go with --target contrastive: the tokens told apart may not be whole words.")
+        raise UserError("--words does not go with --target contrastive: the contrasted tokens may not be whole words.")
     prompt, completion = words_of(explanation.prompt_pieces), words_of(explanation.completion_pieces)
     return dataclasses.replace(
         explanation,

@@ -112,9 +112,9 @@ def cluster() -> Iterator[ModuleType]:
         try:
             ray.init(address="local" if address in NO_ADDRESS else address, **how)
         except (OSError, RuntimeError, ValueError) as e:  # no answer; other versions; a malformed address
-            told = " ".join(str(e).split())[:300]
+            message = " ".join(str(e).split())[:300]
             raise UserError(
-                f"RAY_ADDRESS={address or '(not set)'}: Ray cannot be used ({type(e).__name__}: {told}). Python and "
+                f"RAY_ADDRESS={address or '(not set)'}: Ray cannot be used ({type(e).__name__}: {message}). Python and "
                 "Ray must have the same versions on all nodes; `ray status` says how the cluster is. Without "
                 "RAY_ADDRESS one is started on this machine."
             ) from None

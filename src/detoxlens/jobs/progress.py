@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar, a plain line now and then, or a call to code that watches it."""
+"""Progress of a long piece of work: a bar, a plain line now and then, or a call per step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LINE_EVERY_SECONDS = 10.0
-TELL_EVERY_SECONDS = 1.0
+SEND_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """A training between two of its steps: `Moment(fraction=.5, row={"ppo/reward": .8}, model=..., tokenizer=...)`."""
+class Snapshot:
+    """A training between two steps: `Snapshot(fraction=.5, row={"ppo/reward": .8}, model=..., tokenizer=...)`."""
 
     fraction: float
     """Share of the planned steps that are done, 0..1."""
@@ -30,7 +30,7 @@ class Moment:
     tokenizer: PreTrainedTokenizerBase
 
 
-Watcher = Callable[[Moment], None]
+StepCallback = Callable[[Snapshot], None]
 """Called after every step. What it raises ends the training; it draws no global random number and changes no weight."""
 
 
@@ -51,8 +51,8 @@ class Bar(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A bar as it stands: `Reading(title="generate m/ft 0/4", unit="completions", total=120, num_done=40, note="")`."""
+class BarState:
+    """A bar: `BarState(title="generate m/ft 0/4", unit="completions", total=120, num_done=40, note="")`."""
 
     title: str
     unit: str
@@ -61,12 +61,12 @@ class Reading:
     note: str
 
 
-_LISTENER: contextvars.ContextVar[Callable[[Reading], None] | None] = contextvars.ContextVar("listener", default=None)
+_LISTENER: contextvars.ContextVar[Callable[[BarState], None] | None] = contextvars.ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
-def readings_to(listener: Callable[[Reading], None]) -> Iterator[None]:
-    """Inside, bars show nothing and are told to `listener`: at their start, their end, and once a second between."""
+def send_bars_to(listener: Callable[[BarState], None]) -> Iterator[None]:
+    """Inside, bars show nothing; `listener` gets their state at the start, the end, and once a second between."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -95,11 +95,11 @@ def progress(
         clock: seconds, rising.
     """
     if (listener := _LISTENER.get()) is not None:
-        told = _Told(title, total, unit, num_done, listener, clock)
+        bar = _Sent(title, total, unit, num_done, listener, clock)
         try:
-            yield told
+            yield bar
         finally:
-            told.tell()
+            bar.send()
         return
     stream = stream or sys.stderr
     if stream.isatty():
@@ -113,8 +113,8 @@ def progress(
         lines.end()
 
 
-class _Told:
-    """Readings for a listener."""
+class _Sent:
+    """A bar whose state is sent to a listener."""
 
     def __init__(
         self,
@@ -122,26 +122,26 @@ class _Told:
         total: int,
         unit: str,
         num_done: int,
-        listener: Callable[[Reading], None],
+        listener: Callable[[BarState], None],
         clock: Callable[[], float],
     ) -> None:
         self.title, self.total, self.unit, self.num_done, self.note = title, total, unit, num_done, ""
         self.listener, self.clock = listener, clock
-        self.tell()
+        self.send()
 
     def advance(self, num_done: int = 1, *, note: str = "", total: int | None = None) -> None:
         self.num_done, self.note = self.num_done + num_done, note
         self.total = self.total if total is None else total
-        if self.clock() - self.last_told >= TELL_EVERY_SECONDS:
-            self.tell()
+        if self.clock() - self.last_sent >= SEND_EVERY_SECONDS:
+            self.send()
 
     def already(self, num_done: int) -> None:
         self.num_done += num_done
 
-    def tell(self) -> None:
-        self.last_told = self.clock()
+    def send(self) -> None:
+        self.last_sent = self.clock()
         self.listener(
-            Reading(title=self.title, unit=self.unit, total=self.total, num_done=self.num_done, note=self.note)
+            BarState(title=self.title, unit=self.unit, total=self.total, num_done=self.num_done, note=self.note)
         )
 
 

@@ -8,7 +8,7 @@ and is moved into the out when complete. The key covers everything that decides 
         log = scratch.log("completions")
         done = log.read()               # what an earlier, killed run has left
         log.append(rows)                # on disk when it returns
-        publish(scratch.path / "completions.parquet", layout.completions(model, variant))
+        replace_output(scratch.path / "completions.parquet", layout.completions(model, variant))
         scratch.finish()
 
 Several processes may do parts of the work: each opens the folder under the name of its part and writes logs of its own;
@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from detoxlens.common.errors import UserError, full_disk_told
+from detoxlens.common.errors import UserError, explain_full_disk
 from detoxlens.common.fingerprint import code_sha256
 
 WAIT_SECONDS = 10.0
@@ -81,11 +81,11 @@ class LineLog:
     def __init__(self, path: Path):
         self.path = path
 
-    def read(self, *, mend: bool = True) -> list[dict[str, Any]]:
+    def read(self, *, repair: bool = True) -> list[dict[str, Any]]:
         """All whole rows, oldest first.
 
         Args:
-            mend: cut what follows the last whole row off the file; False for a file that another process may be at.
+            repair: cut what follows the last whole row off the file; False for a file that another process may be at.
         """
         rows: list[dict[str, Any]] = []
         whole = 0
@@ -96,7 +96,7 @@ class LineLog:
                 break
             rows.append(row)
             whole += len(line)
-        if mend and whole < len(data):
+        if repair and whole < len(data):
             os.truncate(self.path, whole)
         return rows
 
@@ -106,7 +106,7 @@ class LineLog:
         Raises:
             UserError: the disk is full.
         """
-        with full_disk_told(self.path), self.path.open("ab") as file:
+        with explain_full_disk(self.path), self.path.open("ab") as file:
             before = _end_of_last_line(self.path)
             file.truncate(before)
             try:
@@ -158,7 +158,7 @@ class Scratch:
         """The rows of the logs called `name`, this process's own and those of all parts."""
         own = self.log(name).path
         paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}.*.jsonl")})
-        return [row for path in paths for row in LineLog(path).read(mend=self.part is None or path == own)]
+        return [row for path in paths for row in LineLog(path).read(repair=self.part is None or path == own)]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, as JSON gives it back, to the first process that asked: the same for all parts."""
@@ -193,7 +193,7 @@ def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) 
         UserError: another process holds the folder or the part, or the disk is full.
     """
     path = state / "scratch" / quote(stage, safe="@") / key
-    with full_disk_told(path), contextlib.ExitStack() as locks:
+    with explain_full_disk(path), contextlib.ExitStack() as locks:
         path.mkdir(parents=True, exist_ok=True)
         locks.enter_context(_held(stage, path, part))
         if part is None:
@@ -212,7 +212,7 @@ def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) 
                 _remove_locks(path)
 
 
-def publish(source: Path, destination: Path) -> None:
+def replace_output(source: Path, destination: Path) -> None:
     """Moves a file or folder into place as a whole, replacing what is there.
 
     Whoever looks sees the old or the new; a failure leaves the old one and the source. A folder cannot be exchanged in
@@ -223,7 +223,7 @@ def publish(source: Path, destination: Path) -> None:
     """
     assert source.exists(), source
     old, partial = (destination.with_name(f".{destination.name}.{word}") for word in ("old", "partial"))
-    with full_disk_told(destination):
+    with explain_full_disk(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         _recover(destination, old)
         _remove(partial)
@@ -242,7 +242,7 @@ def publish(source: Path, destination: Path) -> None:
 
 
 def _recover(destination: Path, old: Path) -> None:
-    """Puts back what a killed or failed `publish` had moved aside; deletes it where the new one is in place."""
+    """Puts back what a killed or failed `replace_output` had moved aside; deletes it where the new one is in place."""
     if os.path.lexists(old) and not os.path.lexists(destination):
         old.rename(destination)
     _remove(old)

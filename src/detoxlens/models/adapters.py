@@ -33,7 +33,7 @@ def save_adapter_folder(
     base_ref: ModelRef,
     history: Iterable[Mapping[str, float | int]],
     card: str,
-    published_as: Path | None = None,
+    final_folder: Path | None = None,
 ) -> None:
     """Writes the active adapter of `model`; the same weights and arguments give the same bytes.
 
@@ -48,13 +48,13 @@ def save_adapter_folder(
         base_ref: the base model; its `adapter` is ignored.
         history: training curves, one row per step.
         card: Markdown of the model card.
-        published_as: where the folder will lie in the end, if not where it is written; `model_ref.json` names it.
+        final_folder: where the folder will lie in the end, if not where it is written; `model_ref.json` names it.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    final = folder if published_as is None else published_as
-    assert not final.is_relative_to(Layout(root).state), f"{final} is scratch: say published_as=layout.adapter(...)"
+    final = folder if final_folder is None else final_folder
+    assert not final.is_relative_to(Layout(root).state), f"{final} is scratch: say final_folder=layout.adapter(...)"
     folder.mkdir(parents=True, exist_ok=True)
     name = model.active_adapter
     weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)

@@ -201,8 +201,8 @@ def _folder(source: str, revision: str | None) -> Path:
     except HFValidationError:
         raise UserError(f"The classifier {source!r} is neither an existing folder nor a hub id (owner/name).") from None
     except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
-        told = hub_refusal(e, what="The classifier", source=source, revision=revision)
-        raise told or UserError(
+        refusal = hub_refusal(e, what="The classifier", source=source, revision=revision)
+        raise refusal or UserError(
             f"The classifier {source} could not be fetched from the hub ({type(e).__name__}). Try again, or name a "
             "folder that holds it."
         ) from None

@@ -36,7 +36,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Footprint:
     """Sizes that memory and disk depend on."""
 
     weights: Weights
@@ -61,7 +61,7 @@ class Shape:
         trained = TRAINED_BYTES * num_adapters * self.num_adapter_parameters
         return self.weight_bytes + trained + self.activation_bytes(num_tokens, recomputed=recomputed)
 
-    def reading_bytes(self, *, num_tokens: float) -> float:
+    def forward_bytes(self, *, num_tokens: float) -> float:
         """A pass forward over so many tokens at once."""
         return self.weight_bytes + self.activation_bytes(num_tokens, recomputed=True)
 

@@ -76,7 +76,7 @@ def sample(
         pad_token_id: fills what the attention mask hides.
         batch_size: rows decoded together (similar lengths share a batch).
         capabilities: what `examine` found of the model; None examines it now.
-        on_batch: told every finished batch: index into `prompts`, and its sample.
+        on_batch: called with every finished batch: index into `prompts`, and its sample.
 
     Raises:
         UserError: an empty prompt, a prompt that does not fit the context, or logits that are not numbers.

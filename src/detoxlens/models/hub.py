@@ -10,7 +10,7 @@ from detoxlens.common.errors import UserError
 
 @contextmanager
 def loading(what: str, *, source: str, revision: str | None) -> Iterator[None]:
-    """Inside, what `from_pretrained` raises is told as a UserError; what speaks of memory passes.
+    """Inside, what `from_pretrained` raises becomes a UserError; what speaks of memory passes.
 
     Args:
         what: e.g. "The model", what stands before the id.

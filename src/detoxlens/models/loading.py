@@ -55,8 +55,8 @@ def resolve(root: Path, source: str, revision: str | None) -> ModelRef:
     try:
         sha = HfApi().model_info(source, revision=revision).sha
     except Exception as e:  # without a network the hub client raises its HTTP library's own errors, now httpx's
-        told = hub_refusal(e, what="models:", source=source, revision=revision)
-        raise told or UserError(
+        refusal = hub_refusal(e, what="models:", source=source, revision=revision)
+        raise refusal or UserError(
             f"models: {source} could not be looked up on the hub ({type(e).__name__}: {first_line(e)}). Try again, or "
             "set models.<name>.source to a folder that holds the checkpoint."
         ) from None

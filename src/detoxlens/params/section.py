@@ -21,7 +21,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys_only(cls, raw: Any) -> Any:
-        """Each section knows its own keys, so that a misspelt one is told with its neighbours however deep it lies."""
+        """Each section knows its own keys, so that a misspelt one is named with its neighbours however deep it lies."""
         if isinstance(raw, dict) and cls.model_config["extra"] == "forbid":
             for key in raw:
                 if key not in cls.model_fields:
@@ -34,7 +34,7 @@ S = TypeVar("S", bound=Section)
 
 
 def parse(cls: type[S], raw: Any, where: str) -> S:
-    """`raw` as a `cls`; a mistake is told as `where.key=value: what is allowed`."""
+    """`raw` as a `cls`; a mistake is reported as `where.key=value: what is allowed`."""
     try:
         return cls.model_validate(raw)
     except ValidationError as e:

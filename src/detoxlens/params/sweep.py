@@ -93,7 +93,7 @@ class GateConfig(Section):
     num_prompts: int = Field(ge=1)
     """The first so many validation prompts of `report.primary_split` are answered, as `generate` would."""
     max_share_of_it: float = Field(gt=0)
-    """A trial goes on if its share of toxic answers is at most so many times that of `it` on the same prompts.
+    """A trial continues if its share of toxic answers is at most so many times that of `it` on the same prompts.
 
     Also where none of the answers of `it` is toxic.
     """
@@ -104,7 +104,7 @@ class PrunerConfig(Section):
 
     name: Literal["median", "hyperband"]
     """Optuna's MedianPruner (after `num_startup_trials` trials), or HyperbandPruner (arXiv 1603.06560)."""
-    num_looks: int = Field(ge=2)
+    num_probes: int = Field(ge=2)
     """In so many equal parts the training is cut; a trial is looked at between them."""
     num_prompts: int = Field(ge=1)
     """As of the gate; answered at each look, unless the objective is a training curve."""

@@ -25,17 +25,17 @@ class VariantConfig(Section):
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> VariantConfig:
-        def mistake(key: str, told: str) -> PydanticCustomError:
-            return PydanticCustomError("of_key", "{told}", {"key": key, "told": told})
+        def mistake(key: str, message: str) -> PydanticCustomError:
+            return PydanticCustomError("of_key", "{message}", {"key": key, "message": message})
 
         if self.kind == "rl" and self.algorithm is None:
             raise mistake("algorithm", " is missing; a variant of kind rl needs ppo, rloo or grpo")
         if self.kind != "rl" and self.algorithm is not None:
-            told = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
-            raise mistake("algorithm", told)
+            message = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
+            raise mistake("algorithm", message)
         if self.kind != "rl" and self.init_from not in (None, "it"):
-            told = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
-            raise mistake("init_from", told)
+            message = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
+            raise mistake("init_from", message)
         if self.init_from not in (None, "it", "ft"):
             raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and 'ft'")
         return self

@@ -1,7 +1,7 @@
 """A stage on a Ray cluster: a task per share, then one that puts the shares together, all calling the stage itself.
 
 What a task has finished is in the stage's scratch folder. So a task whose worker died may be run again, anywhere, and a
-command that was stopped goes on where it was, with Ray or without.
+command that was stopped resumes where it was, with Ray or without.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from detoxlens.jobs.cluster import (
     secrets_of,
     stop,
 )
-from detoxlens.jobs.progress import Reading, progress, readings_to
+from detoxlens.jobs.progress import BarState, progress, send_bars_to
 from detoxlens.jobs.shares import Share
 from detoxlens.params.load import Params
 from detoxlens.params.reads import module_of
@@ -55,7 +55,7 @@ class RayShares:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every task is told, by value: no node reads params.yaml."""
+    """What every task is given, by value: no node reads params.yaml."""
 
     root: Path
     params: Params
@@ -95,18 +95,18 @@ def run_shares(root: Path, params: Params, stage: str, *, model: str, variant: s
 
 
 class Board:
-    """An actor: the newest reading of every bar of every share."""
+    """An actor: the newest state of every bar of every share."""
 
     def __init__(self) -> None:
-        self._readings: dict[tuple[int, str], Reading] = {}
+        self._bars: dict[tuple[int, str], BarState] = {}
 
-    def put(self, share: int, reading: Reading) -> None:
+    def put(self, share: int, state: BarState) -> None:
         """A bar of a share as it stands now."""
-        self._readings[share, reading.title] = reading
+        self._bars[share, state.title] = state
 
-    def read(self) -> list[Reading]:
+    def read(self) -> list[BarState]:
         """All of them."""
-        return list(self._readings.values())
+        return list(self._bars.values())
 
 
 class _Kept(logging.Handler):
@@ -127,12 +127,12 @@ def _run(job: Job, share: Share | None, board: Any) -> list[tuple[int, str]]:
     ours, kept = logging.getLogger("detoxlens"), _Kept()
     ours.handlers, ours.propagate = [kept], False
 
-    def tell(reading: Reading) -> None:
+    def send(state: BarState) -> None:
         if share is not None:
-            board.put.remote(share.index, reading)
+            board.put.remote(share.index, state)
 
     stage = importlib.import_module(module_of(job.stage))
-    with job.keys.in_environment(), readings_to(tell):
+    with job.keys.in_environment(), send_bars_to(send):
         stage.run(job.root, job.params, model=job.model, variant=job.variant, share=share)
     return kept.messages
 
@@ -160,7 +160,7 @@ def _outcome(ray: ModuleType, task: Any) -> list[tuple[int, str]]:
         raise UserError(
             f"A Ray task died {NUM_RETRIES + 1} times ({type(e).__name__}): most often its node has too little memory "
             "for it. Ask for more with --cpus-per-share or --gpus-per-share, so that fewer run side by side. What the "
-            "shares have finished is kept; the same command goes on from there."
+            "shares have finished is kept; the same command resumes from there."
         ) from None
 
 
@@ -174,7 +174,7 @@ def _shown(ray: ModuleType, board: Any, title: str, count: int, unit: str) -> It
             nonlocal shown
             try:
                 readings = ray.get(board.read.remote(), timeout=POLL_SECONDS)
-            except ray.exceptions.RayError:  # it only tells how far things are; they go on without it
+            except ray.exceptions.RayError:  # it only shows progress; the shares run without it
                 return
             main = [r for r in readings if r.unit == unit]
             others = [r for r in readings if r.unit != unit]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.machine import memory_gib, num_cores
-from detoxlens.models.footprint import GIB, Shape, Weights
+from detoxlens.models.footprint import GIB, Footprint, Weights
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.check import check_params
 from detoxlens.params.generation import GenerationConfig
@@ -97,8 +97,8 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
             notes=[],
             warnings=[],
         )
+    from detoxlens.plan.configs import config_of
     from detoxlens.plan.measure import measure_speeds
-    from detoxlens.plan.shapes import shape_of
 
     data = read_data(Layout(root))
     costs: dict[str, Sequence[Cost]] = {ALL_MODELS: _shared_costs(params, start)}
@@ -106,7 +106,7 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
     notes = data.notes()
     for model in run.models:
         spec = params.model(model)
-        found = shape_of(root, params, model, parameters.get(model))
+        found = config_of(root, params, model, parameters.get(model))
         if found is None:
             unknown.append(
                 f"{model}: {spec.source} has no config on this machine, so its size is not known; fetch it (`hf "
@@ -117,10 +117,10 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
         speeds = measure_speeds(config, _lora(params, model), device=run.device, dtype=spec.dtype)
         earlier = {variant: generated_tokens(Layout(root), model, variant) for variant in run.variants}
         counts = {v: count(data, params, model, v, earlier_tokens=earlier[v]) for v in run.variants}
-        shapes = shapes_of(config, params, model)
-        costs[model] = model_costs(params, model, counts, speeds, shapes, start)
-        size = f"{shapes['it'].weights.num_parameters / 1e6:,.1f} M parameters"
-        notes.append(f"{model}: shape from {where}, {size}. {_told_lengths(counts, earlier)}")
+        footprints = footprints_of(config, params, model)
+        costs[model] = model_costs(params, model, counts, speeds, footprints, start)
+        size = f"{footprints['it'].weights.num_parameters / 1e6:,.1f} M parameters"
+        notes.append(f"{model}: shape from {where}, {size}. {_lengths_note(counts, earlier)}")
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, num_cores()
     if load > cores:
         notes.append(f"The machine is busy (load {load:.1f} on {cores} cores): on a quiet one all of it takes less.")
@@ -132,7 +132,7 @@ def model_costs(
     model: str,
     counts: Mapping[str, Counts],
     speeds: forecast.Speeds,
-    shapes: Mapping[str, Shape],
+    footprints: Mapping[str, Footprint],
     start: float,
 ) -> list[Cost]:
     """Every stage of one model, each variant by its own settings."""
@@ -141,7 +141,7 @@ def model_costs(
     tiny = params.section("tiny", TinyConfig, model=model) if is_tiny else None
 
     def of_variant(stage: str, variant: str) -> Cost:
-        about = counts[variant], speeds, shapes[variant], start
+        about = counts[variant], speeds, footprints[variant], start
         generation = params.section("generation", GenerationConfig, model=model, variant=variant)
         if stage == "finetune":
             return forecast.finetune_cost(params.section("sft", SftConfig, model=model, variant=variant), *about)
@@ -159,7 +159,7 @@ def model_costs(
 
     trained = {"finetune": run.sft_variants, "rl": [*run.rl_variants, *run.rl_after_ft_variants]}
     return [
-        forecast.base_cost(tiny, counts["it"], speeds, shapes["it"], start),
+        forecast.base_cost(tiny, counts["it"], speeds, footprints["it"], start),
         *(
             dataclasses.replace(of_variant(stage, variant), variant=variant)
             for stage in ("finetune", "rl", "generate", "score", "attribute")
@@ -175,7 +175,7 @@ def _judges(params: Params) -> tuple[str, str]:
     return source if source.startswith("tiny:") else f"hf:{source}", headline
 
 
-def _told_lengths(counts: Mapping[str, Counts], earlier: Mapping[str, float | None]) -> str:
+def _lengths_note(counts: Mapping[str, Counts], earlier: Mapping[str, float | None]) -> str:
     lengths = sorted({round(c.generated_tokens) for c in counts.values()})
     tokens = f"{lengths[0]}-{lengths[-1]} tokens" if len(lengths) > 1 else f"{lengths[0]} tokens"
     if None in earlier.values():
@@ -228,7 +228,7 @@ def _lora(params: Params, model: str, variant: str | None = None) -> LoraConfig:
     return params.section("lora", LoraConfig, model=model, variant=variant).model_copy(update={"dropout": 0.0})
 
 
-def shapes_of(config: PretrainedConfig, params: Params, model: str) -> dict[str, Shape]:
+def footprints_of(config: PretrainedConfig, params: Params, model: str) -> dict[str, Footprint]:
     """Variant -> sizes, from models without memory."""
     from detoxlens.models.lora import add_adapter
     from detoxlens.plan.measure import build
@@ -246,7 +246,7 @@ def shapes_of(config: PretrainedConfig, params: Params, model: str) -> dict[str,
         return sum(p.numel() for name, p in adapted.named_parameters() if "lora_" in name)
 
     return {
-        variant: Shape(
+        variant: Footprint(
             weights=weights,
             num_adapter_parameters=adapter_parameters(variant),
             hidden=config.hidden_size,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detoxlens.models.footprint import GIB, TRAINED_BYTES, Shape
+from detoxlens.models.footprint import GIB, TRAINED_BYTES, Footprint
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
@@ -64,19 +64,19 @@ class Cost:
     num_api_calls: int = 0
 
 
-def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
     """Training of an embedded model, or the look-up of another, whose weights the hub's cache will hold."""
     seconds = start
     memory = 0.0
     if tiny is not None:
         tokens = tiny.batch_size * counts.base_example_tokens
         seconds += tiny.num_steps * tokens * speeds.train_all
-        memory = TRAINED_BYTES * shape.weights.num_parameters + shape.activation_bytes(tokens, recomputed=False)
-    disk = shape.weights.num_bytes(shape.dtype)  # quantised when it is loaded
+        memory = TRAINED_BYTES * footprint.weights.num_parameters + footprint.activation_bytes(tokens, recomputed=False)
+    disk = footprint.weights.num_bytes(footprint.dtype)  # quantised when it is loaded
     return Cost(stage="base", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
 
 
-def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
     """Steps of LoRA training, and a validation on a tenth of the data, or a sample of it, every so often."""
     steps = num_steps(counts.num_examples, sft)
     tokens = steps * sft.batch_size * sft.gradient_accumulation_steps * counts.example_tokens
@@ -86,8 +86,8 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, shape: Shape, 
     seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
     seconds += steps * TRAINER_STEP_SECONDS
     live = sft.batch_size * min(sft.max_length, 2 * counts.example_tokens)
-    memory = shape.training_bytes(num_tokens=live, recomputed=sft.gradient_checkpointing)
-    return _trained("finetune", seconds, memory, shape)
+    memory = footprint.training_bytes(num_tokens=live, recomputed=sft.gradient_checkpointing)
+    return _trained("finetune", seconds, memory, footprint)
 
 
 def rl_cost(
@@ -97,7 +97,7 @@ def rl_cost(
     judges: tuple[str, str],
     counts: Counts,
     speeds: Speeds,
-    shape: Shape,
+    footprint: Footprint,
     start: float,
 ) -> Cost:
     """Per step a rollout, its verdicts, its likelihoods, `num_epochs` passes over it; and validations.
@@ -122,10 +122,10 @@ def rl_cost(
     is_ppo = algorithm == "ppo"
     own_values = is_ppo and ppo.value_function == "lora"
     num_passes = ppo.num_epochs * (2 if own_values else 1)
-    num_readings = 3 + own_values + (0 if is_ppo else 2)
+    num_forward_passes = 3 + own_values + (0 if is_ppo else 2)
     recompute = 4 / 3 if ppo.gradient_checkpointing else 1.0
     rollout = _decode(1, ppo.rollout_batch_size, config, counts, speeds)
-    step = rollout + num_readings * tokens * speeds.forward + recompute * num_passes * tokens * speeds.train_lora
+    step = rollout + num_forward_passes * tokens * speeds.forward + recompute * num_passes * tokens * speeds.train_lora
     if not is_ppo:
         step += ppo.num_epochs * ppo.rollout_batch_size / ppo.minibatch_size * TRAINER_STEP_SECONDS
     num_validated = ppo.validation.num_prompts
@@ -138,16 +138,16 @@ def rl_cost(
         (headline, ppo.rollout_batch_size, ppo.num_steps),
         (headline, num_validated, num_validations),
     ):
-        taken, calls = judging(name, num_texts, counts, speeds, shape)
+        taken, calls = judging(name, num_texts, counts, speeds, footprint)
         seconds, num_calls = seconds + times * taken, num_calls + times * calls
     live = ppo.micro_batch_size * (min(ppo.max_prompt_tokens, 2 * counts.prompt_tokens) + config.max_new_tokens)
-    memory = shape.training_bytes(
+    memory = footprint.training_bytes(
         num_tokens=live, recomputed=ppo.gradient_checkpointing, num_adapters=2 if own_values else 1
     )
-    return _trained("rl", seconds, memory, shape, num_api_calls=num_calls)
+    return _trained("rl", seconds, memory, footprint, num_api_calls=num_calls)
 
 
-def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, shape: Shape) -> tuple[float, int]:
+def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint: Footprint) -> tuple[float, int]:
     """Seconds and queries of a scorer for so many texts; a remote one keeps its own pace, an embedded one is free."""
     kind = name.partition(":")[0]
     if kind in REMOTE_QUERIES_PER_SECOND:
@@ -155,57 +155,59 @@ def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, shape: Sh
         calls = math.ceil(num_texts / per_query)
         return calls / per_second, calls
     if kind == "hf":
-        share = CLASSIFIER_PARAMETERS / shape.weights.num_parameters
+        share = CLASSIFIER_PARAMETERS / footprint.weights.num_parameters
         return num_texts * counts.generated_tokens * speeds.forward * share, 0
     return num_texts / SCORED_TEXTS_PER_SECOND if kind == "profanity_check" else 0.0, 0
 
 
 def generate_cost(
-    config: GenerationConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float, batch: int
+    config: GenerationConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float, batch: int
 ) -> Cost:
     num_batches = math.ceil(counts.num_rows / batch)
     seconds = start + _decode(num_batches, counts.num_rows, config, counts, speeds)
     seconds += counts.num_rows * counts.prompt_tokens * speeds.forward
-    memory = shape.sampling_bytes(batch=batch, num_tokens=counts.prompt_tokens + config.max_new_tokens)
+    memory = footprint.sampling_bytes(batch=batch, num_tokens=counts.prompt_tokens + config.max_new_tokens)
     return Cost(stage="generate", seconds=seconds, memory_gib=memory / GIB)
 
 
-def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
     """Likelihoods under `it`, and each scorer."""
     seq = counts.prompt_tokens + counts.generated_tokens
-    verdicts = [judging(name, counts.num_rows, counts, speeds, shape) for name in scorers]
+    verdicts = [judging(name, counts.num_rows, counts, speeds, footprint) for name in scorers]
     return Cost(
         stage="score",
         seconds=start + counts.num_rows * seq * speeds.forward + sum(seconds for seconds, _ in verdicts),
-        memory_gib=shape.reading_bytes(num_tokens=16 * seq) / GIB,
+        memory_gib=footprint.forward_bytes(num_tokens=16 * seq) / GIB,
         num_api_calls=sum(calls for _, calls in verdicts),
     )
 
 
-def attribute_cost(config: AttributionConfig, counts: Counts, speeds: Speeds, shape: Shape, start: float) -> Cost:
+def attribute_cost(
+    config: AttributionConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
+) -> Cost:
     """A variant's own texts and those of `it`, the tests of faithfulness, and the check of few bits against float32.
 
     The tests attribute anew under a copy with shuffled weights and read half-deleted prompts; the check loads a twin in
     float32. Scores are stored as eight bytes per (generated token, token before it), compressed to about a third.
     """
     p, g = counts.prompt_tokens, counts.generated_tokens
-    one = text_seconds(config, counts, speeds, shape, speeds.attribute)
+    one = text_seconds(config, counts, speeds, footprint, speeds.attribute)
     test = config.faithfulness
     tested = min(test.num_sequences, counts.num_attributed_test)
     deletions = tested * min(test.steps_per_sequence, g) * 2 * (1 + test.num_random)
     seconds = start + (counts.num_attributed + counts.num_attributed_of_it + tested) * one
     seconds += deletions * (p + g) / 2 * speeds.forward
-    memory = shape.attribution_bytes(num_tokens=p + g) + (shape.weight_bytes if tested else 0)
-    if shape.dtype != "float32" or shape.quantization:
+    memory = footprint.attribution_bytes(num_tokens=p + g) + (footprint.weight_bytes if tested else 0)
+    if footprint.dtype != "float32" or footprint.quantization:
         checked = min(config.precision_check, counts.num_attributed_test)
-        seconds += checked * text_seconds(config, counts, speeds, shape, speeds.attribute_float32)
-        memory = max(memory, shape.attribution_bytes(num_tokens=p + g, dtype="float32") if checked else 0)
+        seconds += checked * text_seconds(config, counts, speeds, footprint, speeds.attribute_float32)
+        memory = max(memory, footprint.attribution_bytes(num_tokens=p + g, dtype="float32") if checked else 0)
     disk = 2 * counts.num_attributed * (g * p + g * (g - 1) / 2) * 8 / 3
     return Cost(stage="attribute", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
 
 
 def text_seconds(
-    config: AttributionConfig, counts: Counts, speeds: Speeds, shape: Shape, gradient_seconds: float
+    config: AttributionConfig, counts: Counts, speeds: Speeds, footprint: Footprint, gradient_seconds: float
 ) -> float:
     """Of attributing one text: by gradients per pair, by Inseq's methods in passes over each prefix."""
     p, g = counts.prompt_tokens, counts.generated_tokens
@@ -216,16 +218,16 @@ def text_seconds(
     if config.method == "occlusion":  # a pass without each token of the prefix
         return pairs * mean_prefix * speeds.forward
     if config.method == "value_zeroing":  # and that in every layer
-        return pairs * mean_prefix * shape.num_layers * speeds.forward
+        return pairs * mean_prefix * footprint.num_layers * speeds.forward
     return pairs * gradient_seconds * (config.num_path_steps if config.method == "integrated_gradients" else 1)
 
 
 def _decode(num_batches: int, num_rows: int, config: GenerationConfig, counts: Counts, speeds: Speeds) -> float:
-    """Seconds: a batch goes on until its longest row ends, a row until it ends itself."""
+    """Seconds: a batch runs until its longest row ends, a row until it ends itself."""
     longest = min(config.max_new_tokens, 2 * counts.generated_tokens)
     return num_batches * longest * speeds.decode_step + num_rows * counts.generated_tokens * speeds.decode_row
 
 
-def _trained(stage: str, seconds: float, memory: float, shape: Shape, *, num_api_calls: int = 0) -> Cost:
-    disk = 4 * shape.num_adapter_parameters
+def _trained(stage: str, seconds: float, memory: float, footprint: Footprint, *, num_api_calls: int = 0) -> Cost:
+    disk = 4 * footprint.num_adapter_parameters
     return Cost(stage=stage, seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls)

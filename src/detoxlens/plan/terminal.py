@@ -40,7 +40,7 @@ def show(found: Plan, console: Console, *, device: str) -> None:
     for text in found.unknown:
         console.print(f"[yellow]Unknown:[/] {text}")
     for text in found.warnings:
-        console.print(f"[red]Beware:[/] {text}")
+        console.print(f"[red]Warning:[/] {text}")
 
 
 def _hours(costs: Sequence[Cost]) -> str:

@@ -96,7 +96,7 @@ def read_recorded(
         rows = read_table(file)
         for option, column in (("text", text_column), ("score", score_column), ("split", split_column)):
             if column is not None:
-                require(file, rows, [column], way_out=f"Name the column: --{option}-column <column>.")
+                require(file, rows, [column], remedy=f"Name the column: --{option}-column <column>.")
         for number, row in enumerate(rows, 1):
             value, text = probability(file, number, score_column, row[score_column]), row[text_column]
             if value is not None and not (0 <= value <= 1 or value == -1):
@@ -109,7 +109,7 @@ def read_recorded(
     parts = {row.split for row in pairs.values()}
     if len(parts) > MAX_SPLITS:
         raise UserError(
-            f"--split-column {split_column}: {len(parts)} different values; at most {MAX_SPLITS} parts are told apart. "
+            f"--split-column {split_column}: {len(parts)} different values; at most {MAX_SPLITS} are reported apart. "
             "Numbers from 0 to 1 are parted at .5."
         )
     return list(pairs.values()), num_without
@@ -128,7 +128,7 @@ def _split_of(column: str, row: Row) -> str:
 def summary(found: Json) -> str:
     """The result in a few lines for the terminal."""
 
-    def told(name: str, held: Json = found["held_out"]) -> str:
+    def value(name: str, held: Json = found["held_out"]) -> str:
         measure = held[name]
         return "-" if measure is None else "{:.3f} [{:.3f}, {:.3f}]".format(measure["value"], *measure["ci95"])
 
@@ -136,13 +136,14 @@ def summary(found: Json) -> str:
         [
             f"{found['scorer']} on {found['num_held_out']} held-out texts (fitted on {found['num_fitted']}; "
             f"{found['num_without_reference']} without a recorded score, {found['num_not_scored']} not scored)",
-            f"  AUROC {told('auroc')}   average precision {told('average_precision')}   Spearman {told('spearman')}",
-            f"  share toxic by the reference {told('reference_rate')}, by the scorer > .5 {told('rate_gt_50')}",
-            f"  by the scorer > {found['threshold']:.3f} {told('rate_gt_threshold')}, isotonic {told('rate_isotonic')}",
+            f"  AUROC {value('auroc')}   average precision {value('average_precision')}   Spearman {value('spearman')}",
+            f"  share toxic by the reference {value('reference_rate')}, by the scorer > .5 {value('rate_gt_50')}",
+            f"  by the scorer > {found['threshold']:.3f} {value('rate_gt_threshold')}, "
+            f"isotonic {value('rate_isotonic')}",
             *(
-                f"  {name} ({part['num_texts']} texts): AUROC {told('auroc', part)}, by the reference "
-                f"{told('reference_rate', part)}, > {found['threshold']:.3f} {told('rate_gt_threshold', part)}, "
-                f"isotonic {told('rate_isotonic', part)}"
+                f"  {name} ({part['num_texts']} texts): AUROC {value('auroc', part)}, by the reference "
+                f"{value('reference_rate', part)}, > {found['threshold']:.3f} {value('rate_gt_threshold', part)}, "
+                f"isotonic {value('rate_isotonic', part)}"
                 for name, part in _parts(found)
             ),
         ]

@@ -88,10 +88,10 @@ def read_completions(
     """
     rows = read_table(path)
     for field in dict.fromkeys(("prompt", "completion", *given)):
-        way_out = (
+        remedy = (
             f"Name the column of the {field}: --columns {field}=<column>{FORMAT_HINT if format == 'plain' else ''}."
         )
-        require(path, rows, [columns[field]], way_out=way_out)
+        require(path, rows, [columns[field]], remedy=remedy)
     present = {field: column for field, column in columns.items() if column in rows[0]}
     prompts = [_text(row[columns["prompt"]]) for row in rows]
     if format == "rewardlm":

@@ -67,8 +67,10 @@ def import_completions(
     write_rows(layout.attributions(model, variant), [], Attribution)
     write_rows(target, imported.completions, Completion)
     statuses = Counter(score.status for score in imported.scores)
-    told = ", ".join(f"{statuses[s]} {s}" for s in ("ok", "empty", "failed")) if imported.scores else "none in the file"
-    return f"{len(imported.completions)} completions -> {target.relative_to(root)}; recorded scores: {told}."
+    scores = (
+        ", ".join(f"{statuses[s]} {s}" for s in ("ok", "empty", "failed")) if imported.scores else "none in the file"
+    )
+    return f"{len(imported.completions)} completions -> {target.relative_to(root)}; recorded scores: {scores}."
 
 
 def replay_files(

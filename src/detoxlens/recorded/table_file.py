@@ -35,14 +35,14 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, way_out: str = "") -> None:
+def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, remedy: str = "") -> None:
     """Every row has these columns.
 
     Args:
         path: of the file, for the message.
         rows: its rows.
         columns: their names.
-        way_out: how to name another column, a sentence.
+        remedy: how to name another column, a sentence.
 
     Raises:
         UserError: the first row that lacks one.
@@ -52,7 +52,7 @@ def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, way_out:
             if column not in row:
                 raise UserError(
                     f"{path}: row {number} has no column {column!r}.{did_you_mean(column, map(str, row))} "
-                    f"It has: {', '.join(map(str, row))}.{way_out and f' {way_out}'}"
+                    f"It has: {', '.join(map(str, row))}.{remedy and f' {remedy}'}"
                 )
 
 

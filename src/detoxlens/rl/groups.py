@@ -1,4 +1,4 @@
-"""RLOO and GRPO through TRL's own trainers, watched and validated as PPO is.
+"""RLOO and GRPO through TRL's own trainers, with PPO's guards and validation.
 
 RLOO: Ahmadian et al. 2024 (arXiv 2402.14740). GRPO: Shao et al. 2024 (arXiv 2402.03300); TRL's default loss (DAPO's
 normalisation). Both need no value function: a response is measured against the others to the same prompt.
@@ -28,9 +28,9 @@ from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_kept
 from detoxlens.rl.controller import KlController
+from detoxlens.rl.group_callback import GroupCallback
 from detoxlens.rl.rollout import prompts_of_step
 from detoxlens.rl.trainer import PolicyTrainer, PpoResult, Prompts, Row
-from detoxlens.rl.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class GroupTrainer(PolicyTrainer):
             prompts: token ids; every one is used once before any is used again.
             validation_prompts: token ids of prompts that are not trained on.
             checkpoint_folder: where to continue from and what to write every `config.checkpoint_every` steps.
-            on_step: told every new row of the history.
+            on_step: called with every new row of the history.
 
         Raises:
             UserError: as `PPO.train`, with the same words.
@@ -94,14 +94,15 @@ class GroupTrainer(PolicyTrainer):
         )
         newest = last_complete_checkpoint(checkpoint_folder)
         state = _fresh_state(config) if newest is None else load_kept(_kept(newest), fingerprint)
-        watch = Watch(self, prompts, validation_prompts, state, fingerprint, report=on_step or (lambda row: None))
+        report = on_step or (lambda row: None)
+        callback = GroupCallback(self, self.algorithm, prompts, validation_prompts, state, fingerprint, report)
         if state.step < config.num_steps and state.stop_reason is None:
             order = [
                 i
                 for step in range(config.num_steps)
                 for i in prompts_of_step(len(prompts), num_prompts, step=step, seed=self.seed)
             ]
-            self._run(self._trainer(watch, order, checkpoint_folder), newest)
+            self._run(self._trainer(callback, order, checkpoint_folder), newest)
         return self.finish(state)
 
     def _run(self, trainer: Any, newest: Path | None) -> None:
@@ -115,7 +116,7 @@ class GroupTrainer(PolicyTrainer):
             self.model.get_base_model().__dict__.pop("forward", None)  # TRL's fused head
             self.model.eval()
 
-    def _trainer(self, watch: Watch, order: Sequence[int], folder: Path) -> Any:
+    def _trainer(self, callback: GroupCallback, order: Sequence[int], folder: Path) -> Any:
         """TRL's trainer for this algorithm; a prompt of its dataset is the number of one of ours."""
         import torch
         from datasets import Dataset
@@ -127,7 +128,7 @@ class GroupTrainer(PolicyTrainer):
 
         class OnTokenIds(own_trainer):
             def _tokenize_prompts(self, prompts):
-                return [list(watch.prompts[int(number)]) for number in prompts], None, {}
+                return [list(callback.prompts[int(number)]) for number in prompts], None, {}
 
         arguments = own_config(
             output_dir=str(folder),
@@ -173,11 +174,11 @@ class GroupTrainer(PolicyTrainer):
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             trainer = OnTokenIds(
                 model=model,
-                reward_funcs=watch.reward,
+                reward_funcs=callback.reward,
                 args=arguments,
                 train_dataset=Dataset.from_dict({"prompt": [str(i) for i in order]}),
                 processing_class=self.tokenizer,
-                callbacks=[watch],
+                callbacks=[callback],
             )
         trainer.remove_callback(PrinterCallback)  # the progress bar replaces it
         if "ref" in model.peft_config:  # the reference is the base model, also where training starts from an adapter

@@ -1,4 +1,4 @@
-"""What is watched at every PPO step, and when training must end: reward hacking, divergence, numbers that are none."""
+"""Metrics and limits of a PPO step, against reward hacking, divergence and non-finite numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rollout_metrics(
 
 
 def reason_to_stop(measured: Measured, config: PpoConfig, *, step: int) -> str | None:
-    """Which budget the batch exceeds, in words; None if training goes on."""
+    """Which budget the batch exceeds, in words; None if training may continue."""
     kl, perplexity = measured.kl_nats_per_sequence, measured.base_perplexity
     if (limit := config.kl.stop_nats_per_sequence) is not None and kl > limit:
         return f"step {step}: KL {kl:.2f} nats per sequence > ppo.kl.stop_nats_per_sequence={limit}"

@@ -58,7 +58,7 @@ class PPO(PolicyTrainer):
             prompts: token ids; every one is used once before any is used again.
             validation_prompts: token ids of prompts that are not trained on.
             checkpoint_folder: where to continue from and what to write every `config.checkpoint_every` steps.
-            on_step: told every new row of the history.
+            on_step: called with every new row of the history.
 
         Raises:
             UserError: fewer prompts than one batch; a bad reward; all responses empty; a loss or gradient that is not

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Reward = Callable[[list[str]], list[float]]
 """One finite number per text, in order."""
 Grader = Callable[[list[str]], list[float | None]]
-"""Toxicity in 0..1 per text, in order; None where it could not be told."""
+"""Toxicity in 0..1 per text, in order; None where it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class NonToxicity:
     def __str__(self) -> str:
         return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
 
-    def told(self) -> str:
+    def description(self) -> str:
         """For the log: also which of the classifier's outputs that label is, as its own config says."""
         labels = ", ".join(f"{i}: {name}" for i, name in sorted(self.classifier.model.config.id2label.items()))
         return f"{self}; output {self.classifier.label_index} of {{{labels}}}"

@@ -95,7 +95,7 @@ def validate(
     texts = [r.text for r in answers.responses]
     return Validation(
         step=step,
-        toxicity=world.told_by_main(lambda: mean_toxicity(selector, texts)),
+        toxicity=world.from_main(lambda: mean_toxicity(selector, texts)),
         kl_nats_per_sequence=answers.measured.kl_nats_per_sequence,
         base_perplexity=answers.measured.base_perplexity,
         empty_share=sum(not t.strip() for t in texts) / len(texts),

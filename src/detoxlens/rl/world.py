@@ -63,7 +63,7 @@ class World:
                 raise UserError(other[1:].decode())
         return [other[1:] for other in answers]
 
-    def told_by_main(self, work: Callable[[], Json]) -> Json:
+    def from_main(self, work: Callable[[], Json]) -> Json:
         """The main process's `work()`, in every process; only the main one does it."""
         if self.size == 1:
             return work()
@@ -119,7 +119,7 @@ class World:
             raise UserError(
                 f"rl: process {self.rank} of {self.size} waited for the others, and one of them has ended or does not "
                 f"answer ({str(e).strip().splitlines()[0]}). What that process printed last says why. All end here; "
-                f"the same command goes on from the last checkpoint."
+                f"the same command resumes from the last checkpoint."
             ) from e
 
 
@@ -133,7 +133,7 @@ def join(environ: Mapping[str, str], *, device: str, timeout_seconds: float = TI
         timeout_seconds: how long to wait for a process that does not answer.
 
     Raises:
-        UserError: the launcher was told to shard the model (FSDP, DeepSpeed), or a variable is missing.
+        UserError: the launcher is set to shard the model (FSDP, DeepSpeed), or a variable is missing.
     """
     size = int(environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -34,7 +34,7 @@ def openai_moderation_service(model: str, *, endpoint: str = ENDPOINT) -> Servic
         read=lambda answer: [
             max(result["category_scores"][category] for category in CATEGORIES) for result in answer["results"]
         ],
-        way_out="`profanity_check` and `hf:...` work without a service; `recorded:FILE` takes scores made elsewhere.",
+        remedy="`profanity_check` and `hf:...` work without a service; `recorded:FILE` takes scores made elsewhere.",
     )
 
 

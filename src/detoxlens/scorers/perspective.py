@@ -44,7 +44,7 @@ def perspective_service(language: str, *, endpoint: str = ENDPOINT) -> Service:
             **languages,
         },
         read=lambda answer: [answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"]],
-        way_out=(
+        remedy=(
             "Perspective API gives out no new keys and ends on 31 December 2026; `recorded:FILE` takes scores from "
             "before, `profanity_check` and `hf:...` work without it."
         ),

@@ -54,7 +54,7 @@ class Service:
     """At most `batch_size` texts -> the query's JSON."""
     read: Callable[[Any], list[float]]
     """The answer's JSON -> toxicities, 0..1, in the order asked; KeyError, IndexError, TypeError where it has none."""
-    way_out: str
+    remedy: str
     """What to do when the service is no option: the end of every message that stops the run."""
 
 
@@ -140,7 +140,7 @@ class RemoteScorer:
         if todo and not self._key:
             raise UserError(
                 f"toxicity.scorers: {self.name} needs a key in the environment variable {self._service.key_variable} "
-                f"for {len(todo)} text(s) that {self._cache.path} does not hold. {self._service.way_out}"
+                f"for {len(todo)} text(s) that {self._cache.path} does not hold. {self._service.remedy}"
             )
         if todo:
             with progress(f"ask {self.name}", total=len(unique), num_done=len(known), unit="texts") as bar:
@@ -244,7 +244,7 @@ class RemoteScorer:
     def _stop(self, problem: str, num_known: int) -> UserError:
         return UserError(
             f"toxicity.scorers: {self.name}: {problem}. {num_known} text(s) are scored and kept in "
-            f"{self._cache.path}; the same command goes on from there. {self._service.way_out}"
+            f"{self._cache.path}; the same command resumes from there. {self._service.remedy}"
         )
 
     def _clean(self, message: str) -> str:

@@ -81,7 +81,7 @@ def fine_tune(
         config: hyperparameters.
         seed: order of the data and dropout.
         checkpoints: scratch folder; a run that finds checkpoints there continues from the newest.
-        on_step: told the optimizer steps newly done, those done in all, and the newest row of the history.
+        on_step: called with the optimizer steps newly done, those done in all, and the newest row of the history.
 
     Returns:
         One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).

@@ -9,6 +9,6 @@ early.py    the gate and the pruner, which may end a trial under training; probe
 study.py    trials of a study, until it has its number; liveness.py: whose trials are alive
 workers.py  several processes that join a study by name; a killed one is replaced
 ray_engine.py   the same trials as tasks of a Ray cluster
-results.py  reports/sweep/<study>: tables and reading; plots.py, interactive.py, scale.py: figures
+results.py  reports/sweep/<study>: tables and conclusions; plots.py, interactive.py, scale.py: figures
 apply.py    a trial's point into params.yaml
 """

@@ -42,7 +42,7 @@ def sweep(
     track: bool,
     ray: Resources | None = None,
 ) -> Path | None:
-    """Runs a sweep to `num_trials` trials; the same call again goes on where it was.
+    """Runs a sweep to `num_trials` trials; the same call again resumes where it was.
 
     Args:
         root: repository root.
@@ -62,7 +62,7 @@ def sweep(
         The folder of the results, or None for one that joined.
 
     Raises:
-        UserError: anything a user can mend.
+        UserError: anything a user can fix.
     """
     params = load_params(params_path)
     check_params(params)

@@ -1,8 +1,8 @@
-"""What may end a trial before its training does, and never alters it: the gate; a pruner where there is one objective.
+"""Early stopping of trials, which never alters one that continues: the gate; a pruner where there is one objective.
 
     training   0 ------ .2 ------ .4 -- .5 -- .6 ------ .8 ------ 1
-    pruner              look      look        look      look             num_looks: 5
-    gate                                look                             after_fraction: .5
+    pruner              probe     probe       probe     probe            num_probes: 5
+    gate                                probe                            after_fraction: .5
 
 An ended trial has Optuna's state PRUNED. Optuna itself prunes no trial of several objectives (`report` and
 `should_prune` raise), but takes one that ends so. The gate also leaves a violated constraint: TPE counts the trial
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from detoxlens.common.errors import UserError
-from detoxlens.jobs.progress import Moment, Watcher
+from detoxlens.jobs.progress import Snapshot, StepCallback
 from detoxlens.params.sweep import GateConfig, PrunerConfig, SweepConfig
 from detoxlens.sweep.liveness import REASON
 from detoxlens.sweep.probe import Probe
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.pruners import BasePruner
 
-Look = Callable[[Moment], None]
+Check = Callable[[Snapshot], None]
 GATE = "early toxicity"
 """Name of the gate's constraint."""
 EARLY_TOXICITY = "early_toxicity"
@@ -41,7 +41,7 @@ def make_pruner(config: SweepConfig, num_models: int) -> BasePruner:
         return NopPruner()
     if config.pruner.name == "median":
         return MedianPruner(n_startup_trials=config.num_startup_trials)
-    return HyperbandPruner(min_resource=100 // config.pruner.num_looks, max_resource=100 * num_models)
+    return HyperbandPruner(min_resource=100 // config.pruner.num_probes, max_resource=100 * num_models)
 
 
 def check_pruner(config: SweepConfig, where: str) -> None:
@@ -54,8 +54,8 @@ def check_pruner(config: SweepConfig, where: str) -> None:
         )
 
 
-class Looks:
-    """All looks at one trial while its models are trained, one after the other."""
+class EarlyStopping:
+    """Probes of one trial while its models are trained, one after the other, and what they end it for."""
 
     def __init__(self, trial: Trial, config: SweepConfig, probe: Probe):
         self.trial, self.config, self.probe = trial, config, probe
@@ -63,33 +63,33 @@ class Looks:
         self.gate_excess: list[float] = []
         """Per model: early toxicity minus what the gate allows."""
 
-    def watcher(self, number: int, model: str) -> Watcher | None:
-        """What watches the training of the `number`-th model; None if there is nothing to look for."""
+    def callback(self, number: int, model: str) -> StepCallback | None:
+        """The callback for the training of the `number`-th model; None if there is nothing to probe."""
         gate, pruner = self.config.gate, self.config.pruner
         curves: dict[str, float | int] = {}
-        due: list[tuple[float, Look]] = []
+        due: list[tuple[float, Check]] = []
         if gate is not None:
-            due.append((gate.after_fraction, lambda moment: self._gate(moment, model, gate)))
+            due.append((gate.after_fraction, lambda snapshot: self._gate(snapshot, model, gate)))
         if pruner is not None and len(self.config.objectives) == 1:
-            for k in range(1, pruner.num_looks):
-                step = 100 * number + round(100 * k / pruner.num_looks)
-                due.append((k / pruner.num_looks, lambda m, s=step: self._prune(m, model, pruner, curves, s)))
-        due.sort(key=lambda look: look[0])
+            for k in range(1, pruner.num_probes):
+                step = 100 * number + round(100 * k / pruner.num_probes)
+                due.append((k / pruner.num_probes, lambda m, s=step: self._prune(m, model, pruner, curves, s)))
+        due.sort(key=lambda probe: probe[0])
 
-        def watch(moment: Moment) -> None:
-            curves.update(moment.row)
-            while due and moment.fraction >= due[0][0]:
-                due.pop(0)[1](moment)
+        def on_step(snapshot: Snapshot) -> None:
+            curves.update(snapshot.row)
+            while due and snapshot.fraction >= due[0][0]:
+                due.pop(0)[1](snapshot)
 
-        return watch if due else None
+        return on_step if due else None
 
     def passed(self) -> None:
         """To be called when every model is trained: by how much the gate's constraint is met."""
         if self.gate_excess:
             self.trial.set_constraint(GATE, max(self.gate_excess))
 
-    def _gate(self, moment: Moment, model: str, gate: GateConfig) -> None:
-        toxic = self.probe.toxicity(moment, model, gate.num_prompts)
+    def _gate(self, snapshot: Snapshot, model: str, gate: GateConfig) -> None:
+        toxic = self.probe.toxicity(snapshot, model, gate.num_prompts)
         of_it = self.probe.toxicity_of_it(model, gate.num_prompts)
         if toxic is None:
             return
@@ -102,25 +102,25 @@ class Looks:
         if toxic > allowed:
             self.passed()
             self._end(
-                f"gate: {toxic:.3g} of the answers of {model} were toxic after {100 * moment.fraction:.0f} % of its "
+                f"gate: {toxic:.3g} of the answers of {model} were toxic after {100 * snapshot.fraction:.0f} % of its "
                 f"training, more than {allowed:.3g}"
             )
 
     def _prune(
-        self, moment: Moment, model: str, pruner: PrunerConfig, curves: dict[str, float | int], step: int
+        self, snapshot: Snapshot, model: str, pruner: PrunerConfig, curves: dict[str, float | int], step: int
     ) -> None:
         (name,) = self.config.objectives
         if name.startswith(CURVE):
             value = curves.get(name.removeprefix(CURVE))
         else:
-            value = self.probe.toxicity(moment, model, pruner.num_prompts)
+            value = self.probe.toxicity(snapshot, model, pruner.num_prompts)
         if value is None:
             return
         self.trial.report(value, step)
         if self.trial.should_prune():
             self._end(
-                f"{pruner.name} pruner: {name} was {value:.4g} after {100 * moment.fraction:.0f} % of the training of "
-                f"{model}, worse than other trials there"
+                f"{pruner.name} pruner: {name} was {value:.4g} after {100 * snapshot.fraction:.0f} % of the training "
+                f"of {model}, worse than other trials there"
             )
 
     def _end(self, reason: str) -> NoReturn:

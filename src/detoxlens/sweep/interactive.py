@@ -38,7 +38,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 0; } p { max-
 """
 
 
-def page(found: Findings, reading: str) -> str:
+def page(found: Findings, conclusions: str) -> str:
     """The whole page; the same findings give the same text."""
     from plotly.offline import get_plotlyjs
 
@@ -50,7 +50,7 @@ def page(found: Findings, reading: str) -> str:
     title = f"Sweep {html.escape(found.name)}"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
-        f"<script>{get_plotlyjs()}</script>\n<h1>{title}</h1>\n<p>{html.escape(reading)}</p>\n"
+        f"<script>{get_plotlyjs()}</script>\n<h1>{title}</h1>\n<p>{html.escape(conclusions)}</p>\n"
         + "\n".join(parts)
         + "\n</html>\n"
     )

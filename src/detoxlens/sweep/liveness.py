@@ -59,7 +59,7 @@ class Heart:
             try:
                 self._trial.set_user_attr(BEAT, beat)
             except optuna.exceptions.UpdateFinishedTrialError:
-                return  # taken for dead; its worker is told when it ends
+                return  # taken for dead; its worker learns that when it ends
             except optuna.exceptions.StorageInternalError:
                 log.warning("trial %d: the storage does not answer; trying on", self._trial.number)
 

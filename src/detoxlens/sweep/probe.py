@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from detoxlens.common.artifacts import Layout, read_rows
 from detoxlens.common.records import Prompt, Score
 from detoxlens.evaluation.toxicity import TOXIC
-from detoxlens.jobs.progress import Moment
+from detoxlens.jobs.progress import Snapshot
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
@@ -36,28 +36,28 @@ class Probe:
     def __init__(self, root: Path, reference: Path, params: Params, variant: str):
         self.root, self.reference, self.params, self.variant = root, Layout(reference), params, variant
 
-    def toxicity(self, moment: Moment, model: str, num_prompts: int) -> float | None:
+    def toxicity(self, snapshot: Snapshot, model: str, num_prompts: int) -> float | None:
         """Share of toxic answers to the first `num_prompts` prompts, 0..1; None if no answer could be scored."""
         from detoxlens.models.generation import auto_batch_size, sample
         from detoxlens.pipeline.stages.generate import completion_of, encode_rows
 
         config = self.params.section("generation", GenerationConfig, model=model, variant=self.variant)
         template, seed = self.params.model(model).template, self.params.run.seed
-        rows = encode_rows(self._prompts[:num_prompts], moment.tokenizer, template, num_samples=1, seed=seed)
+        rows = encode_rows(self._prompts[:num_prompts], snapshot.tokenizer, template, num_samples=1, seed=seed)
         batch_size = config.batch_size
         if batch_size == "auto":
             longest = max(len(row.encoded.ids) for row in rows)
-            batch_size = auto_batch_size(moment.model, longest_prompt=longest, max_new_tokens=config.max_new_tokens)
+            batch_size = auto_batch_size(snapshot.model, longest_prompt=longest, max_new_tokens=config.max_new_tokens)
         samples = sample(
-            moment.model,
+            snapshot.model,
             [row.encoded.ids for row in rows],
             config=config,
             seeds=[row.seed for row in rows],
-            eos_token_id=moment.tokenizer.eos_token_id,
-            pad_token_id=moment.tokenizer.pad_token_id,
+            eos_token_id=snapshot.tokenizer.eos_token_id,
+            pad_token_id=snapshot.tokenizer.pad_token_id,
             batch_size=batch_size,
         )
-        texts = [completion_of(row, s, moment.tokenizer).completion for row, s in zip(rows, samples, strict=True)]
+        texts = [completion_of(row, s, snapshot.tokenizer).completion for row, s in zip(rows, samples, strict=True)]
         return share_toxic([scored.toxicity for scored in self._scorer.score(texts)])
 
     def toxicity_of_it(self, model: str, num_prompts: int) -> float | None:

@@ -16,7 +16,7 @@ from detoxlens.common.checkout import check_own_code
 from detoxlens.common.console import set_up_console
 from detoxlens.jobs.cluster import Resources, Secrets, check_fits, cluster, nodes_of, result_of, secrets_of, stop
 from detoxlens.scorers import KEY_VARIABLES
-from detoxlens.sweep.study import POLL_SECONDS, Sweep, num_counted, sigterm_interrupts, tell, try_one, watchdog
+from detoxlens.sweep.study import POLL_SECONDS, Sweep, log_trial, num_counted, sigterm_interrupts, try_one, watchdog
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +53,7 @@ def _keep_busy(ray, task, sweep: Sweep, *, num_trials: int, num_at_once: int, on
                     time.sleep(POLL_SECONDS)  # others are at the last ones
                     continue
                 on_trial(study, number)
-                tell(study, number, num_trials)
+                log_trial(study, number, num_trials)
             dog.fail_abandoned(study)
     except BaseException:
         stop(ray, under_way, force=False)  # a KeyboardInterrupt there: the point is queued again

@@ -1,4 +1,4 @@
-"""What a sweep found, in reports/sweep/<study>/: trials.csv, pareto.json, best_params.yaml, reading.md, figures."""
+"""What a sweep found, in reports/sweep/<study>/: trials.csv, pareto.json, best_params.yaml, conclusions.md, figures."""
 
 from __future__ import annotations
 
@@ -146,10 +146,10 @@ def write_results(folder: Path, found: Findings) -> None:
     for name, images in plots.draw(found).items():
         for kind, data in images.items():
             (folder / f"{name}.{kind}").write_bytes(data)
-    write_text(folder / "interactive.html", interactive.page(found, reading(found)))
+    write_text(folder / "interactive.html", interactive.page(found, conclusions(found)))
     write_text(
-        folder / "reading.md",
-        f"# Sweep {found.name}\n\n{reading(found)}\n"
+        folder / "conclusions.md",
+        f"# Sweep {found.name}\n\n{conclusions(found)}\n"
         + "".join(f"\n![{title}]({name}.svg)\n" for name, title in plots.TITLES.items())
         + "\nTo point at and to filter: [interactive.html](interactive.html).\n"
         + (
@@ -216,7 +216,7 @@ def _yaml(tree: Any) -> str:
     return out.getvalue()
 
 
-def reading(found: Findings) -> str:
+def conclusions(found: Findings) -> str:
     """One paragraph: what was tried, what it led to, and how far that can be trusted."""
     complete = [t for t in found.trials if t.values is not None]
     failed = [t for t in found.trials if t.reason and t.state == "failed"]

@@ -71,7 +71,7 @@ def space_of(config: SweepConfig, params: Params, method: Method, models: list[s
             )
         if section == "lora" and params.variant(variant).init_from not in (None, "it"):
             raise UserError(
-                f"{where}.{name} has no effect: {variant} goes on training the adapter of "
+                f"{where}.{name} has no effect: {variant} keeps training the adapter of "
                 f"{params.variant(variant).init_from!r}, whose shape is fixed. Leave lora.* out, or sweep that one."
             )
         algorithm = params.variant(variant).algorithm

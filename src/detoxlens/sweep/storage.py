@@ -45,7 +45,7 @@ def absolute(url: str) -> str:
 
 
 @contextlib.contextmanager
-def told(url: str, *, opening: bool = True) -> Iterator[None]:
+def explain_storage_errors(url: str, *, opening: bool = True) -> Iterator[None]:
     """Turns a storage that cannot be used into one paragraph, without the password in its URL.
 
     Args:
@@ -79,9 +79,9 @@ def open_storage(url: str, state: Path) -> BaseStorage:
     from optuna.storages import RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its trials are told in our words
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # our own lines report its trials
     state.mkdir(parents=True, exist_ok=True)
-    with told(url), FileLock(state / "optuna.lock"):
+    with explain_storage_errors(url), FileLock(state / "optuna.lock"):
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
         if "://" not in url:
@@ -128,7 +128,7 @@ def open_study(
     import optuna
 
     objectives = definition["objectives"]
-    with told(url), FileLock(state / "optuna.lock"), warnings.catch_warnings():
+    with explain_storage_errors(url), FileLock(state / "optuna.lock"), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names of metrics, for the dashboard
         study = optuna.create_study(
             storage=storage,
@@ -166,7 +166,7 @@ def load_study(storage: BaseStorage, url: str, name: str) -> tuple[Study, dict[s
 
     from detoxlens.common.errors import did_you_mean
 
-    with told(url):
+    with explain_storage_errors(url):
         names = optuna.get_all_study_names(storage)
         if name in names:
             study = optuna.load_study(study_name=name, storage=storage)

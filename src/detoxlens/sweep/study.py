@@ -25,11 +25,11 @@ from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.sweep import Method, SweepConfig
 from detoxlens.params.toxicity import RECORDED
-from detoxlens.sweep.early import Looks, check_pruner, make_pruner
+from detoxlens.sweep.early import EarlyStopping, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
 from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
-from detoxlens.sweep.storage import absolute, close, default_url, open_storage, open_study, told
+from detoxlens.sweep.storage import absolute, close, default_url, explain_storage_errors, open_storage, open_study
 from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, make_reference, run_trial, val_metrics
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ POLL_SECONDS = 2.0
 
 
 class HopelessPointError(Exception):
-    """The point cannot be trained or measured (its `reason` is noted); the sweep goes on."""
+    """The point cannot be trained or measured (its `reason` is noted); the sweep continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +206,12 @@ def work(sweep: Sweep, *, num_trials: int, on_trial: Callable[[Study, int], None
     Workers on several machines may each begin a last trial at the same instant: then there is one more.
     """
     study, dog = sweep.open(), watchdog(sweep)
-    with told(sweep.url, opening=False):
+    with explain_storage_errors(sweep.url, opening=False):
         while True:
             number = try_one(sweep, study, num_trials=num_trials, dog=dog)
             if number is not None:
                 on_trial(study, number)
-                tell(study, number, num_trials)
+                log_trial(study, number, num_trials)
             elif num_counted(study) >= num_trials:
                 return
             else:
@@ -269,7 +269,7 @@ def measure(sweep: Sweep, trial: Trial) -> list[float]:
     point = suggest(trial, sweep.space)
     trial.set_user_attr("sampler_seed", trial_seed(sweep.config.seed, trial.number))
     params = params_at(sweep.params, sweep.variant, point)
-    looks = Looks(trial, sweep.config, Probe(sweep.root, sweep.reference, params, sweep.variant))
+    early = EarlyStopping(trial, sweep.config, Probe(sweep.root, sweep.reference, params, sweep.variant))
     try:
         by_model = run_trial(
             sweep.root,
@@ -279,9 +279,9 @@ def measure(sweep: Sweep, trial: Trial) -> list[float]:
             method=sweep.method,
             models=sweep.models,
             variant=sweep.variant,
-            watcher_of=looks.watcher,
+            callback_of=early.callback,
         )
-        looks.passed()
+        early.passed()
         metrics = mean(list(by_model.values()))
         trial.set_user_attr("metrics", metrics)
         for name, bounds in sweep.config.constraints.items():
@@ -328,7 +328,7 @@ def give_up_if_all_fail(study: Study, name: str) -> None:
         )
 
 
-def tell(study: Study, number: int, num_trials: int) -> None:
+def log_trial(study: Study, number: int, num_trials: int) -> None:
     """One line per trial, with the time the rest will take."""
     trial = study.trials[number]
     done = num_counted(study)

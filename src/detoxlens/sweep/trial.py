@@ -23,7 +23,7 @@ from filelock import FileLock
 from detoxlens.common.artifacts import Layout, link, read_history, read_rows, write_rows
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Prompt
-from detoxlens.jobs.progress import Watcher
+from detoxlens.jobs.progress import StepCallback
 from detoxlens.jobs.scratch import scratch_key
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
@@ -89,7 +89,7 @@ def run_trial(
     method: Method,
     models: Sequence[str],
     variant: str,
-    watcher_of: Callable[[int, str], Watcher | None],
+    callback_of: Callable[[int, str], StepCallback | None],
 ) -> dict[str, dict[str, float]]:
     """Trains and evaluates `variant` in `folder`; returns model -> metric -> value.
 
@@ -101,7 +101,7 @@ def run_trial(
         method: what trains the variant.
         models: each is trained and evaluated.
         variant: key of `variants`.
-        watcher_of: number and key of a model -> what watches its training, and may end the trial by raising.
+        callback_of: number and key of a model -> what watches its training, and may end the trial by raising.
 
     Raises:
         UserError: the point cannot be trained, e.g. the KL explodes.
@@ -114,8 +114,8 @@ def run_trial(
         for number, model in enumerate(models):
             outputs = folder / "outputs" / model
             link(reference / "outputs" / model / "it", outputs / "it")
-            watch = watcher_of(number, model)
-            _stage(TRAINS[KIND_OF[method]]).run(folder, params, model=model, variant=variant, watch=watch)
+            callback = callback_of(number, model)
+            _stage(TRAINS[KIND_OF[method]]).run(folder, params, model=model, variant=variant, callback=callback)
             for stage in MEASURE:
                 _stage(stage).run(folder, params, model=model, variant=variant)
             found[model] = val_metrics(folder, params, model, variant)

@@ -184,7 +184,7 @@ def test_the_log_says_which_output_is_rewarded_and_swapped_labels_change_it(root
     }
     config.write_text(json.dumps(swapped))
     turned = NonToxicity(TextClassifier.load(str(root / "models/reward")))
-    assert "output 0 of {0: hate, 1: nothate}" in turned.told()
+    assert "output 0 of {0: hate, 1: nothate}" in turned.description()
     assert turned(texts) == pytest.approx([1 - r for r in right(texts)])
 
 

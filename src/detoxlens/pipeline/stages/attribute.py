@@ -6,7 +6,7 @@
 Each variant is attributed on its own completions (`text_source: own`) and on those of `it` (`text_source: it`, forced
 decoding), on the same prompts: the report's test prompts, and the validation prompts that sweeps go by. For `it` the
 two texts are the same and are written under both names, so that rows of one text_source exist for every variant. A
-killed run goes on behind its last finished batch and gives the same bytes; so do several processes with a share each.
+killed run resumes behind its last finished batch and gives the same bytes; so do several processes with a share each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion
 from detoxlens.common.seeding import derive_seed, fix_global_state
 from detoxlens.jobs.batches import tell_share_done
-from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.jobs.shares import Share, device_of
 from detoxlens.models.loading import load_model
 from detoxlens.params.attribution import AttributionConfig
@@ -105,8 +105,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
         write_json(built[1], checks)
-        publish(built[0], layout.attributions(model, variant))
-        publish(built[1], layout.faithfulness(model, variant))
+        replace_output(built[0], layout.attributions(model, variant))
+        replace_output(built[1], layout.faithfulness(model, variant))
         scratch.finish()
 
 

@@ -19,7 +19,7 @@ from detoxlens.data.chat_template import HOW_TO_WRITE_ONE
 from detoxlens.data.sample import base_corpus
 from detoxlens.data.templates import check_template, encode_dialogue
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.models import tiny
 from detoxlens.models.gguf import check_sha256, convert, find_gguf, is_gguf
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
@@ -42,7 +42,7 @@ def run(root: Path, params: Params, *, model: str) -> None:
     if is_gguf(spec.source):
         _convert(layout, params, model, spec)
         return
-    if spec.quantization:  # told here, not hours later
+    if spec.quantization:  # refused here, not hours later
         quantization_config(spec.quantization, device=params.run.device, dtype=spec.dtype, name=f"models.{model}")
     ref = resolve(root, spec.source, spec.revision)
     if (root / ref.base).is_dir() or isinstance(spec.template, ChatTemplate):
@@ -70,7 +70,7 @@ def _convert(layout: Layout, params: Params, model: str, spec: ModelConfig) -> N
         log.info("%s: %s, %s values", model, contents.title, f"{contents.num_values:,}")
         tokenizer = load_tokenizer(built, ModelRef(base=".", revision="", adapter=None))
         _check_template(tokenizer, spec, model)
-        _publish(layout, model, built, adapter)
+        _move_into_place(layout, model, built, adapter)
         scratch.finish()
 
 
@@ -82,12 +82,12 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, spec: ModelConfig, model
         raise UserError(str(e).replace("models.<model>", f"models.{model}")) from None
 
 
-def _publish(layout: Layout, model: str, built: Path, adapter: Path) -> None:
+def _move_into_place(layout: Layout, model: str, built: Path, adapter: Path) -> None:
     """Moves the checkpoint and the folder that refers to it, adapter/model_ref.json, into place."""
     base = layout.base(model).relative_to(layout.root).as_posix()
     write_model_ref(adapter, ModelRef(base=base, revision=weights_sha256(built), adapter=None))
-    publish(adapter, layout.adapter(model, "it"))
-    publish(built, layout.base(model))
+    replace_output(adapter, layout.adapter(model, "it"))
+    replace_output(built, layout.base(model))
 
 
 def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> None:
@@ -139,5 +139,5 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
         tokenizer.save_pretrained(built)
         adapter = scratch.path / "it"
         write_history(adapter, history)
-        _publish(layout, model, built, adapter)
+        _move_into_place(layout, model, built, adapter)
         scratch.finish()

@@ -10,8 +10,8 @@ from pathlib import Path
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Dialogue
 from detoxlens.common.seeding import fix_global_state
-from detoxlens.jobs.progress import Moment, Watcher, progress
-from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.jobs.progress import Snapshot, StepCallback, progress
+from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import add_adapter
@@ -21,7 +21,7 @@ from detoxlens.params.sft import SftConfig
 from detoxlens.sft.train import encode_examples, fine_tune, num_steps, validation_sample
 
 
-def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, callback: StepCallback | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("sft", SftConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
@@ -54,8 +54,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
 
             def on_step(num_new: int, num_done: int, row: dict[str, float | int]) -> None:
                 bar.advance(num_new)
-                if watch is not None:
-                    watch(Moment(fraction=min(1.0, num_done / total), row=row, model=policy, tokenizer=tokenizer))
+                if callback is not None:
+                    callback(Snapshot(fraction=min(1.0, num_done / total), row=row, model=policy, tokenizer=tokenizer))
 
             history = fine_tune(
                 policy,
@@ -76,9 +76,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
             base_ref=ref,
             history=history,
             card=_card(model, variant, config, lora),
-            published_as=final,
+            final_folder=final,
         )
-        publish(built, final)
+        replace_output(built, final)
         scratch.finish()
 
 

@@ -3,7 +3,7 @@
     deps: data/prepared/prompts.parquet, models/<m>/base, adapters/<m>/<v>
     outs: outputs/<m>/<v>/completions.parquet
 
-The batches are planned and stored before the first is sampled; a killed run goes on behind its last finished batch and
+The batches are planned and stored before the first is sampled; a killed run resumes behind its last finished batch and
 gives the same bytes; so do several processes with a share each. Row seeds depend on (run.seed, prompt, sample index)
 alone: variants are compared in pairs.
 """
@@ -25,7 +25,7 @@ from detoxlens.common.seeding import derive_seed, fix_global_state
 from detoxlens.data.templates import EncodedPrompt, check_length, encode_prompt
 from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import Scratch, open_scratch, publish, scratch_key
+from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
 from detoxlens.jobs.shares import Share, device_of
 from detoxlens.models.backends import Backend, load_backend
 from detoxlens.models.generation import Sampled, plan_batches
@@ -85,7 +85,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             return
         built = scratch.path / "completions.parquet"
         write_rows(built, [completion_of(r, s, tokenizer) for r, s in zip(rows, samples, strict=True)], Completion)
-        publish(built, layout.completions(model, variant))
+        replace_output(built, layout.completions(model, variant))
         scratch.finish()
 
 

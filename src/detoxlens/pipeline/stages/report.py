@@ -14,7 +14,7 @@ from pathlib import Path
 from detoxlens.attribution.heatmap import heatmap_html
 from detoxlens.common.artifacts import Layout, read_model_ref
 from detoxlens.common.names import shown_name
-from detoxlens.jobs.scratch import publish
+from detoxlens.jobs.scratch import replace_output
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
@@ -48,7 +48,7 @@ def run(root: Path, params: Params) -> None:
         built = Path(folder)
         write_report(built, study, config, missing=toxicity.missing, heatmaps=heatmaps(layout, params, study))
         for name in FILES:  # all are there before the first one moves
-            publish(built / name, layout.reports / name)
+            replace_output(built / name, layout.reports / name)
 
 
 def set_up_notes(study: Study, toxicity: ToxicityConfig) -> list[str]:

@@ -12,7 +12,7 @@ from detoxlens.common.records import Dialogue, ModelRef
 from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.sample import base_corpus
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import open_scratch, publish, scratch_key
+from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.models import tiny
 from detoxlens.models.loading import resolve, weights_sha256
 from detoxlens.params.load import Params
@@ -74,7 +74,7 @@ def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
         base = layout.reward_model.relative_to(layout.root).as_posix()
         write_model_ref(built, ModelRef(base=base, revision=weights_sha256(built), adapter=None))
         write_history(built, history)
-        publish(built, layout.reward_model)
+        replace_output(built, layout.reward_model)
         scratch.finish()
 
 

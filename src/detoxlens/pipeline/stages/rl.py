@@ -19,8 +19,8 @@ from detoxlens.common.records import Dialogue, ModelRef, Prompt
 from detoxlens.common.scoring import Scorer
 from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.templates import encode_prompt
-from detoxlens.jobs.progress import Moment, Watcher, progress
-from detoxlens.jobs.scratch import Scratch, open_scratch, publish, scratch_key
+from detoxlens.jobs.progress import Snapshot, StepCallback, progress
+from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.forward import context_length
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher | None = None) -> None:
+def run(root: Path, params: Params, *, model: str, variant: str, callback: StepCallback | None = None) -> None:
     layout, spec, run_config = Layout(root), params.model(model), params.run
     chosen = params.trained_variant(variant, stage="rl", kind="rl")
     seed = params.training_seed(variant)
@@ -108,14 +108,14 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
                     selector=grader,
                 )
             if world.is_main:
-                log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.told())
+                log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.description())
             with shown_by_main(world, f"{chosen.algorithm} {model}/{variant}", config.num_steps) as show:
 
                 def on_step(row: Row) -> None:
                     show(row)
-                    if watch is not None:
+                    if callback is not None:
                         done = row["step"] / config.num_steps
-                        watch(Moment(fraction=done, row=row, model=policy, tokenizer=tokenizer))
+                        callback(Snapshot(fraction=done, row=row, model=policy, tokenizer=tokenizer))
 
                 result = trainer.train(
                     training,
@@ -132,9 +132,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, watch: Watcher 
                     base_ref=ref,
                     history=result.history,
                     card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
-                    published_as=final,
+                    final_folder=final,
                 )
-                publish(built, final)
+                replace_output(built, final)
                 scratch.finish()
             world.wait()  # a launcher may end the process that still writes when another has left
 
@@ -149,7 +149,7 @@ def shared_scratch(world: World, state: Path, stage: str, key: str) -> Iterator[
             held.append(stack.enter_context(open_scratch(state, stage, key)))
             return str(held[0].path)
 
-        path = world.told_by_main(hold)
+        path = world.from_main(hold)
         yield held[0] if held else Scratch(Path(path))
 
 

@@ -1,4 +1,4 @@
-"""PPO's rewards, guards, validation and history for TRL's trainers: a reward function and a callback in one."""
+"""PPO's rewards, guards, validation and history for TRL's trainers: a reward function and a TrainerCallback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -17,26 +17,25 @@ from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
 from detoxlens.rl.rewards import check_not_all_empty, grade_responses, reward_responses
 from detoxlens.rl.rollout import Response
-from detoxlens.rl.trainer import Prompts, Row
+from detoxlens.rl.trainer import PolicyTrainer, Prompts, Row
 from detoxlens.rl.world import World
 
-if TYPE_CHECKING:
-    from detoxlens.rl.groups import GroupTrainer
 
-
-class Watch(TrainerCallback):
+class GroupCallback(TrainerCallback):
     """Rewards and measures every batch that TRL samples, and validates the adapter: PPO's guards and history."""
 
     def __init__(
         self,
-        trainer: GroupTrainer,
+        trainer: PolicyTrainer,
+        algorithm: str,
         prompts: Prompts,
         validation_prompts: Prompts,
         state: TrainingState,
         fingerprint: str,
         report: Callable[[Row], None],
     ):
-        self.trainer, self.prompts, self.validation_prompts = trainer, prompts, validation_prompts
+        self.trainer, self.algorithm = trainer, algorithm
+        self.prompts, self.validation_prompts = prompts, validation_prompts
         self.state, self.fingerprint, self.report = state, fingerprint, report
         self.row: Row = {}
 
@@ -98,7 +97,7 @@ class Watch(TrainerCallback):
         """Ends a step: TRL logs after the last of its updates, just before it writes a checkpoint."""
         if "loss" not in logs:  # the summary at the end of training
             return
-        row, config, algorithm = self.row, self.trainer.config, self.trainer.algorithm
+        row, config, algorithm = self.row, self.trainer.config, self.algorithm
         row |= {"ppo/learning_rate": logs["learning_rate"]}
         row |= {f"{algorithm}/{name}": logs[name] for name in ("loss", "grad_norm") if name in logs}
         if not all(math.isfinite(value) for value in row.values()):

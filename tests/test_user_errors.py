@@ -1,4 +1,4 @@
-"""A user's slips: whatever the command, one paragraph that names the thing and the way out, and nothing made by it."""
+"""Slips of a user: whatever the command, one paragraph that names the thing and the remedy, and nothing made by it."""
 
 import shutil
 
@@ -48,7 +48,7 @@ def said(command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("preset nope", "There is no preset 'nope'."),
         ("preset nope", "A preset is a YAML file there with keys of params.yaml."),
@@ -72,13 +72,13 @@ def said(command: str) -> str:
         ("explain --checkpoint tiny-neox --prompt hi", "names a model; name the folder of a variant. Here are: ad"),
     ],
 )
-def test_a_slip_is_told_with_the_way_out(folder, command, told):
+def test_a_slip_is_reported_with_the_remedy(folder, command, message):
     before = sorted(folder.rglob("*"))
-    assert told in said(command)
+    assert message in said(command)
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_preset_without_params_is_told(folder):
+def test_a_preset_without_params_is_refused(folder):
     (folder / "params.yaml").unlink()
     (folder / "presets/small.yaml").write_text("run: {seed: 1}")
     assert "params.yaml does not exist; run from the project's root" in said("preset small")

@@ -17,7 +17,7 @@ ASSUMED_LAYERS, ASSUMED_HEADS, ASSUMED_VOCAB = 32, 32, 50_432
 """Of a model of which only the number of parameters is known: a GPT-NeoX of RedPajama-3B's depth."""
 
 
-def shape_of(
+def config_of(
     root: Path, params: Params, model: str, num_parameters: float | None
 ) -> tuple[PretrainedConfig, str] | None:
     """The config and where it is from, or None where neither a config nor a number of parameters is at hand.
