@@ -9,6 +9,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.models.gguf import file_sha256
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
 from detoxlens.params.load import Params
+from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages import base
 from tests.models.checkpoints import save_language_model
 from tests.models.gguf_files import digits_tokenizer, random_llama, write_gguf
@@ -35,7 +36,7 @@ def test_a_gguf_file_becomes_a_base_model_that_every_later_stage_can_load(tmp_pa
     layout = Layout(tmp_path)
     ref = read_model_ref(layout.adapter("m", "it"))
     assert (ref.base, ref.revision, ref.adapter) == ("models/m/base", weights_sha256(layout.base("m")), None)
-    model = load_model(tmp_path, ref, device="cpu", dtype="float32")
+    model = load_model(tmp_path, ref, WeightsConfig(), device="cpu")
     tokenizer = load_tokenizer(tmp_path, ref)
     ids = torch.tensor([tokenizer("In 2026")["input_ids"]])
     assert torch.equal(model(ids).logits, random_llama(len(tokenizer))(ids).logits)
@@ -60,7 +61,7 @@ def test_what_a_kill_left_half_written_is_not_used(tmp_path, gguf, monkeypatch):
             base.run(tmp_path, params, model="m")
     assert not Layout(tmp_path).base("m").exists()
     base.run(tmp_path, params, model="m")
-    load_model(tmp_path, read_model_ref(Layout(tmp_path).adapter("m", "it")), device="cpu", dtype="float32")
+    load_model(tmp_path, read_model_ref(Layout(tmp_path).adapter("m", "it")), WeightsConfig(), device="cpu")
 
 
 def test_a_model_without_a_chat_template_is_asked_for_one_before_anything_is_written(tmp_path):
