@@ -80,6 +80,37 @@ def test_appended_rows_are_read_back_by_the_next_process(tmp_path):
         assert scratch.log("other").read() == []
 
 
+def test_work_of_a_killed_experiment_is_found_by_the_next_in_another_temporary_folder(tmp_path):
+    for place in ("tmp1", "tmp2"):
+        with open_scratch(tmp_path, STAGE, "k", place=tmp_path / place) as scratch:
+            found = scratch.log("rows").read()
+            scratch.log("rows").append([{"i": len(found)}])
+    assert found == [{"i": 0}]
+
+
+def test_two_checkouts_at_the_same_work_do_it_apart_and_the_same_checkout_twice_is_refused(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    with open_scratch(tmp_path / ".state", STAGE, "k", place=one) as first:
+        with open_scratch(tmp_path / ".state", STAGE, "k", place=two) as second:
+            assert second.path.is_relative_to(two) and second.path != first.path
+            second.finish()
+        with pytest.raises(UserError, match="already running"):
+            open_scratch(tmp_path / ".state", STAGE, "k", place=one).__enter__()
+        assert first.path.is_dir()
+
+
+def test_finish_keeps_what_another_checkout_was_killed_at_for_two_weeks(tmp_path):
+    for key, place in (("fresh", "tmp1"), ("old", "tmp1"), ("own", "here")):
+        with open_scratch(tmp_path, STAGE, key, place=tmp_path / place):
+            pass
+    folder = tmp_path / "scratch" / STAGE
+    for path in (folder / "old", *(folder / "old").iterdir()):
+        os.utime(path, (time.time() - 15 * 86400,) * 2)
+    with open_scratch(tmp_path, STAGE, "k", place=tmp_path / "here") as scratch:
+        scratch.finish()
+    assert [p.name for p in folder.iterdir() if p.is_dir()] == ["fresh"]
+
+
 @pytest.mark.parametrize("torn", [b'{"i": 1, "te', b'{"i": 1}', b"\0\0\0\0", b"\0\0\n"])
 def test_a_torn_last_line_is_dropped_from_the_rows_and_from_the_file(tmp_path, torn):
     log = LineLog(tmp_path / "rows.jsonl")

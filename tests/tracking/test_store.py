@@ -8,7 +8,6 @@ import pytest
 from detoxlens.common.errors import UserError
 from detoxlens.tracking import (
     charts_url,
-    main_repository,
     prepare_store,
     resolve_store,
     send_pending,
@@ -21,27 +20,6 @@ from detoxlens.tracking.store import open_client
 from tests.tracking.stores import NEOX_FT, NOISE, runs_of
 
 pytestmark = pytest.mark.filterwarnings(NOISE)
-
-
-def test_the_store_lies_in_the_main_repository_even_in_dvcs_temporary_copies_and_git_worktrees(tmp_path):
-    main = tmp_path / "main"
-    git = ["git", "-C", str(main), "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    main.mkdir()
-    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"], ["worktree", "add", "-q", "../tree"]):
-        subprocess.run([*git, *command], check=True)
-    copy = main / ".dvc/tmp/exps/standalone/tmpabc123"
-    copy_of_tree = tmp_path / "tree/.dvc/tmp/exps/tmpdef"
-    for place in (copy, copy_of_tree):
-        place.mkdir(parents=True)
-    assert {main_repository(p) for p in (main, copy, tmp_path / "tree", copy_of_tree)} == {main.resolve()}
-    assert resolve_store(copy, {}).uri == f"sqlite:///{main.resolve()}/.detoxlens/mlflow.db"
-
-
-def test_a_submodule_or_a_plain_folder_is_its_own_main_repository(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/.git").write_text("gitdir: ../.git/modules/sub\n")
-    assert main_repository(tmp_path / "sub") == (tmp_path / "sub").resolve()
-    assert main_repository(tmp_path) == tmp_path.resolve()
 
 
 def test_mlflow_tracking_uri_wins(tmp_path):

@@ -59,7 +59,9 @@ def _unexpected(error: Exception) -> str:
     """What is said of an error nobody foresaw; its traceback goes into the state folder."""
     import traceback
 
-    log = Context.root / ".detoxlens" / "last-error.txt"
+    from detoxlens.common.repository import STATE, main_repository
+
+    log = main_repository(Context.root) / STATE / "last-error.txt"
     try:
         log.parent.mkdir(exist_ok=True)
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from detoxlens.common.errors import UserError, explain_full_disk
 from detoxlens.common.records import ModelRef
+from detoxlens.common.repository import STATE, main_repository
 
 R = TypeVar("R")
 
@@ -30,8 +31,8 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """Machine-local state that no tool versions: tracking store, scratch, studies."""
-        return self.root / ".detoxlens"
+        """Machine-local state that no tool versions: tracking store, scratch, studies; of the main repository."""
+        return main_repository(self.root) / STATE
 
     @property
     def score_cache(self) -> Path:

@@ -23,6 +23,7 @@ WITHOUT_EFFECT = frozenset(
         "detoxlens.common.console",
         "detoxlens.common.errors",
         "detoxlens.common.fingerprint",
+        "detoxlens.common.repository",
         "detoxlens.jobs.progress",
         "detoxlens.params.sections",  # which sections there are; a stage imports the classes of those it reads
         "detoxlens.tracking",

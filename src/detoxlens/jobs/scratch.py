@@ -24,10 +24,11 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
@@ -37,6 +38,8 @@ from detoxlens.common.fingerprint import code_sha256
 
 WAIT_SECONDS = 10.0
 """How long a part waits for a lock that other parts hold for an instant."""
+KEPT_DAYS = 14.0
+"""How long the unfinished work of another checkout is kept after its last change."""
 PACKAGES = ("torch", "transformers", "peft", "trl")
 """The packages whose version decides the bytes of a result."""
 
@@ -143,8 +146,8 @@ def _end_of_last_line(path: Path) -> int:
 class Scratch:
     """The folder of one stage and key while this process holds its lock; made by `open_scratch`."""
 
-    def __init__(self, path: Path, part: str | None = None):
-        self.path = path
+    def __init__(self, path: Path, part: str | None = None, *, place: str = ""):
+        self.path, self.place = path, place
         """Free for any file of the stage; kept until `finish`."""
         self.part = part
         """What this process does of the work; None is all that is left of it."""
@@ -171,28 +174,38 @@ class Scratch:
         return json.loads(path.read_text())
 
     def finish(self) -> None:
-        """Deletes this folder and the stage's other keys that no process holds. Call when all outs are in place."""
+        """Deletes this folder and the stage's outdated ones. Call when all outs are in place.
+
+        Outdated is another key of this checkout that no process holds. What another checkout (an experiment in DVC's
+        temporary folder, a worktree) was killed at is kept for `KEPT_DAYS`: it may be run again.
+        """
         shutil.rmtree(self.path)
         self.finished = True
         for other in self.path.parent.iterdir():
-            if other.is_dir():
+            if other.is_dir() and (_owner(other).place in ("", self.place) or _untouched_days(other) > KEPT_DAYS):
                 _remove_if_idle(other)
 
 
 @contextlib.contextmanager
-def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) -> Iterator[Scratch]:
+def open_scratch(
+    state: Path, stage: str, key: str, *, part: str | None = None, place: Path | None = None
+) -> Iterator[Scratch]:
     """The scratch folder of (stage, key), found or made, locked for this process until the block ends.
 
     Args:
-        state: the project's state folder (`Layout.state`).
+        state: the main repository's state folder (`Layout.state`).
         stage: the stage with its model and variant, e.g. `generate@tiny-neox-it`.
         key: from `scratch_key`.
         part: the part of the work that this process does beside others; None is the whole, and needs the folder alone.
+        place: the checkout that the stage stands in. While another checkout does the same work, this one does it in a
+            state folder of its own.
 
     Raises:
         UserError: another process holds the folder or the part, or the disk is full.
     """
     path = state / "scratch" / quote(stage, safe="@") / key
+    if place is not None and part is None and _is_held_elsewhere(path, str(place.resolve())):
+        path = place / state.name / "scratch" / path.parent.name / key
     with explain_full_disk(path), contextlib.ExitStack() as locks:
         path.mkdir(parents=True, exist_ok=True)
         locks.enter_context(_held(stage, path, part))
@@ -203,8 +216,8 @@ def open_scratch(state: Path, stage: str, key: str, *, part: str | None = None) 
             with _held(stage, path, None, wait_seconds=WAIT_SECONDS):
                 pass
         path.mkdir(exist_ok=True)  # an owner that finished between our mkdir and our lock has deleted it
-        _owner_file(path, part).write_text(str(os.getpid()))
-        scratch = Scratch(path, part)
+        scratch = Scratch(path, part, place="" if place is None else str(place.resolve()))
+        _owner_file(path, part).write_text(f"{os.getpid()}\n{scratch.place}", encoding="utf-8")
         try:
             yield scratch
         finally:
@@ -283,7 +296,7 @@ def _held(stage: str, path: Path, part: str | None, *, wait_seconds: float = 0) 
     except Timeout:
         raise UserError(
             f"{stage}{f' ({part})' if part else ''} is already running on the same inputs and params, in process "
-            f"{_owner(path, part)} (lock: {lock.lock_file}). Wait for it, or stop that process and run the same "
+            f"{_owner(path, part).pid} (lock: {lock.lock_file}). Wait for it, or stop that process and run the same "
             "command again: what it has finished is kept."
         ) from None
     try:
@@ -311,12 +324,40 @@ def _owner_file(path: Path, part: str | None) -> Path:
     return path / ("owner" if part is None else f"owner.{part}")
 
 
-def _owner(path: Path, part: str | None) -> str:
-    """The process id that the lock's holder has written, or `?` in the instant before it does."""
+class _Owner(NamedTuple):
+    """Who holds a folder, or held it last."""
+
+    pid: str
+    """`?` in the instant before it is written."""
+    place: str
+    """The checkout; empty where it is not known."""
+
+
+def _owner(path: Path, part: str | None = None) -> _Owner:
     try:
-        return _owner_file(path, part).read_text()
+        pid, _, place = _owner_file(path, part).read_text(encoding="utf-8").partition("\n")
     except FileNotFoundError:
-        return "?"
+        return _Owner("?", "")
+    return _Owner(pid, place)
+
+
+def _is_held_elsewhere(path: Path, place: str) -> bool:
+    """Whether a process of another checkout works in the folder."""
+    if not path.exists() or _owner(path).place in ("", place):
+        return False
+    lock = _lock_of(path)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _untouched_days(path: Path) -> float:
+    """Days since something was last written into the folder, by the file system's clock."""
+    newest = max((p.stat().st_mtime for p in (path, *path.rglob("*"))), default=0.0)
+    return (time.time() - newest) / 86400
 
 
 def _remove_if_idle(path: Path) -> None:

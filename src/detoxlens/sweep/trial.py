@@ -23,6 +23,7 @@ from filelock import FileLock
 from detoxlens.common.artifacts import Layout, link, read_history, read_rows, write_rows
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Prompt
+from detoxlens.common.repository import STATE
 from detoxlens.jobs.progress import StepCallback
 from detoxlens.jobs.scratch import scratch_key
 from detoxlens.params.attribution import AttributionConfig
@@ -122,7 +123,7 @@ def run_trial(
     except BaseException:
         shutil.rmtree(folder)
         raise
-    shutil.rmtree(Layout(folder).state, ignore_errors=True)
+    shutil.rmtree(folder / STATE, ignore_errors=True)
     return found
 
 

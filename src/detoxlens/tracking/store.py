@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.repository import STATE, main_repository
 from detoxlens.common.urls import without_password
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.location import follow
@@ -101,7 +102,7 @@ def resolve_store(root: Path, environ: Mapping[str, str]) -> Store:
     Raises:
         UserError: MLFLOW_TRACKING_URI names MLflow's retired folder store.
     """
-    state = main_repository(root) / ".detoxlens"
+    state = main_repository(root) / STATE
     uri = environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state / 'mlflow.db'}"
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(
@@ -109,32 +110,6 @@ def resolve_store(root: Path, environ: Mapping[str, str]) -> Store:
             f"{state / 'mlflow.db'}, or give a database or server: sqlite:////path/mlflow.db, postgresql://..., http://..."
         )
     return Store(uri=uri, state=state, project_run_id=environ.get("MLFLOW_RUN_ID") or None)
-
-
-def main_repository(root: Path) -> Path:
-    """The folder that outlives `root`: from DVC's temporary copies and git's linked worktrees to the main checkout.
-
-    A project below its repository's top lies at the same place in the main checkout.
-    """
-    root = root.resolve()
-    for parent in root.parents:
-        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
-            return main_repository(parent.parents[2])
-    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
-    return _main_checkout(top) / root.relative_to(top)
-
-
-def _main_checkout(top: Path) -> Path:
-    """The checkout that a worktree was linked from, by its file `.git`: "gitdir: <main>/.git/worktrees/<name>"."""
-    link = top / ".git"
-    if link.is_file():
-        git_dir = top / link.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        common = git_dir / "commondir"
-        if common.exists():
-            shared = (git_dir / common.read_text(encoding="utf-8").strip()).resolve()
-            if shared.name == ".git":
-                return shared.parent
-    return top
 
 
 def prepare_store(store: Store) -> None:

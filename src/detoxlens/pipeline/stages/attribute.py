@@ -59,7 +59,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         num_threads=run_config.num_threads,
     )
     title, part = f"attribute {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"attribute@{model}-{variant}", key, part=part) as scratch:
+    with open_scratch(layout.state, f"attribute@{model}-{variant}", key, part=part, place=layout.root) as scratch:
         texts = {
             source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path)
             for source, path in paths.items()

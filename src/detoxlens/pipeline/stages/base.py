@@ -63,7 +63,7 @@ def _convert(layout: Layout, params: Params, model: str, spec: ModelConfig) -> N
         inputs=[path],
         num_threads=params.run.num_threads,
     )
-    with open_scratch(layout.state, f"base@{model}", key) as scratch:
+    with open_scratch(layout.state, f"base@{model}", key, place=layout.root) as scratch:
         built, adapter = scratch.path / "base", scratch.path / "it"
         shutil.rmtree(built, ignore_errors=True)  # what a kill has left is not trusted
         contents = convert(path, built, dtype=spec.dtype)
@@ -109,7 +109,7 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
         inputs=[],
         num_threads=run_config.num_threads,
     )
-    with open_scratch(layout.state, f"base@{model}", key) as scratch:
+    with open_scratch(layout.state, f"base@{model}", key, place=layout.root) as scratch:
         corpus = [
             [turn for exchange in conversation for turn in (exchange.human, exchange.reply)]
             for conversation in base_corpus(

@@ -40,7 +40,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         inputs=[layout.dialogues, layout.adapter(model, "it")],
         num_threads=run_config.num_threads,
     )
-    with open_scratch(layout.state, f"finetune@{model}-{variant}", key) as scratch:
+    with open_scratch(layout.state, f"finetune@{model}-{variant}", key, place=layout.root) as scratch:
         ref = read_model_ref(layout.adapter(model, "it"))
         base = load_model(root, ref, spec, device=run_config.device)
         policy = add_adapter(base, lora)

@@ -70,7 +70,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         num_threads=run_config.num_threads,
     )
     title, part = f"generate {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"generate@{model}-{variant}", key, part=part) as scratch:
+    with open_scratch(layout.state, f"generate@{model}-{variant}", key, part=part, place=layout.root) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
         rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)

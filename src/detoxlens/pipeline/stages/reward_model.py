@@ -47,7 +47,7 @@ def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
         inputs=[layout.dialogues],
         num_threads=run_config.num_threads,
     )
-    with open_scratch(layout.state, "reward_model", key) as scratch:
+    with open_scratch(layout.state, "reward_model", key, place=layout.root) as scratch:
         labelled = labelled_texts(read_rows(layout.dialogues, Dialogue), config, run_config.seed)
         tokenizer = tiny.train_tokenizer([text for text, _ in labelled], config.vocab_size)
         tokenizer.model_max_length = config.context_length

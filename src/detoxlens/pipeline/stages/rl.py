@@ -69,7 +69,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
         key = scratch_key(modules=[__name__], params=settings, inputs=inputs, num_threads=run_config.num_threads)
         fix_global_state(seed, run_config.num_threads)
-        with shared_scratch(world, layout.state, f"rl@{model}-{variant}", key) as scratch:
+        with shared_scratch(world, layout, f"rl@{model}-{variant}", key) as scratch:
             classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
             scorer = make_scorer(headline, root=root, device=world.device)
             check_independent(classifier, scorer)
@@ -140,13 +140,13 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
 
 
 @contextmanager
-def shared_scratch(world: World, state: Path, stage: str, key: str) -> Iterator[Scratch]:
+def shared_scratch(world: World, layout: Layout, stage: str, key: str) -> Iterator[Scratch]:
     """The scratch folder, locked by the main process and known to all."""
     with ExitStack() as stack:
         held: list[Scratch] = []
 
         def hold() -> str:
-            held.append(stack.enter_context(open_scratch(state, stage, key)))
+            held.append(stack.enter_context(open_scratch(layout.state, stage, key, place=layout.root)))
             return str(held[0].path)
 
         path = world.from_main(hold)

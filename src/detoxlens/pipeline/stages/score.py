@@ -85,7 +85,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         num_threads=run_config.num_threads,
     )
     title, part = f"score {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"score@{model}-{variant}", key, part=part) as scratch:
+    with open_scratch(layout.state, f"score@{model}-{variant}", key, part=part, place=layout.root) as scratch:
         plan = plan_of(completions)
 
         def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
