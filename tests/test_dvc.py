@@ -11,7 +11,7 @@ from detoxlens.params.reads import READS, STAGES, module_of
 from tests.root import ROOT
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-MODULE_OF = {"rl_after_ft": "rl"}
+MODULE_OF = {"rl_after_ft": "rl", "finetune_placebo": "finetune", "rl_placebo": "rl"}
 SHARED = {"run", "models", "variants"}
 
 

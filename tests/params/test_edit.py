@@ -43,4 +43,6 @@ def test_the_lists_by_kind_follow_the_variants(params_file):
         "sft_variants": ["ft"],
         "rl_variants": [],
         "rl_after_ft_variants": [],
+        "sft_placebo_variants": [],
+        "rl_placebo_variants": [],
     }

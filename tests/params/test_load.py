@@ -172,3 +172,44 @@ def test_an_unreadable_file_is_told(tmp_path, content, expected):
     if content is not None:
         path.write_bytes(content)
     assert expected in told(load_params, path)
+
+
+def with_placebos(**changes) -> Params:
+    variants = {
+        "placebo_ft": {"kind": "sft", "placebo_of": "ft"},
+        "placebo_rl": {"kind": "rl", "algorithm": "ppo", "placebo_of": "rl"},
+    }
+    run = {
+        "run.variants": ["it", "ft", "rl", "ftrl", *variants],
+        "run.sft_placebo_variants": ["placebo_ft"],
+        "run.rl_placebo_variants": ["placebo_rl"],
+    }
+    return params(**{f"variants.{name}": of for name, of in variants.items()} | run | changes)
+
+
+def test_placebos_have_lists_of_their_own_and_the_overrides_of_what_they_are_the_placebo_of():
+    found = with_placebos()
+    assert (found.run.sft_variants, found.run.rl_variants) == (["ft"], ["rl"])
+    assert (found.run.sft_placebo_variants, found.run.rl_placebo_variants) == (["placebo_ft"], ["placebo_rl"])
+    assert found.section("lora", Lora, variant="placebo_ft").r == 2  # as ft, whose override it is
+    assert found.section("lora", Lora, variant="placebo_rl").r == 8
+    own = with_placebos(**{"variants.placebo_ft.overrides": {"lora": {"r": 5}}})
+    assert own.section("lora", Lora, variant="placebo_ft").r == 5
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"variants.placebo_ft.placebo_of": "rl"}, "placebo_of='rl': allowed is 'ft' for kind sft"),
+        ({"variants.placebo_rl.placebo_of": "ft"}, "placebo_of='ft': allowed is 'rl' for kind rl"),
+        ({"variants.it.placebo_of": "ft"}, "no variant of kind base is a placebo"),
+        ({"variants.placebo_rl.init_from": "ft"}, "init_from='ft': the placebo of `rl` starts from the base model"),
+        (
+            {"run.variants": ["it", "ft", "ftrl", "placebo_rl"], "run.rl_variants": [], "run.sft_placebo_variants": []},
+            "placebo_rl.placebo_of='rl' is not in run.variants, which has it, ft, ftrl, placebo_rl; .*: add it",
+        ),
+    ],
+)
+def test_a_placebo_of_something_else_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        _ = with_placebos(**changes).run

@@ -45,3 +45,14 @@ def test_the_authors_preset_decodes_and_trains_as_they_did():
         assert (ppo.learning_rate, ppo.rollout_batch_size) == (5e-6, 64)
         lora = params.section("lora", LoraConfig, model=model)
         assert (lora.r, lora.alpha, lora.dropout) == (64, 32, 0.05)
+
+
+def test_the_controls_preset_has_three_seeds_of_each_method_and_of_each_placebo(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    apply_preset(tmp_path, tmp_path / "params.yaml", "controls")
+    params = load_params(tmp_path / "params.yaml")
+    methods: dict[str, list[int]] = {}
+    for name in params.run.variants:
+        methods.setdefault(params.variant(name).group or name, []).append(params.training_seed(name))
+    assert methods == {"it": [0]} | {method: [0, 1, 2] for method in ("ft", "rl", "placebo_ft", "placebo_rl")}

@@ -13,6 +13,7 @@ from typing import Any
 
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.params.models import ModelConfig
+from detoxlens.params.reads import READS, TRAINS
 from detoxlens.params.run import RunConfig
 from detoxlens.params.section import S, parse
 from detoxlens.params.sections import SECTIONS
@@ -51,7 +52,10 @@ class Params:
         if model is not None:
             merged = _merge(merged, self.model(model).overrides.get(name, {}))
         if variant is not None:
-            merged = _merge(merged, self.variant(variant).overrides.get(name, {}))
+            own = self.variant(variant)
+            if own.placebo_of is not None and name in READS[TRAINS[own.kind]]:  # trained as what it is the placebo of
+                merged = _merge(merged, self.variant(own.placebo_of).overrides.get(name, {}))
+            merged = _merge(merged, own.overrides.get(name, {}))
         return parse(cls, merged, f"{self.path}: {name}")
 
     def _entry(self, section: str, key: str, cls: type[S]) -> S:
@@ -111,16 +115,29 @@ class Params:
                     f"{self.path}: run.{key}={given} does not match run.variants, whose variants of that kind are "
                     f"{expected}; set run.{key} to {expected}."
                 )
+        for key, variant in declared.items():
+            if variant.placebo_of and variant.placebo_of not in declared:
+                raise UserError(
+                    f"{self.path}: variants.{key}.placebo_of={variant.placebo_of!r} is not in run.variants, which has "
+                    f"{', '.join(declared)}; a placebo is compared with what it is the placebo of: add it."
+                )
         return run
 
     def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
         """The lists by kind that section `run` must hold when run.variants is `names`."""
-        declared = {name: self.variant(name) for name in names}
-        return {
-            "sft_variants": [k for k, v in declared.items() if v.kind == "sft"],
-            "rl_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from in (None, "it")],
-            "rl_after_ft_variants": [k for k, v in declared.items() if v.kind == "rl" and v.init_from == "ft"],
+        found: dict[str, list[str]] = {
+            "sft_variants": [],
+            "rl_variants": [],
+            "rl_after_ft_variants": [],
+            "sft_placebo_variants": [],
+            "rl_placebo_variants": [],
         }
+        for name in names:
+            variant = self.variant(name)
+            if variant.kind != "base":
+                how = "_placebo" if variant.placebo_of else "_after_ft" if variant.init_from == "ft" else ""
+                found[f"{variant.kind}{how}_variants"].append(name)
+        return found
 
     def training_seed(self, variant: str) -> int:
         """The variant's own seed, or run.seed."""

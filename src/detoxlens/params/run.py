@@ -19,6 +19,10 @@ class RunConfig(Section):
     """The variants of kind `rl` that start from `it`."""
     rl_after_ft_variants: list[Name]
     """The variants of kind `rl` with `init_from: ft`."""
+    sft_placebo_variants: list[Name] = Field(default_factory=list)
+    """The variants with `placebo_of: ft`."""
+    rl_placebo_variants: list[Name] = Field(default_factory=list)
+    """The variants with `placebo_of: rl`."""
     seed: int = Field(ge=0)
     num_threads: int = Field(ge=1)
     """Torch threads of every stage; identical bytes are promised for one value of it."""

@@ -157,7 +157,10 @@ def model_costs(
         attribution = params.section("attribution", AttributionConfig, model=model, variant=variant)
         return forecast.attribute_cost(attribution, *about)
 
-    trained = {"finetune": run.sft_variants, "rl": [*run.rl_variants, *run.rl_after_ft_variants]}
+    trained = {
+        "finetune": [*run.sft_variants, *run.sft_placebo_variants],
+        "rl": [*run.rl_variants, *run.rl_after_ft_variants, *run.rl_placebo_variants],
+    }
     return [
         forecast.base_cost(tiny, counts["it"], speeds, footprints["it"], start),
         *(

@@ -47,9 +47,11 @@ class TrainingState:
     stop_reason: str | None
     """Why training ended before its last step."""
 
-    def keep_if_best(self, verdict: Validation, model: PeftModel, *, kl_budget: float) -> None:
+    def keep_if_best(
+        self, verdict: Validation, model: PeftModel, *, kl_budget: float, kl_target: float | None = None
+    ) -> None:
         """Makes the model's adapter, which `verdict` is about, the kept one if it beats the one kept so far."""
-        if self.best is None or verdict.beats(self.best, kl_budget=kl_budget):
+        if self.best is None or verdict.beats(self.best, kl_budget=kl_budget, kl_target=kl_target):
             self.best, self.best_adapter = verdict, adapter_state(model)
 
 

@@ -84,7 +84,7 @@ class GroupCallback(TrainerCallback):
             "ppo/kl_coef": config.kl.coef,
         }
         self.state.stop_reason = reason_to_stop(measured, config, step=step)
-        return [r.reward for r in rewarded]
+        return [r.reward for r in trainer.rewarded(rewarded, step=step)]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         if state.global_step == 0:

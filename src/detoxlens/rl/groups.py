@@ -88,7 +88,13 @@ class GroupTrainer(PolicyTrainer):
                 f"ppo.rollout_batch_size or provide more prompts."
             )
         fingerprint = fingerprint_of(
-            [self.algorithm, config.model_dump(mode="json"), self.decoding.model_dump(mode="json"), self.seed],
+            [
+                self.algorithm,
+                config.model_dump(mode="json"),
+                self.decoding.model_dump(mode="json"),
+                self.seed,
+                self.placebo_kl_nats,
+            ],
             prompts,
             validation_prompts,
         )

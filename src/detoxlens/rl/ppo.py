@@ -95,7 +95,13 @@ class PPO(PolicyTrainer):
     ) -> PpoResult:
         config = self.config
         fingerprint = fingerprint_of(
-            [config.model_dump(mode="json"), self.decoding.model_dump(mode="json"), self.seed, self.world.size],
+            [
+                config.model_dump(mode="json"),
+                self.decoding.model_dump(mode="json"),
+                self.seed,
+                self.world.size,
+                self.placebo_kl_nats,
+            ],
             prompts,
             validation_prompts,
         )
@@ -113,6 +119,7 @@ class PPO(PolicyTrainer):
             last = state.step == config.num_steps or state.stop_reason is not None
             if last or state.step % config.validation.every == 0:
                 self.judge(state, validation_prompts, row, self.world)
+            last = last or state.stop_reason is not None
             state.history.append(row)
             if checkpoint_folder is not None and (last or state.step % config.checkpoint_every == 0):
                 self._checkpoint(checkpoint_folder, state, fingerprint)
@@ -127,7 +134,7 @@ class PPO(PolicyTrainer):
         check_not_all_empty(batch.rewarded, step=number)
         check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=number)
         rewards = token_rewards(
-            torch.tensor([r.reward for r in batch.rewarded], device=self.model.device),
+            torch.tensor([r.reward for r in self.rewarded(batch.rewarded, step=number)], device=self.model.device),
             measured.policy_logprobs,
             measured.ref_logprobs,
             measured.mask,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.seeding import numpy_rng
 
 if TYPE_CHECKING:
     from detoxlens.models.classifier import TextClassifier
@@ -88,6 +89,12 @@ def reward_responses(
         else:
             responses.append(RewardedResponse(reward=empty_response_reward - penalty, status="empty"))
     return responses
+
+
+def permuted(rewarded: Sequence[RewardedResponse], *, seed: int, step: int) -> list[RewardedResponse]:
+    """The same responses, each with the reward of a random one among them: rewards that say nothing about responses."""
+    order = numpy_rng(seed, "placebo", step).permutation(len(rewarded))
+    return [replace(own, reward=rewarded[i].reward) for own, i in zip(rewarded, order.tolist(), strict=True)]
 
 
 def check_not_all_empty(rewarded: Sequence[RewardedResponse], *, step: int) -> None:

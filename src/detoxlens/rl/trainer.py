@@ -14,7 +14,7 @@ from detoxlens.models.forward import evaluating
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, load_adapter_state
-from detoxlens.rl.rewards import Grader, Reward
+from detoxlens.rl.rewards import Grader, Reward, RewardedResponse, permuted
 from detoxlens.rl.validation import validate
 from detoxlens.rl.world import World
 
@@ -52,6 +52,8 @@ class PolicyTrainer:
         seed: of prompt order, sampling and minibatches.
         grader: texts -> toxicity, not the reward's classifier: logged at every step so that reward hacking shows.
         selector: texts -> toxicity; judges the validation prompts. Without it the last adapter is kept.
+        placebo_kl_nats: trains a placebo: the rewards of each batch are permuted, training ends at the first
+            validation whose KL per sequence reaches this, and the adapter nearest to it is kept.
 
     Raises:
         UserError: the model has no adapter to train, or decoding leaves nothing to chance.
@@ -66,6 +68,7 @@ class PolicyTrainer:
     seed: int
     grader: Grader | None = None
     selector: Grader | None = None
+    placebo_kl_nats: float | None = None
 
     def __post_init__(self) -> None:
         _check_policy(self.model, self.decoding)
@@ -96,7 +99,17 @@ class PolicyTrainer:
                 world=world,
             )
         row |= verdict.metrics()
-        state.keep_if_best(verdict, self.model, kl_budget=self.config.kl.budget_nats_per_sequence)
+        budget, target = self.config.kl.budget_nats_per_sequence, self.placebo_kl_nats
+        state.keep_if_best(verdict, self.model, kl_budget=budget, kl_target=target)
+        if target is not None and verdict.kl_nats_per_sequence >= target:
+            state.stop_reason = (
+                f"step {state.step}: KL {verdict.kl_nats_per_sequence:.2f} nats per sequence on validation prompts, "
+                f"as far as the placebo is to go ({target:.2f})"
+            )
+
+    def rewarded(self, batch: Sequence[RewardedResponse], *, step: int) -> Sequence[RewardedResponse]:
+        """What the batch is rewarded with: its own rewards, or, for a placebo, those of others in it."""
+        return batch if self.placebo_kl_nats is None else permuted(batch, seed=self.seed, step=step)
 
     def finish(self, state: TrainingState) -> PpoResult:
         """Puts the best adapter into the model; without a validation the last one stays."""

@@ -5,7 +5,7 @@ The last adapter is often not the best, and the one with the highest reward may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,13 @@ class Validation:
     base_perplexity: float
     empty_share: float
 
-    def beats(self, other: Validation, *, kl_budget: float) -> bool:
-        """Less toxic, if both are within the KL budget; else the one that is, else the one closer to it."""
+    def beats(self, other: Validation, *, kl_budget: float, kl_target: float | None = None) -> bool:
+        """Less toxic, if both are within the KL budget; else the one that is, else the one closer to it.
+
+        With a target the one whose KL is nearer to it, whatever its toxicity: a placebo is not selected for it.
+        """
+        if kl_target is not None:
+            return abs(self.kl_nats_per_sequence - kl_target) < abs(other.kl_nats_per_sequence - kl_target)
         within, other_within = self.kl_nats_per_sequence <= kl_budget, other.kl_nats_per_sequence <= kl_budget
         if within and other_within:
             return self.toxicity < other.toxicity
@@ -49,6 +54,23 @@ class Validation:
             "ppo/val_base_perplexity": self.base_perplexity,
             "ppo/val_empty_share": self.empty_share,
         }
+
+
+def kept_validation(history: Sequence[Mapping[str, float]], *, kl_budget: float) -> Validation | None:
+    """The validation that a training's adapter was kept for, from its history; None without any."""
+    best = None
+    for row in history:
+        if "ppo/val_toxicity" in row:
+            found = Validation(
+                step=int(row["step"]),
+                toxicity=row["ppo/val_toxicity"],
+                kl_nats_per_sequence=row["ppo/val_kl_nats_per_sequence"],
+                base_perplexity=row["ppo/val_base_perplexity"],
+                empty_share=row["ppo/val_empty_share"],
+            )
+            if best is None or found.beats(best, kl_budget=kl_budget):
+                best = found
+    return best
 
 
 def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:

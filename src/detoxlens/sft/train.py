@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
 from detoxlens.common.seeding import derive_seed
-from detoxlens.data.templates import encode_dialogue
+from detoxlens.data.templates import Template, encode_dialogue
 from detoxlens.models.capabilities import examine
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
-from detoxlens.params.models import TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.sft.loss import IGNORED, trainer_class
 from detoxlens.sft.packing import check_packing
@@ -28,23 +27,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 History = list[dict[str, float | int]]
+Example = dict[str, list[int]]
+"""`input_ids` and `labels`, of one length."""
 
 
 def encode_examples(
-    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: SftConfig
-) -> list[dict[str, list[int]]]:
-    """Dialogues as `input_ids` and `labels`, cut to `config.max_length`; one left without any label is dropped."""
-    examples = []
-    for dialogue in dialogues:
-        ends = range(2, len(dialogue.turns) + 1, 2) if config.examples == "prefixes" else (len(dialogue.turns),)
-        for end in ends:
-            ids, is_reply = encode_dialogue(tokenizer, template, dialogue.turns[:end])
-            keep = is_reply if config.loss_on == "replies" else [True] * len(ids)
-            labels = [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)]
-            ids, labels = ids[: config.max_length], labels[: config.max_length]
-            if any(label != IGNORED for label in labels):
-                examples.append({"input_ids": list(ids), "labels": labels})
-    return examples
+    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
+) -> list[Example]:
+    """Dialogues as examples, cut to `config.max_length`; one left without any label is dropped."""
+    examples = [encode_example(chat, tokenizer, template, config) for chat in chats_of(dialogues, config)]
+    return [example for example in examples if example is not None]
+
+
+def chats_of(dialogues: Sequence[Dialogue], config: SftConfig) -> list[tuple[str, ...]]:
+    """The turns of each example: whole dialogues, or every prefix of one that ends in a reply."""
+    return [
+        dialogue.turns[:end]
+        for dialogue in dialogues
+        for end in (range(2, len(dialogue.turns) + 1, 2) if config.examples == "prefixes" else (len(dialogue.turns),))
+    ]
+
+
+def encode_example(
+    chat: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
+) -> Example | None:
+    """One chat, cut to `config.max_length`; None when no label is left."""
+    ids, is_reply = encode_dialogue(tokenizer, template, chat)
+    keep = is_reply if config.loss_on == "replies" else [True] * len(ids)
+    labels = [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)][: config.max_length]
+    if all(label == IGNORED for label in labels):
+        return None
+    return {"input_ids": list(ids[: config.max_length]), "labels": labels}
 
 
 def validation_sample(dialogues: Sequence[Dialogue], most: int | None) -> list[Dialogue]:
@@ -64,8 +77,8 @@ def fine_tune(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    train: Sequence[dict[str, list[int]]],
-    validation: Sequence[dict[str, list[int]]],
+    train: Sequence[Example],
+    validation: Sequence[Example],
     config: SftConfig,
     seed: int,
     checkpoints: Path,

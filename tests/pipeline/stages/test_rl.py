@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from detoxlens.common.artifacts import Layout, read_history, read_model_ref, write_model_ref, write_rows
+from detoxlens.common.artifacts import Layout, read_history, read_model_ref, write_history, write_model_ref, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue, ModelRef, Prompt
 from detoxlens.models import tiny
@@ -271,3 +271,25 @@ def test_long_prompts_are_left_out_and_counted(caplog):
     assert "1 of 2 dialogue prefixes have more than 2 tokens" in caplog.text
     with pytest.raises(UserError, match="all 1 dialogue prefixes have more than 2 tokens"):
         within([(1, 2, 3)], 2, what="dialogue prefixes")
+
+
+def test_a_placebo_goes_as_far_as_the_adapter_that_was_kept_and_says_what_it_is(root, params):
+    params.raw["variants"]["placebo"] = {"kind": "rl", "algorithm": "ppo", "placebo_of": "rl"}
+    placebo = Params(params.raw)
+    with pytest.raises(UserError, match="no validation is recorded, so there is no KL for its placebo to reach"):
+        rl.run(root, placebo, model="tiny-neox", variant="placebo")
+    folder = Layout(root).adapter("tiny-neox", "rl")
+    verdict = {"ppo/val_base_perplexity": 2.0, "ppo/val_empty_share": 0.0}
+    rows = [
+        {"step": step, "ppo/val_toxicity": toxicity, "ppo/val_kl_nats_per_sequence": kl, **verdict}
+        for step, toxicity, kl in ((0, 0.5, 0.0), (1, 0.1, 1e-9), (2, 0.3, 2.0))
+    ]
+    write_history(folder, rows[:1])
+    with pytest.raises(UserError, match="the adapter before the first step was kept"):
+        rl.run(root, placebo, model="tiny-neox", variant="placebo")
+    write_history(folder, rows)
+    rl.run(root, placebo, model="tiny-neox", variant="placebo")
+    made = Layout(root).adapter("tiny-neox", "placebo")
+    assert [row["step"] for row in read_history(made)] == [0, 1]  # a step is further than 1e-9 nats
+    card = (made / "README.md").read_text()
+    assert "permuted within each batch: this is a placebo" in card and "nearest to that of `rl`" in card

@@ -18,6 +18,7 @@ from detoxlens.models.lora import add_adapter
 from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.sft import SftConfig
+from detoxlens.sft.placebo import answers_of_base, placebo_examples
 from detoxlens.sft.train import encode_examples, fine_tune, num_steps, validation_sample
 
 
@@ -25,7 +26,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("sft", SftConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
-    params.trained_variant(variant, stage="finetune", kind="sft")
+    chosen = params.trained_variant(variant, stage="finetune", kind="sft")
     seed = params.training_seed(variant)
     fix_global_state(seed, run_config.num_threads)
     key = scratch_key(
@@ -34,6 +35,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             "sft": config.model_dump(),
             "lora": lora.model_dump(),
             "model": spec.model_dump(),
+            "is_placebo": chosen.placebo_of is not None,
             "seed": seed,
             "device": run_config.device,
         },
@@ -43,12 +45,25 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     with open_scratch(layout.state, f"finetune@{model}-{variant}", key, place=layout.root) as scratch:
         ref = read_model_ref(layout.adapter(model, "it"))
         base = load_model(root, ref, spec, device=run_config.device)
-        policy = add_adapter(base, lora)
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
         dialogues = read_rows(layout.dialogues, Dialogue)
         split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
         split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
-        train, validation = (encode_examples(part, tokenizer, spec.template, config) for part in split.values())
+        if chosen.placebo_of is None:
+            train, validation = (encode_examples(part, tokenizer, spec.template, config) for part in split.values())
+        else:
+            title = f"answers of the base model, {model}/{variant}"
+            train, validation = (
+                placebo_examples(
+                    part,
+                    tokenizer,
+                    spec.template,
+                    config,
+                    answers_of_base(base, tokenizer, scratch, name=f"placebo-{name}", title=title, seed=seed),
+                )
+                for name, part in split.items()
+            )
+        policy = add_adapter(base, lora)
         total = num_steps(len(train), config)
         with progress(f"fine-tune {model}/{variant}", total=total, unit="steps") as bar:
 
@@ -75,19 +90,22 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             root=root,
             base_ref=ref,
             history=history,
-            card=_card(model, variant, config, lora),
+            card=_card(model, variant, config, lora, is_placebo=chosen.placebo_of is not None),
             final_folder=final,
         )
         replace_output(built, final)
         scratch.finish()
 
 
-def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig) -> str:
+def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig, *, is_placebo: bool) -> str:
     """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
+    how = (
+        "fine-tuning on answers of the base model itself, a placebo" if is_placebo else "counter-narrative fine-tuning"
+    )
     return (
         f"# {model} / {variant}\n\n"
         f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {', '.join(sorted(lora.target_modules))}) trained by "
-        f"counter-narrative fine-tuning: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
+        f"{how}: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
         f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
         "with the lowest validation loss was kept (`history.jsonl`).\n"
     )

@@ -1,7 +1,7 @@
 """Stage rl@model-variant: a LoRA adapter by PPO, RLOO or GRPO on 1 - P(hate) of the response.
 
 deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/reward, models/<m>/base,
-      adapters/<m>/it or adapters/<m>/<init_from>                      outs: adapters/<m>/<v>
+      adapters/<m>/it or adapters/<m>/<init_from>, adapters/<m>/<placebo_of>           outs: adapters/<m>/<v>
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
+from detoxlens.common.artifacts import Layout, read_history, read_model_ref, read_rows
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Dialogue, ModelRef, Prompt
 from detoxlens.common.scoring import Scorer
@@ -38,6 +38,7 @@ from detoxlens.rl.groups import GroupTrainer
 from detoxlens.rl.ppo import PPO
 from detoxlens.rl.rewards import Grader, NonToxicity
 from detoxlens.rl.trainer import PpoResult, Row
+from detoxlens.rl.validation import kept_validation
 from detoxlens.rl.world import World, join
 from detoxlens.scorers import make_scorer
 
@@ -57,12 +58,13 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     rewarding = params.section("reward_model", RewardModelConfig)
     headline = params.section("toxicity", ToxicityConfig).headline
     start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
+    placebo_kl_nats = kept_kl_nats(layout, params, model, chosen.placebo_of) if chosen.placebo_of else None
     with join(os.environ, device=run_config.device) as world:
         check_processes(chosen, variant, spec, model, world)
         settings = {
             "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
             "reward": [rewarding.label, rewarding.activation, rewarding.trust_remote_code],
-            "variant": [chosen.algorithm, chosen.init_from, seed, headline],
+            "variant": [chosen.algorithm, chosen.init_from, seed, headline, placebo_kl_nats],
             "num_processes": world.size,
             "device": run_config.device,
         }
@@ -93,6 +95,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     seed=seed,
                     grader=grader,
                     selector=grader,
+                    placebo_kl_nats=placebo_kl_nats,
                     world=world,
                 )
             else:
@@ -106,6 +109,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     seed=seed,
                     grader=grader,
                     selector=grader,
+                    placebo_kl_nats=placebo_kl_nats,
                 )
             if world.is_main:
                 log.info("%s %s/%s: reward = %s", chosen.algorithm, model, variant, reward.description())
@@ -170,6 +174,24 @@ def shown_by_main(world: World, title: str, num_steps: int) -> Iterator[Callable
             shown = row["step"]
 
         yield show
+
+
+def kept_kl_nats(layout: Layout, params: Params, model: str, variant: str) -> float:
+    """KL per sequence, on the validation prompts, of the adapter that the training of `variant` kept.
+
+    Raises:
+        UserError: it has no validation in its history, or kept the adapter that it started from.
+    """
+    budget = params.section("ppo", PpoConfig, model=model, variant=variant).kl.budget_nats_per_sequence
+    folder = layout.adapter(model, variant)
+    kept = kept_validation(read_history(folder), kl_budget=budget)
+    if kept is None or kept.step == 0:
+        raise UserError(
+            f"{folder}: {'no validation is recorded' if kept is None else 'the adapter before the first step was kept'}"
+            f", so there is no KL for its placebo to reach. Train {variant} with ppo.validation first, or take the "
+            "placebo out of run.variants."
+        )
+    return kept.kl_nats_per_sequence
 
 
 def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, device: str) -> TextClassifier:
@@ -296,16 +318,22 @@ def model_card(
     how = {"ppo": "PPO", "rloo": "RLOO (TRL)", "grpo": "GRPO (TRL)"}[chosen.algorithm]
     control = config.kl.control if chosen.algorithm == "ppo" else "fixed"
     groups = "" if chosen.algorithm == "ppo" else f" in groups of {config.num_generations}"
+    permuted = ", permuted within each batch: this is a placebo" if chosen.placebo_of else ""
+    kept = (
+        f"its KL on the validation prompts is nearest to that of `{chosen.placebo_of}`"
+        if chosen.placebo_of
+        else f"the least toxic on validation prompts by {scorer.name} ({scorer.version}) within "
+        f"{config.kl.budget_nats_per_sequence:g} nats of KL per sequence"
+    )
     return (
         f"# {model} / {variant}\n\n"
         f"LoRA adapter trained by {how} from {start}, on {num_prompts} dialogue contexts that end with a hater "
         f"turn.\n\n"
-        f"- Reward: {reward}; of the response's text only.\n"
+        f"- Reward: {reward}; of the response's text only{permuted}.\n"
         f"- KL penalty against the base model: {control}, coefficient {config.kl.coef:g}.\n"
         f"- {len(steps)} {how.split()[0]} steps of {config.rollout_batch_size} responses{groups}, learning rate "
         f"{config.learning_rate:g}."
         f"{stopped}\n"
-        f"- Kept: the adapter after step {result.kept_step}, the least toxic on validation prompts by {scorer.name} "
-        f"({scorer.version}) within {config.kl.budget_nats_per_sequence:g} nats of KL per sequence.\n\n"
+        f"- Kept: the adapter after step {result.kept_step}, {kept}.\n\n"
         f"Training curves: `history.jsonl`.\n"
     )
