@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from detoxlens.common.errors import UserError
+from detoxlens.jobs import save_timer
 from detoxlens.models.tiny import batches, build, causal_lm_loss, classifier_loss, cosine_lr, fit, train_tokenizer
 from detoxlens.params.tiny import TinyConfig
 
@@ -102,6 +103,17 @@ def test_a_killed_training_continues_to_the_same_bits(tmp_path):
     history, weights = _train(tmp_path / "whole.pt")
     with pytest.raises(Killed):
         _train(tmp_path / "killed.pt", kill_after=5)
+    resumed_history, resumed = _train(tmp_path / "killed.pt")
+    assert resumed_history == history
+    assert all(torch.equal(resumed[name], weights[name]) for name in weights)
+
+
+def test_a_slow_training_is_saved_by_time_too(tmp_path, monkeypatch):
+    history, weights = _train(tmp_path / "whole.pt")
+    monkeypatch.setattr(save_timer, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed.pt", kill_after=1)
+    assert torch.load(tmp_path / "killed.pt", weights_only=True)["step"] == 1
     resumed_history, resumed = _train(tmp_path / "killed.pt")
     assert resumed_history == history
     assert all(torch.equal(resumed[name], weights[name]) for name in weights)

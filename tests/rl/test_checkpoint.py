@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from detoxlens.common.errors import UserError
+from detoxlens.jobs import save_timer
 from detoxlens.rl import checkpoint
 from detoxlens.rl.checkpoint import adapter_state
 from detoxlens.rl.ppo import PPO
@@ -57,6 +59,16 @@ def kill_at(step):
             raise Killed
 
     return on_step
+
+
+def test_steps_that_take_long_are_saved_by_time_too(run, tmp_path, monkeypatch):
+    whole, expected = run(checkpoint_every=100)
+    monkeypatch.setattr(save_timer, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run("c", on_step=kill_at(3), checkpoint_every=100)
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["checkpoint-000003"]
+    resumed, result = run("c", checkpoint_every=100)
+    assert resumed == whole and json.dumps(result.history) == json.dumps(expected.history)
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 4])

@@ -1,5 +1,7 @@
 """Counter-narrative fine-tuning: the loss mask by hand, the best adapter kept, resume, and what goes wrong."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
+from detoxlens.jobs import save_timer
 from detoxlens.models.lora import add_adapter
 from detoxlens.models.tiny import build, causal_lm_loss, train_tokenizer
 from detoxlens.params.lora import LoraConfig
@@ -147,7 +150,34 @@ def test_a_killed_run_continues_to_the_same_bits(tokenizer, tmp_path):
     with pytest.raises(Killed):
         _run(tokenizer, tmp_path / "killed", kill_after=3)
     resumed_history, resumed, _ = _run(tokenizer, tmp_path / "killed")
-    assert resumed_history == history
+    assert json.dumps(resumed_history) == json.dumps(history)  # the order of the keys too
+    assert torch.equal(_flat(resumed), _flat(policy))
+
+
+def test_a_run_shorter_than_its_first_checkpoint_is_saved_by_time_and_continues_to_the_same_bits(
+    tokenizer, tmp_path, monkeypatch
+):
+    config = CONFIG.model_copy(update={"eval_every": 10, "num_epochs": 5})  # a mean of the loss every two steps
+    history, policy, _ = _run(tokenizer, tmp_path / "whole", config)
+    monkeypatch.setattr(save_timer, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        _run(tokenizer, tmp_path / "killed", config, kill_after=6)
+    assert [p.name for p in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-4"]
+    resumed_history, resumed, _ = _run(tokenizer, tmp_path / "killed", config)
+    assert json.dumps(resumed_history) == json.dumps(history)
+    assert torch.equal(_flat(resumed), _flat(policy))
+
+
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_a_run_that_was_killed_in_a_folder_since_moved_keeps_its_own_best_adapter(tokenizer, tmp_path, how):
+    """Killed after its last checkpoint: what is left is to load the best one, by the path in the trainer's state."""
+    wild = CONFIG.model_copy(update={"learning_rate": 0.3, "num_epochs": 6, "eval_every": 1})
+    history, policy, _ = _run(tokenizer, tmp_path / "old", wild, val_reply="QUITE ANOTHER {}")
+    assert min(_val_loss(history)) < _val_loss(history)[-1]
+    how(tmp_path / "old", tmp_path / "new")
+    for left in (tmp_path / "old").glob("*/adapter_model.safetensors"):
+        left.write_bytes(b"of another run")
+    _, resumed, _ = _run(tokenizer, tmp_path / "new", wild, val_reply="QUITE ANOTHER {}")
     assert torch.equal(_flat(resumed), _flat(policy))
 
 

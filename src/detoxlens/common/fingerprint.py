@@ -25,6 +25,7 @@ WITHOUT_EFFECT = frozenset(
         "detoxlens.common.fingerprint",
         "detoxlens.common.repository",
         "detoxlens.jobs.progress",
+        "detoxlens.jobs.save_timer",
         "detoxlens.params.sections",  # which sections there are; a stage imports the classes of those it reads
         "detoxlens.tracking",
     }

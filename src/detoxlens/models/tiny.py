@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.seeding import numpy_rng
+from detoxlens.jobs.save_timer import SaveTimer
 from detoxlens.params.tiny import TinyConfig
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def fit(
         loss_of: indices -> scalar loss, nats per token.
         config: learning rate and weight decay.
         checkpoint: file in the scratch folder.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints, which are also written by time (`jobs/save_timer.py`).
         on_step: called with the number of steps newly done (first with those of the checkpoint).
 
     Returns:
@@ -161,6 +162,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         start, history = state["step"], state["history"]
     on_step(start)
+    timer = SaveTimer()
     model.train()
     for step in range(start, len(plan)):
         for group in optimizer.param_groups:
@@ -176,11 +178,12 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0 or step == len(plan) - 1:
             history.append({"step": step, "base/loss": loss.item()})
-        if (step + 1) % checkpoint_every == 0:
+        if (step + 1) % checkpoint_every == 0 or timer.is_due():
             state = {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             partial = checkpoint.with_suffix(".partial")
             torch.save(state | {"history": history}, partial)
             partial.replace(checkpoint)
+            timer.restart()
         on_step(1)
     model.eval()
     return history

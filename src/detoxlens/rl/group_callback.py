@@ -11,7 +11,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from detoxlens.common.errors import UserError
+from detoxlens.jobs.save_timer import SaveTimer
 from detoxlens.models.forward import evaluating
+from detoxlens.models.trainer_checkpoints import keep_newest
 from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
@@ -38,6 +40,7 @@ class GroupCallback(TrainerCallback):
         self.prompts, self.validation_prompts = prompts, validation_prompts
         self.state, self.fingerprint, self.report = state, fingerprint, report
         self.row: Row = {}
+        self.timer = SaveTimer()
 
     def reward(
         self, prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: object
@@ -114,11 +117,14 @@ class GroupCallback(TrainerCallback):
             self.state.best_adapter = adapter_state(self.trainer.model)
         if self.state.stop_reason is not None:
             control.should_training_stop = control.should_save = True
-        if control.should_save:
+        if control.should_save or self.timer.is_due():
+            control.should_save = True
             save_kept(Path(args.output_dir) / f"kept-{state.global_step}", self.state, self.fingerprint)
         self.report(row)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        self.timer.restart()
+        keep_newest(Path(args.output_dir), step=state.global_step)
         for kept in Path(args.output_dir).glob("kept-*"):
             if kept.name != f"kept-{state.global_step}":
                 shutil.rmtree(kept)

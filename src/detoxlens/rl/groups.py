@@ -170,7 +170,6 @@ class GroupTrainer(PolicyTrainer):
             logging_nan_inf_filter=False,
             save_strategy="steps",
             save_steps=config.checkpoint_every * num_updates,
-            save_total_limit=1,
             report_to=[],
             disable_tqdm=True,
         )

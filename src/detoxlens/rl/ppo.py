@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from detoxlens.common.errors import UserError
+from detoxlens.jobs.save_timer import SaveTimer
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_checkpoint, save_checkpoint
 from detoxlens.rl.controller import KlController
@@ -112,6 +113,7 @@ class PPO(PolicyTrainer):
             if len(row) > 1:
                 state.history.append(row)
                 report(row)
+        timer = SaveTimer()
         while state.step < config.num_steps and state.stop_reason is None:
             chosen = prompts_of_step(len(prompts), config.rollout_batch_size, step=state.step, seed=self.seed)
             row = self._step(state, [prompts[i] for i in chosen])
@@ -121,8 +123,10 @@ class PPO(PolicyTrainer):
                 self.judge(state, validation_prompts, row, self.world)
             last = last or state.stop_reason is not None
             state.history.append(row)
-            if checkpoint_folder is not None and (last or state.step % config.checkpoint_every == 0):
+            due = last or state.step % config.checkpoint_every == 0 or self.world.from_main(timer.is_due)
+            if checkpoint_folder is not None and due:
                 self._checkpoint(checkpoint_folder, state, fingerprint)
+                timer.restart()
             report(row)
         return self.finish(state)
 

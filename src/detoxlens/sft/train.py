@@ -16,8 +16,9 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
 from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import Template, encode_dialogue
+from detoxlens.jobs.save_timer import SaveTimer
 from detoxlens.models.capabilities import examine
-from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
+from detoxlens.models.trainer_checkpoints import keep_newest, last_complete_checkpoint
 from detoxlens.params.sft import SftConfig
 from detoxlens.sft.loss import IGNORED, trainer_class
 from detoxlens.sft.packing import check_packing
@@ -115,12 +116,22 @@ def fine_tune(
     if config.packing:
         check_packing(model)
 
+    timer = SaveTimer()
+
     class Report(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
             on_step(state.global_step, state.global_step, {})  # what an interrupted run has left done
 
         def on_step_end(self, args, state, control, **_):
             on_step(1, state.global_step, (_history(state.log_history) or [{}])[-1])
+            if (
+                state.global_step % args.logging_steps == 0 and timer.is_due()
+            ):  # between two, a mean would be cut in two
+                control.should_save = True
+
+        def on_save(self, args, state, control, **_):
+            timer.restart()
+            keep_newest(checkpoints, step=state.global_step, best_step=state.best_global_step)
 
     trainer = make_trainer(
         model=model,
@@ -141,7 +152,6 @@ def fine_tune(
             eval_steps=config.eval_every,
             save_strategy="steps",
             save_steps=config.eval_every,
-            save_total_limit=2,
             load_best_model_at_end=True,
             metric_for_best_model="eval_loss",
             greater_is_better=False,
@@ -172,16 +182,19 @@ def fine_tune(
 
 
 def _history(log: Sequence[dict[str, float]]) -> History:
-    """Trainer's log as rows with our names; wall times left out (they would change the bytes)."""
+    """Trainer's log as rows with our names, in one order; wall times left out (they would change the bytes).
+
+    A resumed trainer has its log from a file whose keys are sorted.
+    """
     names = {
         "loss": "sft/loss",
-        "learning_rate": "sft/learning_rate",
         "grad_norm": "sft/grad_norm",
+        "learning_rate": "sft/learning_rate",
         "eval_loss": "sft/val_loss",
     }
     rows = []
     for entry in log:
-        row = {names[key]: float(value) for key, value in entry.items() if key in names}
+        row = {name: float(entry[key]) for key, name in names.items() if key in entry}
         if row:
             rows.append({"step": int(entry["step"]), **row})
     return rows
