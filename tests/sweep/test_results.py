@@ -1,8 +1,9 @@
 """Front, choice, tables and conclusions of a study whose trials are given."""
 
 import csv
+import html
 import io
-import math
+import re
 
 import optuna
 import pytest
@@ -10,9 +11,9 @@ from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
 from detoxlens.common.artifacts import read_json
-from detoxlens.sweep.interactive import page
-from detoxlens.sweep.results import conclusions, find, pareto, trials_csv, write_results
-from detoxlens.sweep.scale import scale_of, short
+from detoxlens.sweep.findings import conclusions, find, pareto
+from detoxlens.sweep.plots import label, page, pictures, without_attributes
+from detoxlens.sweep.results import trials_csv, write_results
 
 TOXICITY, SHIFT = "toxicity/val/rate_gt_50", "attribution/val/entropy_shift_bits/absolute/value"
 DEFINITION = {
@@ -92,11 +93,11 @@ def test_every_trial_is_in_the_table_with_its_fate(found):
     assert rows[1]["lora.target_modules"] == '["dense", "query_key_value"]'
 
 
-def test_files_are_complete_and_the_same_bytes_again(found, tmp_path):
+def test_files_are_complete_and_the_same_bytes_again(found, study, tmp_path):
     for name in ("a", "b"):
-        write_results(tmp_path / name, found)
+        write_results(tmp_path / name, found, study)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    kinds = ("importances", "parallel", "pareto", "slices")
+    kinds = ("importances", "parallel-1", "parallel-2", "pareto", "slices-1", "slices-2")
     figures = [f"{name}.{kind}" for name in kinds for kind in ("png", "svg")]
     assert names == sorted(
         ["best_params.yaml", "interactive.html", "pareto.json", "conclusions.md", "trials.csv", *figures]
@@ -109,7 +110,7 @@ def test_files_are_complete_and_the_same_bytes_again(found, tmp_path):
     assert front[1]["objectives"] == {TOXICITY: 0.2, SHIFT: 0.1}
 
 
-def test_the_reading_says_what_the_data_say(found):
+def test_the_conclusions_say_what_the_data_say(found):
     text = conclusions(found)
     assert text.startswith("5 trials of `rl` were completed and 1 could not be trained.")
     assert "1 broke a constraint (`fluency/val/perplexity` at most 4)" in text
@@ -123,41 +124,58 @@ def test_nothing_feasible_is_said_and_drawn(tmp_path):
         if trials:
             add(study, 1, (0.5, 0.5), perplexity=9)
         found = find(study, DEFINITION, {})
-        write_results(tmp_path, found)
+        write_results(tmp_path, found, study)
         assert "No feasible trial" in (tmp_path / "conclusions.md").read_text("utf-8")
         assert found.best is None and read_json(tmp_path / "pareto.json") == []
 
 
-def test_the_page_holds_every_trial_and_loads_nothing(found):
-    text = page(found, conclusions(found))
+def test_the_page_holds_every_complete_trial_and_loads_nothing(found, study):
+    text = page(without_attributes(study, found), found, conclusions(found))
     plotly = get_plotlyjs()
     ours = text.replace(plotly, "")
     assert plotly in text and "src=" not in ours and "<link" not in ours and "http" not in ours
-    assert ours.count("sendChartToCloud") == 4  # the button that would upload a figure, removed from each
-    for number in range(5):
-        assert f"trial {number}" in ours
-    for div in ("pareto", "importances", "slices", "parallel"):
+    divs = ("pareto", "importances", "slices-1", "parallel-1", "slices-2", "parallel-2")
+    assert ours.count("sendChartToCloud") == len(divs)  # the button that would upload a figure, removed from each
+    for div in divs:
         assert f'id="{div}"' in ours
+    pareto_only = ours.partition('id="importances"')[0]
+    assert sorted(set(re.findall(r"number\\+\": (\d)", pareto_only))) == list("01234")
+    assert "toxicity rate > .5" in html.unescape(ours.encode().decode("unicode_escape")) and "base" in ours
 
 
-@pytest.mark.parametrize(
-    ("values", "ticks", "shares"),
-    [
-        ([32, 4, 8], [(math.log10(4), "4"), (math.log10(8), "8"), (math.log10(32), "32")], [1, 0, 1 / 3]),
-        ([1e-4, 1e-2, *(i / 1e3 for i in range(1, 7))], [(-4, "0.0001"), (-3, "0.001"), (-2, "0.01")], [0, 1]),
-        ([0.1, 0.3], [(0.1, "0.1"), (0.3, "0.3")], [0, 1]),
-        ([["b"], ["a", "c"]], [(0, "a, c"), (1, "b")], [1, 0]),
-        ([True, None], [(0, "None"), (1, "True")], [1, 0]),
-        ([2.0, 2.0], [(2.0, "2")], [0.5]),
-    ],
-)
-def test_axes_by_hand(values, ticks, shares):
-    scale = scale_of(values)
-    assert [t for _, t in scale.ticks] == [t for _, t in ticks]
-    assert [p for p, _ in scale.ticks] == pytest.approx([p for p, _ in ticks])
-    low, high = scale.ends
-    assert [(scale.at(v) - low) / (high - low) for v in values[: len(shares)]] == pytest.approx(shares)
+def test_an_infeasible_trial_is_grey_and_the_base_model_is_marked(found, study):
+    from optuna.visualization import plot_pareto_front
+
+    shown = without_attributes(study, found)
+    grey = plot_pareto_front(shown).data[0]
+    assert grey.marker.color == "#cccccc" and (list(grey.x), list(grey.y)) == ([0.0], [0.0])  # trial 3
 
 
-def test_a_long_text_is_cut_in_its_middle():
-    assert short("query_key_value, dense", 11) == "query…dense" and short("dense", 5) == "dense"
+def test_nothing_of_the_machine_is_drawn(found, study):
+    shown = without_attributes(study, found)
+    assert [t.number for t in shown.trials] == [t.number for t in study.trials]
+    assert all(not t.user_attrs for t in shown.trials)
+    assert [t.params for t in shown.trials] == [t.params for t in study.trials]
+
+
+def test_a_param_searched_by_its_logarithm_has_a_logarithmic_axis():
+    from optuna.visualization import plot_slice
+
+    study = optuna.create_study(study_name="s", directions=["minimize"])
+    space = {"ppo.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)}
+    for rate in (1e-4, 1e-3, 1e-2):
+        study.add_trial(
+            optuna.create_trial(params={"ppo.learning_rate": rate}, distributions=space, values=[rate], constraints={})
+        )
+    one = DEFINITION | {
+        "objectives": {TOXICITY: "minimize"},
+        "space": {"ppo.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "step": None, "log": True}},
+    }
+    found = find(study, one, {})
+    shown = without_attributes(study, found)
+    assert plot_slice(shown).layout.xaxis.type == "log"
+    assert sorted(pictures(shown, found)) == ["history", "parallel", "slices"]  # three trials: no importances
+
+
+def test_names_of_metrics_are_words():
+    assert label(TOXICITY) == "toxicity rate > .5" and label(SHIFT) == "entropy shift bits absolute"

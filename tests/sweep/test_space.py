@@ -8,8 +8,8 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.section import parse
-from detoxlens.params.sweep import SweepConfig, as_stored
-from detoxlens.sweep.space import choose_variant, decode, params_at, space_of
+from detoxlens.params.sweep import Choices, FloatRange, IntRange, SweepConfig, as_stored
+from detoxlens.sweep.space import choose_variant, committed_point, decode, params_at, space_of
 from tests.root import ROOT
 
 
@@ -24,6 +24,7 @@ def checked(params, method="ppo", models=("tiny-neox",), variant="rl"):
     return space_of(params.section("sweep", SweepConfig), params, method, list(models), variant)
 
 
+KINDS = {"float": FloatRange, "int": IntRange, "categorical": Choices}
 NUMBER = {"type": "float", "low": 0.1, "high": 0.2}
 
 
@@ -161,3 +162,30 @@ SWEEP = load_params(ROOT / "params.yaml").raw["sweep"]
 def test_other_mistakes_of_the_section(changes, told):
     with pytest.raises(UserError, match=told):
         parse(SweepConfig, SWEEP | changes, "params.yaml: sweep")
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "expected"),
+    [
+        ("ppo.clip_range", {"type": "float", "low": 0.1, "high": 0.4}, 0.2),
+        ("ppo.clip_range", {"type": "float", "low": 0.3, "high": 0.4}, None),
+        ("ppo.clip_range", {"type": "float", "low": 0.05, "high": 0.35, "step": 0.05}, 0.2),  # .05 + 3 * .05
+        ("ppo.clip_range", {"type": "float", "low": 0.05, "high": 0.35, "step": 0.1}, None),  # .15, .25, ...
+        ("ppo.num_steps", {"type": "int", "low": 4, "high": 44, "step": 10}, 24),
+        ("lora.target_modules", {"type": "categorical", "choices": [["query_key_value"]]}, None),
+        ("ppo.kl.stop_nats_per_sequence", {"type": "float", "low": 1, "high": 9}, None),  # null
+    ],
+)
+def test_the_present_params_are_a_point_where_the_space_has_them(name, distribution, expected):
+    params = load_params(ROOT / "params.yaml")
+    space = {name: parse(KINDS[distribution["type"]], distribution, name)}
+    assert committed_point(params, space, ["tiny-neox", "tiny-falcon"], "rl") == (
+        None if expected is None else {name: expected}
+    )
+
+
+def test_models_with_other_values_have_no_point_in_common():
+    params = load_params(ROOT / "params.yaml")
+    space = {"lora.r": parse(KINDS["int"], {"type": "int", "low": 1, "high": 99}, "lora.r")}
+    assert committed_point(params, space, ["redpajama-3b"], "rl") == {"lora.r": 64}
+    assert committed_point(params, space, ["redpajama-3b", "tiny-neox"], "rl") is None  # 64 and 16

@@ -276,3 +276,9 @@ def test_a_storage_that_goes_away_ends_the_worker_with_one_paragraph(sweep, tria
     monkeypatch.setattr(module, "run_trial", gone)
     with pytest.raises(UserError, match=r"--storage sqlite:.* cannot be used: server closed the connection"):
         run(sweep, 1)
+
+
+def test_the_present_params_are_trial_0_of_a_new_study_and_of_no_other(sweep, trials):
+    found, _ = run(sweep, 2)
+    assert found[0].params == {"ppo.clip_range": 0.2} != found[1].params  # as in params.yaml
+    assert [t.params for t in run(sweep, 4)[0]].count({"ppo.clip_range": 0.2}) == 1

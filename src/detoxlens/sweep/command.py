@@ -101,14 +101,15 @@ def _sweep(
 
 def finish(ready: Sweep, *, track: bool) -> Path:
     """Writes the results, and to MLflow the trials whose workers could not."""
-    from detoxlens.sweep.results import find, write_results
+    from detoxlens.sweep.findings import find
+    from detoxlens.sweep.results import write_results
 
     study = ready.open()
     if track:
         _log_trials(ready, study, study.trials)
     baseline = {name: ready.baseline[name] for name in ready.config.objectives if name in ready.baseline}
     folder = Layout(ready.root).reports / "sweep" / ready.name
-    write_results(folder, find(study, ready.definition, baseline))
+    write_results(folder, find(study, ready.definition, baseline), study)
     return folder
 
 

@@ -7,7 +7,7 @@ the swept variant changes, whichever sections it shares with the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.errors import UserError, did_you_mean
@@ -90,6 +90,32 @@ def space_of(config: SweepConfig, params: Params, method: Method, models: list[s
                     if not any(other in str(e) for other in others):  # two swept keys may be valid together only
                         raise UserError(f"{where}.{name} includes {value!r}: {e}") from None
     return dict(space)
+
+
+def committed_point(
+    params: Params, space: Mapping[str, Distribution], models: Sequence[str], variant: str
+) -> dict[str, Any] | None:
+    """The present params as a point of the space; None where they lie outside it, or differ between the models."""
+    points = [{name: _present(params, name, model, variant) for name in space} for model in models]
+    inside = all(_is_in(value, space[name]) for name, value in points[0].items())
+    return points[0] if inside and all(point == points[0] for point in points) else None
+
+
+def _present(params: Params, name: str, model: str, variant: str) -> Any:
+    section, *keys = name.split(".")
+    value: Any = params.section(section, CLASSES[section], model=model, variant=variant).model_dump(mode="json")
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _is_in(value: Any, d: Distribution) -> bool:
+    if isinstance(d, Choices):
+        return any(as_stored(choice) == as_stored(value) for choice in d.choices)
+    if value is None or not d.low <= value <= d.high:
+        return False
+    steps = 0.0 if d.step is None or d.log else (value - d.low) / d.step
+    return abs(steps - round(steps)) < 1e-9
 
 
 def dotted_names(cls: type[Section], prefix: str) -> Iterator[str]:

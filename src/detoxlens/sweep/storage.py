@@ -110,6 +110,7 @@ def open_study(
     definition: Mapping[str, Any],
     sampler: BaseSampler,
     pruner: BasePruner,
+    first: Mapping[str, Any] | None = None,
 ) -> Study:
     """The study called `name`, made if there is none.
 
@@ -121,6 +122,7 @@ def open_study(
         definition: all that makes two trials comparable; a study keeps the one it began with.
         sampler: proposes the points.
         pruner: ends trials of a study with one objective.
+        first: the point of trial 0 of a new study, as storages keep it; None leaves it to the sampler.
 
     Raises:
         UserError: the name belongs to a study with another definition.
@@ -143,6 +145,8 @@ def open_study(
             study.set_user_attr(IDENTITY, uuid.uuid4().hex)
             study.set_user_attr(DEFINITION, json.dumps(definition))
             study.set_metric_names(list(objectives))
+            if first is not None:
+                study.enqueue_trial(dict(first))
             return study
     if known is None:
         where = without_password(url)

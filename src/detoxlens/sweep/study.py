@@ -23,12 +23,12 @@ from detoxlens.common.errors import UserError
 from detoxlens.data.sources import sha256_of
 from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
-from detoxlens.params.sweep import Method, SweepConfig
+from detoxlens.params.sweep import Method, SweepConfig, as_stored
 from detoxlens.params.toxicity import RECORDED
 from detoxlens.sweep.early import EarlyStopping, check_pruner, make_pruner
 from detoxlens.sweep.liveness import HOME, REASON, Heart, Watchdog, home_of, lock_path, retry, running
 from detoxlens.sweep.probe import Probe
-from detoxlens.sweep.space import choose_variant, decode, params_at, space_of, suggest
+from detoxlens.sweep.space import choose_variant, committed_point, decode, params_at, space_of, suggest
 from detoxlens.sweep.storage import absolute, close, default_url, explain_storage_errors, open_storage, open_study
 from detoxlens.sweep.trial import AS_IF_TRAINED, check_metrics, make_reference, run_trial, val_metrics
 
@@ -66,6 +66,12 @@ class Sweep:
     """The metrics of `it`, averaged over models."""
 
     @property
+    def first(self) -> dict[str, Any] | None:
+        """Trial 0: the present params, where they lie in the space."""
+        point = committed_point(self.params, self.space, self.models, self.variant)
+        return None if point is None else {name: as_stored(value) for name, value in point.items()}
+
+    @property
     def folder(self) -> Path:
         return Layout(self.root).state / "sweeps" / self.name
 
@@ -82,6 +88,7 @@ class Sweep:
             definition=self.definition,
             sampler=make_sampler(self.config),
             pruner=make_pruner(self.config, len(self.models)),
+            first=self.first,
         )
 
 
