@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detoxlens.common.records import FinishReason
+from detoxlens.data.templates import Template, next_turn_marks
+from detoxlens.params.generation import GenerationConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+
+def stops_of(config: GenerationConfig, tokenizer: PreTrainedTokenizerFast, template: Template) -> tuple[str, ...]:
+    """The texts at which replies end: `generation.stop`, what begins the human's next turn written out."""
+    return next_turn_marks(tokenizer, template) if config.stop == "next_turn" else config.stop
 
 
 @dataclass(frozen=True, slots=True)

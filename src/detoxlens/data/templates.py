@@ -122,6 +122,16 @@ def next_turn_marks(tokenizer: PreTrainedTokenizerFast, template: Template) -> t
     return () if not mark else ("\n" + mark,) if mark[0].isalnum() else (mark,)
 
 
+def turn_end_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> tuple[int, ...]:
+    """The token by which the template ends a reply, e.g. <|im_end|>, which may be the tokenizer's own; or none."""
+    if isinstance(template, ChatTemplate):
+        end = end_of_reply(tokenizer, template)
+    else:
+        end = _around_text(template.reply, "reply")[1] + template.end
+    control = control_ids(tokenizer)
+    return tuple(token.id for token in tokens_of(tokenizer, end, own=[]) if token.id in control)[:1]
+
+
 def check_template(tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
     """Raises UserError where one exchange cannot be written by `template`: before hours are spent, not after."""
     encode_dialogue(tokenizer, template, ["a", "b"])

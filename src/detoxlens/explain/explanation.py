@@ -211,7 +211,9 @@ def explain(
         UserError: the model cannot be loaded, the text does not fit, or there is nothing to attribute.
     """
     from detoxlens.attribution.api import attribute, runner_up_ids
-    from detoxlens.data.templates import encode_prompt, encode_reply
+    from detoxlens.data.replies import reply_of, stops_of
+    from detoxlens.data.templates import encode_prompt, encode_reply, turn_end_ids
+    from detoxlens.models.end_tokens import set_end_tokens
     from detoxlens.models.generation import sample
     from detoxlens.models.loading import load_model, load_tokenizer
 
@@ -227,11 +229,12 @@ def explain(
             [encoded.ids],
             config=generation,
             seeds=[seed],
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=set_end_tokens(model, tokenizer, turn_end_ids(tokenizer, template)),
             pad_token_id=tokenizer.pad_token_id,
             batch_size=1,
         )
-        ids = sampled.token_ids[:-1] if sampled.finish_reason == "eos" else sampled.token_ids
+        stop = stops_of(generation, tokenizer, template)
+        ids = reply_of(tokenizer, sampled.token_ids, sampled.finish_reason, stop=stop).token_ids
     else:
         ids = encode_reply(tokenizer, template, prompt, completion)
     contrast = runner_up_ids(model, prompt_ids=[encoded.ids], completion_ids=[ids]) if target == "contrastive" else None

@@ -17,6 +17,7 @@ from detoxlens.common.artifacts import read_json
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.models.capabilities import Capabilities, examine
+from detoxlens.models.end_tokens import named_end_tokens, set_end_tokens
 from detoxlens.models.generation import Sampled, auto_batch_size, sample_batch
 from detoxlens.models.loading import load_model, source_of
 from detoxlens.params.generation import GenerationConfig
@@ -51,18 +52,22 @@ def load_backend(
     config: GenerationConfig,
     *,
     device: str,
+    turn_ends: Sequence[int] = (),
 ) -> Backend:
     """The backend that `generation.backend` names, with the model of `ref` in it.
+
+    A reply ends at the tokenizer's end token, at those of the checkpoint's generation_config, and at `turn_ends`.
 
     Raises:
         UserError: the model cannot be loaded, or vLLM is missing or cannot decode like this.
     """
     if config.backend == "vllm":
-        return _load_vllm(root, ref, spec, tokenizer, config)
+        return _load_vllm(root, ref, spec, tokenizer, config, turn_ends)
     network = load_model(root, ref, spec, device=device)
     capabilities = examine(network, pad_token_id=tokenizer.pad_token_id, name=ref.base)
     capabilities.warn_of_slow_sampling(ref.base)
-    return TorchBackend(network, capabilities, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    ends = set_end_tokens(network, tokenizer, turn_ends)
+    return TorchBackend(network, capabilities, config, ends, tokenizer.pad_token_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class TorchBackend:
     network: PreTrainedModel | PeftModel
     capabilities: Capabilities
     config: GenerationConfig
-    eos_token_id: int
+    eos_token_id: tuple[int, ...]
     pad_token_id: int
 
     @property
@@ -119,7 +124,7 @@ class VllmBackend:
     llm: Any
     lora: Any
     config: GenerationConfig
-    eos_token_id: int
+    eos_token_id: tuple[int, ...]
 
     @property
     def context_length(self) -> int | None:
@@ -142,7 +147,7 @@ class VllmBackend:
                     top_k=config.top_k or -1,
                     top_p=config.top_p,
                     seed=seed % 2**63,
-                    stop_token_ids=[self.eos_token_id],
+                    stop_token_ids=list(self.eos_token_id),
                     detokenize=False,
                 )
                 for seed in seeds
@@ -156,12 +161,19 @@ class VllmBackend:
         ids = tuple(output.token_ids)
         if output.finish_reason == "length":
             return Sampled(ids, "length")
-        return Sampled(ids if ids[-1:] == (self.eos_token_id,) else (*ids, self.eos_token_id), "eos")
+        return Sampled(ids if ids and ids[-1] in self.eos_token_id else (*ids, self.eos_token_id[0]), "eos")
 
 
 def _load_vllm(
-    root: Path, ref: ModelRef, spec: ModelConfig, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig
+    root: Path,
+    ref: ModelRef,
+    spec: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    config: GenerationConfig,
+    turn_ends: Sequence[int],
 ) -> VllmBackend:
+    import transformers
+
     try:
         import vllm
         from vllm.lora.request import LoRARequest
@@ -189,4 +201,8 @@ def _load_vllm(
         max_lora_rank=max(16, rank or 0),
     )
     lora = LoRARequest(adapter.name, 1, str(adapter)) if adapter else None
-    return VllmBackend(llm, lora, config, tokenizer.eos_token_id)
+    try:
+        named = transformers.GenerationConfig.from_pretrained(source, revision=revision).eos_token_id
+    except OSError:  # the checkpoint has no generation_config.json
+        named = None
+    return VllmBackend(llm, lora, config, (*named_end_tokens(tokenizer, named), *turn_ends))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from detoxlens.common.errors import UserError
 from detoxlens.models.capabilities import Capabilities, examine
+from detoxlens.models.end_tokens import EndTokens
 from detoxlens.models.forward import (
     CachedDecoder,
     Decoder,
@@ -49,7 +50,7 @@ class Sampled:
     """What one row generated: `Sampled(token_ids=(5, 9, EOS), finish_reason="eos")`."""
 
     token_ids: tuple[int, ...]
-    """Generated ids; the last is the end-of-sequence token iff `finish_reason` is `eos`."""
+    """Generated ids; the last is an end token iff `finish_reason` is `eos`."""
     finish_reason: Literal["eos", "length"]
 
 
@@ -59,7 +60,7 @@ def sample(
     *,
     config: GenerationConfig,
     seeds: Sequence[int],
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     pad_token_id: int,
     batch_size: int,
     capabilities: Capabilities | None = None,
@@ -72,7 +73,7 @@ def sample(
         prompts: token ids, at least one per prompt.
         config: how to decode; `num_samples` and `batch_size` are the caller's business.
         seeds: one per prompt; equal seeds on equal prompts give equal completions.
-        eos_token_id: ends a completion.
+        eos_token_id: what ends a completion, one id or several.
         pad_token_id: fills what the attention mask hides.
         batch_size: rows decoded together (similar lengths share a batch).
         capabilities: what `examine` found of the model; None examines it now.
@@ -113,7 +114,7 @@ def sample_batch(
     *,
     config: GenerationConfig,
     seeds: Sequence[int],
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     pad_token_id: int,
     capabilities: Capabilities | None = None,
 ) -> list[Sampled]:
@@ -157,7 +158,7 @@ def _decode(
     *,
     config: GenerationConfig,
     uniforms: Tensor,
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     rows_leave: bool,
 ) -> list[Sampled]:
     """One completion per prompt; `uniforms` is (batch, max_new_tokens)."""
@@ -166,6 +167,7 @@ def _decode(
     mask = (ids != NO_TOKEN).long()
     mask[:, width:] = 1
     positions = positions_of(mask)
+    ends = {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id)
     samples: list[Sampled | None] = [None] * len(prompts)
     rows = list(range(len(prompts)))  # row of the tensors -> index into prompts
     for step in range(config.max_new_tokens):
@@ -182,9 +184,9 @@ def _decode(
         ids[:, width + step] = tokens
         last = step + 1 == config.max_new_tokens
         for row, token in enumerate(tokens.tolist()):
-            if samples[rows[row]] is None and (token == eos_token_id or last):
+            if samples[rows[row]] is None and (token in ends or last):
                 generated = tuple(ids[row, width : width + step + 1].tolist())
-                samples[rows[row]] = Sampled(generated, "eos" if token == eos_token_id else "length")
+                samples[rows[row]] = Sampled(generated, "eos" if token in ends else "length")
         live = [row for row, index in enumerate(rows) if samples[index] is None]
         if not live:
             break

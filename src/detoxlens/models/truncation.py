@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detoxlens.models.end_tokens import EndTokens
 from detoxlens.params.generation import GenerationConfig
 
 NO_TOKEN = -1
@@ -22,7 +23,7 @@ def process_logits(
     config: GenerationConfig,
     *,
     num_generated: int | Int[Tensor, " rows"],
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     prefix_ids: Int[Tensor, "rows width"] | None = None,
 ) -> Float[Tensor, "rows vocab"]:
     """Logits of the distribution that is sampled: what it excludes is -inf; its softmax gives the probabilities.
@@ -33,7 +34,7 @@ def process_logits(
         logits: as the model gives them, float32.
         config: `temperature == 0` leaves the kept logits as they are.
         num_generated: tokens that each row has generated already.
-        eos_token_id: banned while `num_generated < min_new_tokens`.
+        eos_token_id: one id or several, all banned while `num_generated < min_new_tokens`.
         prefix_ids: prompt and generated ids, left-padded with `NO_TOKEN`; needed for `no_repeat_ngram_size` only.
     """
     logits = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
@@ -50,7 +51,7 @@ def next_tokens(
     config: GenerationConfig,
     *,
     num_generated: int,
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     prefix_ids: Int[Tensor, "rows width"] | None = None,
 ) -> Int[Tensor, " rows"]:
     """`draw(process_logits(logits, ...), uniforms)`, the most probable tokens at temperature 0.
@@ -77,7 +78,7 @@ def _before_truncation(
     logits: Tensor,
     config: GenerationConfig,
     num_generated: int | Tensor,
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     prefix_ids: Tensor | None,
 ) -> Tensor:
     """Bans and temperature."""
@@ -112,11 +113,12 @@ def ban_early_eos(
     logits: Float[Tensor, "rows vocab"],
     num_generated: int | Int[Tensor, " rows"],
     min_new_tokens: int,
-    eos_token_id: int,
+    eos_token_id: EndTokens,
 ) -> Float[Tensor, "rows vocab"]:
-    """-inf for the end of sequence in rows with fewer than `min_new_tokens` tokens."""
+    """-inf for every end token in rows with fewer than `min_new_tokens` tokens."""
     early = torch.as_tensor(num_generated, device=logits.device).expand(logits.shape[0]) < min_new_tokens
-    is_eos = torch.arange(logits.shape[1], device=logits.device) == eos_token_id
+    ends = torch.as_tensor(eos_token_id, device=logits.device)
+    is_eos = torch.isin(torch.arange(logits.shape[1], device=logits.device), ends)
     return _ban(logits, early[:, None] & is_eos)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,9 @@ class GenerationConfig(Section):
     """Completions per prompt; Gehman et al. 2020 take 25 for the expected maximum toxicity."""
     batch_size: int | Literal["auto"]
     """Completions decoded together; `auto` is a fixed number on CPU and comes from free memory on an accelerator."""
+    stop: Literal["next_turn"] | tuple[Annotated[str, Field(min_length=1)], ...] = "next_turn"
+    """Texts at which a reply ends. `next_turn`: where the model writes the human's next turn, as its template
+    begins one; []: nowhere. The share of replies that were ended so is reported."""
     backend: Literal["torch", "vllm"] = "torch"
     """`vllm` (extra `vllm`) is faster on an accelerator; its samples are not those of `torch` bit for bit."""
 

@@ -12,13 +12,14 @@ from transformers import TrainerCallback
 
 from detoxlens.common.errors import UserError
 from detoxlens.jobs.save_timer import SaveTimer
+from detoxlens.models.end_tokens import end_token_ids
 from detoxlens.models.forward import evaluating
 from detoxlens.models.trainer_checkpoints import keep_newest
 from detoxlens.rl.checkpoint import TrainingState, adapter_state, save_kept
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
 from detoxlens.rl.rewards import check_not_all_empty, grade_responses, reward_responses
-from detoxlens.rl.rollout import Response
+from detoxlens.rl.rollout import response_of
 from detoxlens.rl.trainer import PolicyTrainer, Prompts, Row
 from detoxlens.rl.world import World
 
@@ -51,19 +52,21 @@ class GroupCallback(TrainerCallback):
             UserError: as `PPO.train`.
         """
         trainer, config, step = self.trainer, self.trainer.config, self.state.step + 1
-        eos = trainer.tokenizer.eos_token_id
+        ends = end_token_ids(trainer.model, trainer.tokenizer)
         responses = [
-            Response(
-                prompt_ids=tuple(self.prompts[int(number)]),
-                token_ids=tuple(ids),
-                finish_reason="eos" if ids[-1] == eos else "length",
-                text=text,
+            response_of(
+                trainer.tokenizer,
+                self.prompts[int(number)],
+                ids,
+                "eos" if ids[-1] in ends else "length",
+                trainer.decoding,
             )
-            for number, ids, text in zip(prompts, completion_ids, completions, strict=True)
+            for number, ids in zip(prompts, completion_ids, strict=True)
         ]
+        texts = [r.text for r in responses]  # TRL's own `completions` are not cut at stop texts
         rewarded = reward_responses(
             trainer.reward,
-            completions,
+            texts,
             [r.finish_reason for r in responses],
             step=step,
             empty_response_reward=config.empty_response_reward,
@@ -76,11 +79,11 @@ class GroupCallback(TrainerCallback):
                 None,
                 responses,
                 trainer.decoding,
-                eos_token_id=eos,
+                eos_token_id=ends,
                 micro_batch_size=config.micro_batch_size,
             )
         check_kl(measured, responses, limit=config.kl.explosion_nats_per_sequence, step=step)
-        graded = None if trainer.grader is None else grade_responses(trainer.grader, completions)
+        graded = None if trainer.grader is None else grade_responses(trainer.grader, texts)
         self.row = {
             "step": step,
             **rollout_metrics(responses, rewarded, measured, graded),

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from transformers import PrinterCallback
 
 from detoxlens.common.errors import UserError
+from detoxlens.models.end_tokens import set_end_tokens
 from detoxlens.models.fused_head import check_head_is_free, fused_loss_is_right
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
 from detoxlens.params.ppo import PpoConfig
@@ -131,6 +132,7 @@ class GroupTrainer(PolicyTrainer):
         config, decoding, model = self.config, self.decoding, self.model
         own_config, own_trainer = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}[self.algorithm]
         num_updates = updates_per_step(config)
+        set_end_tokens(model, self.tokenizer)  # TRL takes them from there
 
         class OnTokenIds(own_trainer):
             def _tokenize_prompts(self, prompts):

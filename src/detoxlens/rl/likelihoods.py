@@ -26,6 +26,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from detoxlens.models.end_tokens import EndTokens
 from detoxlens.models.forward import logits_at
 from detoxlens.models.truncation import NO_TOKEN, process_logits
 from detoxlens.models.value_head import ValueHead
@@ -113,7 +114,10 @@ def token_logprobs(
 
 
 def sampling_support(
-    logits: Float[Tensor, "tokens vocab"], responses: Sequence[Response], config: GenerationConfig, eos_token_id: int
+    logits: Float[Tensor, "tokens vocab"],
+    responses: Sequence[Response],
+    config: GenerationConfig,
+    eos_token_id: EndTokens,
 ) -> Bool[Tensor, "tokens vocab"]:
     """Which tokens the truncation kept at each step of the responses.
 
@@ -160,7 +164,7 @@ def measure(
     responses: Sequence[Response],
     config: GenerationConfig,
     *,
-    eos_token_id: int,
+    eos_token_id: EndTokens,
     micro_batch_size: int,
 ) -> Measured:
     """Log-probabilities, values, KL and entropy of `responses` under the policy as it is now and the reference.

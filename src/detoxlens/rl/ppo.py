@@ -15,6 +15,7 @@ import torch
 
 from detoxlens.common.errors import UserError
 from detoxlens.jobs.save_timer import SaveTimer
+from detoxlens.models.end_tokens import end_token_ids
 from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_checkpoint, save_checkpoint
 from detoxlens.rl.controller import KlController
@@ -189,7 +190,7 @@ class PPO(PolicyTrainer):
             self.value_function.head,
             responses,
             self.decoding,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=end_token_ids(self.model, self.tokenizer),
             micro_batch_size=config.micro_batch_size,
         )
         measured = self.value_function.measured(measured, responses, micro_batch_size=config.micro_batch_size)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detoxlens.models.capabilities import Capabilities
+from detoxlens.models.end_tokens import end_token_ids
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.rl.experience import Experience, gathered
 from detoxlens.rl.likelihoods import measure
@@ -109,7 +110,7 @@ def validate(
             capabilities=capabilities,
         )
         measured = measure(
-            model, None, responses, config, eos_token_id=tokenizer.eos_token_id, micro_batch_size=batch_size
+            model, None, responses, config, eos_token_id=end_token_ids(model, tokenizer), micro_batch_size=batch_size
         )
         return Experience(responses=responses, measured=measured, rewarded=[], graded=None)
 

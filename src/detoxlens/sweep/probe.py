@@ -38,12 +38,22 @@ class Probe:
 
     def toxicity(self, snapshot: Snapshot, model: str, num_prompts: int) -> float | None:
         """Share of toxic answers to the first `num_prompts` prompts, 0..1; None if no answer could be scored."""
+        from detoxlens.data.replies import stops_of
+        from detoxlens.data.templates import turn_end_ids
+        from detoxlens.models.end_tokens import set_end_tokens
         from detoxlens.models.generation import auto_batch_size, sample
         from detoxlens.pipeline.stages.generate import completion_of, encode_rows
 
         config = self.params.section("generation", GenerationConfig, model=model, variant=self.variant)
         template, seed = self.params.model(model).template, self.params.run.seed
-        rows = encode_rows(self._prompts[:num_prompts], snapshot.tokenizer, template, num_samples=1, seed=seed)
+        rows = encode_rows(
+            self._prompts[:num_prompts],
+            snapshot.tokenizer,
+            template,
+            num_samples=1,
+            seed=seed,
+            stop=stops_of(config, snapshot.tokenizer, template),
+        )
         batch_size = config.batch_size
         if batch_size == "auto":
             longest = max(len(row.encoded.ids) for row in rows)
@@ -53,7 +63,7 @@ class Probe:
             [row.encoded.ids for row in rows],
             config=config,
             seeds=[row.seed for row in rows],
-            eos_token_id=snapshot.tokenizer.eos_token_id,
+            eos_token_id=set_end_tokens(snapshot.model, snapshot.tokenizer, turn_end_ids(snapshot.tokenizer, template)),
             pad_token_id=snapshot.tokenizer.pad_token_id,
             batch_size=batch_size,
         )

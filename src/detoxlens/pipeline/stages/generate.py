@@ -22,7 +22,15 @@ from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Prompt
 from detoxlens.common.seeding import derive_seed, fix_global_state
-from detoxlens.data.templates import EncodedPrompt, check_length, encode_prompt
+from detoxlens.data.replies import reply_of, stops_of
+from detoxlens.data.templates import (
+    EncodedPrompt,
+    Template,
+    check_length,
+    encode_prompt,
+    next_turn_marks,
+    turn_end_ids,
+)
 from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import progress
 from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
@@ -32,7 +40,6 @@ from detoxlens.models.generation import Sampled, plan_batches
 from detoxlens.models.loading import load_tokenizer
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
-from detoxlens.params.models import TemplateConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +55,8 @@ class Row:
     encoded: EncodedPrompt
     sample_index: int
     seed: int
+    stop: tuple[str, ...] = ()
+    """Texts at which its completion ends."""
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, share: Share | None = None) -> None:
@@ -73,11 +82,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     with open_scratch(layout.state, f"generate@{model}-{variant}", key, part=part, place=layout.root) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
-        rows = encode_rows(prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed)
+        stop = stops_of(config, tokenizer, spec.template)
+        rows = encode_rows(
+            prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed, stop=stop
+        )
 
         @functools.cache  # loaded when first needed: where all batches are done, never
         def backend() -> Backend:
-            return load_backend(root, ref, spec, tokenizer, config, device=device_of(share, run_config.device))
+            device, ends = device_of(share, run_config.device), turn_end_ids(tokenizer, spec.template)
+            return load_backend(root, ref, spec, tokenizer, config, device=device, turn_ends=ends)
 
         samples = sample_rows(scratch, backend, rows, config, title=f"{title} {share}" if share else title, share=share)
         if share is not None:
@@ -92,15 +105,17 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
 def encode_rows(
     prompts: Sequence[Prompt],
     tokenizer: PreTrainedTokenizerBase,
-    template: TemplateConfig,
+    template: Template,
     *,
     num_samples: int,
     seed: int,
+    stop: tuple[str, ...] | None = None,
 ) -> list[Row]:
-    """`num_samples` rows per prompt, those of one prompt together."""
+    """`num_samples` rows per prompt, those of one prompt together; they end at `stop`, by default the next turn."""
+    stop = next_turn_marks(tokenizer, template) if stop is None else stop
     encoded = [encode_prompt(tokenizer, template, [p.text], evaluation=True) for p in prompts]
     return [
-        Row(prompt, ids, sample_index, derive_seed(seed, "generate", prompt.prompt_id, sample_index))
+        Row(prompt, ids, sample_index, derive_seed(seed, "generate", prompt.prompt_id, sample_index), stop)
         for prompt, ids in zip(prompts, encoded, strict=True)
         for sample_index in range(num_samples)
     ]
@@ -162,8 +177,8 @@ def _plan(backend: Backend, rows: Sequence[Row], config: GenerationConfig) -> li
 
 
 def completion_of(row: Row, sampled: Sampled, tokenizer: PreTrainedTokenizerBase) -> Completion:
-    """The table row of a sample: its text without special tokens and surrounding white space, its ids without EOS."""
-    ids = sampled.token_ids[:-1] if sampled.finish_reason == "eos" else sampled.token_ids
+    """The table row of a sample: the reply in it (`reply_of`), its ids without the end token."""
+    reply = reply_of(tokenizer, sampled.token_ids, sampled.finish_reason, stop=row.stop)
     return Completion(
         prompt_id=row.prompt.prompt_id,
         sample_index=row.sample_index,
@@ -172,8 +187,8 @@ def completion_of(row: Row, sampled: Sampled, tokenizer: PreTrainedTokenizerBase
         prompt=row.prompt.text,
         prompt_ids=row.encoded.ids,
         prompt_token_is_template=row.encoded.is_template,
-        completion=tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip(),
-        completion_ids=ids,
-        finish_reason=sampled.finish_reason,
+        completion=reply.text,
+        completion_ids=reply.token_ids,
+        finish_reason=reply.finish_reason,
         seed=row.seed,
     )

@@ -18,18 +18,20 @@ from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Dialogue, ModelRef, Prompt
 from detoxlens.common.scoring import Scorer
 from detoxlens.common.seeding import fix_global_state
-from detoxlens.data.templates import encode_prompt
+from detoxlens.data.replies import stops_of
+from detoxlens.data.templates import Template, encode_prompt, turn_end_ids
 from detoxlens.jobs.progress import Snapshot, StepCallback, progress
 from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.classifier import TextClassifier
+from detoxlens.models.end_tokens import set_end_tokens
 from detoxlens.models.forward import context_length
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import add_adapter
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
-from detoxlens.params.models import ModelConfig, TemplateConfig
+from detoxlens.params.models import ModelConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.toxicity import ToxicityConfig
@@ -81,6 +83,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             policy = load_model(root, ref, spec, device=world.device, trainable_adapter=ref.adapter is not None)
             if ref.adapter is None:
                 policy = add_adapter(policy, lora)
+            set_end_tokens(policy, tokenizer, turn_end_ids(tokenizer, spec.template))
+            decoding = decoding.model_copy(update={"stop": stops_of(decoding, tokenizer, spec.template)})
             context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
             training, validating = read_prompts(
                 layout, tokenizer, spec.template, config, longest=context - decoding.max_new_tokens
@@ -208,7 +212,7 @@ def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, devi
 
 
 def read_prompts(
-    layout: Layout, tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, config: PpoConfig, *, longest: int
+    layout: Layout, tokenizer: PreTrainedTokenizerBase, template: Template, config: PpoConfig, *, longest: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Token ids of the training contexts and of the validation prompts, neither longer than `longest`."""
     longest = min(config.max_prompt_tokens, longest)
