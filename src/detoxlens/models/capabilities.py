@@ -136,9 +136,11 @@ class Trial:
         except torch.OutOfMemoryError:
             raise
         except REFUSALS as e:
+            remedy = "name a causal language model that reads text"
+            if hasattr(model, "peft_config"):
+                remedy += ", or leave layers that give no single tensor (a router, say) out of lora.target_modules"
             raise UserError(
-                f"{self.name} cannot be run on token ids alone ({type(e).__name__}: {first_line(e)}); name a causal "
-                "language model that reads text."
+                f"{self.name} cannot be run on token ids alone ({type(e).__name__}: {first_line(e)}); {remedy}."
             ) from e
         check_finite(self.of_long)
         self.spread = (self.of_long - self.of_long.mean(0)).square().mean().sqrt()

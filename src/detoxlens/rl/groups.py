@@ -163,6 +163,7 @@ class GroupTrainer(PolicyTrainer):
             beta=config.kl.coef,
             epsilon=config.clip_range,
             disable_dropout=True,
+            router_aux_loss_coef=0.0,  # routers are not trained
             activation_checkpointing=config.gradient_checkpointing,
             bf16=model.dtype == torch.bfloat16,
             use_cpu=model.device.type == "cpu",

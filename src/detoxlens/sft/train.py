@@ -147,6 +147,7 @@ def fine_tune(
             activation_checkpointing=config.gradient_checkpointing,
             max_length=config.max_length,
             packing=config.packing,
+            router_aux_loss_coef=0.0,  # else a mixture of experts adds its balance to the nats
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
             eval_strategy="steps",
             eval_steps=config.eval_every,
