@@ -240,7 +240,7 @@ def test_the_command_prints_the_table_and_writes_both_files(root, monkeypatch):
         (["--dtype", "float8"], "--dtype float8 is not known."),
         (["--device", "abacus"], "--device abacus cannot be used"),
         (["--html", "map.pdf"], "--html map.pdf: give a file name that ends in .html"),
-        (["--method", "occlusion", "--target", "contrastive"], "goes with the gradient methods"),
+        (["--method", "attention", "--target", "contrastive"], "goes with occlusion and the gradient methods"),
         (["--max-new-tokens", "4000"], "exceeds the model's context"),
     ],
 )

@@ -1,9 +1,10 @@
 """Words and regions: hand arithmetic, and mass is kept."""
 
+import numpy as np
 import pytest
 import torch
 
-from detoxlens.attribution.aggregate import region_mass, to_words, words_of
+from detoxlens.attribution.aggregate import grouped, region_mass, to_words, words_of
 
 
 def test_a_word_begins_with_white_space_or_after_a_line_break():
@@ -57,9 +58,23 @@ def test_words_equal_inseqs_subword_aggregator():
     assert ours[1] == pytest.approx(theirs[:, 1].tolist())
 
 
+def test_a_word_ends_where_the_template_begins_and_an_empty_piece_begins_none():
+    pieces, template = ['"', "Zor", "gons", '".', "\n"], [True, False, False, True, True]
+    assert words_of(pieces) == [0, 0, 0, 0, 1]
+    assert words_of(pieces, template) == [0, 1, 1, 2, 3]
+    assert words_of(["a", "", "b"]) == [0, 0, 0]  # half a character has no text of its own
+
+
+def test_values_are_grouped_by_word():
+    assert grouped([5, 6, 7], [0, 0, 1]) == [[5, 6], [7]]
+    assert grouped([], []) == []
+
+
 def test_region_mass_adds_up_to_one():
-    found = region_mass([0.1, 0.2, 0.3, 0.15, 0.25], ["template", "user", "user", "template"])
-    assert found == pytest.approx({"template": 0.25, "user": 0.5, "generated": 0.25})
+    found = region_mass(np.array([[0.1, 0.2, 0.3, 0.15, 0.25]]), ["template", "user", "user", "template"])
+    assert {region: mass.item() for region, mass in found.items()} == pytest.approx(
+        {"template": 0.25, "user": 0.5, "generated": 0.25}
+    )
 
 
 def test_regions_of_a_chat_tell_earlier_turns_from_the_last_one():
@@ -80,6 +95,7 @@ def test_regions_of_a_chat_tell_earlier_turns_from_the_last_one():
         *["template"] * 2,
     )
     row = [0.04, 0.1, 0.03, 0.03, 0.2, 0.02, 0.02, 0.3, 0.01, 0.05, 0.2]
-    assert region_mass(row, chat.regions) == pytest.approx(
+    found = region_mass(np.array([row]), chat.regions)
+    assert {region: mass.item() for region, mass in found.items()} == pytest.approx(
         {"template": 0.2, "earlier": 0.3, "user": 0.3, "generated": 0.2}
     )

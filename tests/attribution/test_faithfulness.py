@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from detoxlens.attribution import attribute
-from detoxlens.attribution.faithfulness import check_faithfulness, rank_correlation, shuffled, top_tokens
+from detoxlens.attribution.faithfulness import Subject, check_faithfulness, shuffled, top_tokens
 from tests.attribution.tiny import tiny_model
 
-PROMPTS = [[5, 9, 44, 2, 17, 60, 31, 12, 80, 33], [7, 8, 21, 22, 23], [3]]
+PROMPTS = [[5, 9, 44, 2, 17, 60, 31, 12, 80, 33], [7, 8, 21, 22, 23], [3, 4]]
+USERS = [(1, 2, 3, 4, 5, 6, 7, 8), (0, 1, 2, 3, 4), (1,)]
+"""Positions of the user's tokens: the first prompt has template around them, the last one a single one."""
 COMPLETIONS = [[8, 70, 3, 41], [9, 4], [5]]
 
 
 def check(model, **changes):
     found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
-    settings = {"fraction": 0.2, "steps_per_sequence": 2, "num_random": 2, "seed": 0} | changes
-    return found, check_faithfulness(model, found, **settings)
+    sample = [Subject(attribution=a, user_tokens=user) for a, user in zip(found, USERS, strict=True)]
+    settings = {"fractions": [0.1, 0.25], "steps_per_sequence": 2, "num_random": 2, "seed": 0} | changes
+    return found, check_faithfulness(model, sample, **settings)
 
 
 def test_top_tokens_are_the_largest_scores_in_order_of_position():
@@ -26,51 +29,54 @@ def test_top_tokens_are_the_largest_scores_in_order_of_position():
     assert top_tokens([0.3, 0.3, 0.3], 2) == [0, 1]
 
 
-def test_rank_correlation_by_hand():
-    assert rank_correlation([1, 2, 3], [10, 20, 90]) == 1.0
-    assert rank_correlation([1, 2, 3], [3, 2, 1]) == -1.0
-    assert rank_correlation([1, 1, 2], [1, 2, 3]) == pytest.approx(1.5 / 3**0.5)  # ranks 1.5 1.5 3 against 1 2 3
-    assert rank_correlation([1, 1], [1, 2]) is None
-
-
-def test_the_drops_are_those_of_deleting_tokens_by_hand():
+def test_the_drops_are_those_of_deleting_the_users_tokens_by_hand():
     model = tiny_model("gpt_neox", dtype=torch.float64)
     (first, *_), result = check(model, steps_per_sequence=1)
-    top = top_tokens(first.scores[0][:10], 2)  # 20 % of ten tokens
+    prompt, user = PROMPTS[0], USERS[0]
+    top = {user[k] for k in top_tokens([first.scores[0][j] for j in user], 2)}  # 25 % of eight tokens
 
-    def prob(prompt):
+    def log_odds(left):
         with torch.no_grad():
-            return model(torch.tensor([prompt])).logits[0, -1].softmax(-1)[8].item()
+            p = model(torch.tensor([left])).logits[0, -1].softmax(-1)[8]
+        return (p / (1 - p)).log().item()
 
-    whole = prob(PROMPTS[0])
-    without = prob([t for j, t in enumerate(PROMPTS[0]) if j not in top])
-    alone = prob([PROMPTS[0][j] for j in top])
-    assert result.comprehensiveness.attributed[0] == pytest.approx(whole - without, abs=1e-6)
-    assert result.sufficiency.attributed[0] == pytest.approx(whole - alone, abs=1e-6)
+    without = log_odds([t for j, t in enumerate(prompt) if j not in top])
+    alone = log_odds([t for j, t in enumerate(prompt) if j in top or j not in user])  # the template stays
+    quarter = result.deletion[1]
+    assert quarter.fraction == 0.25
+    assert quarter.comprehensiveness.attributed[0] == pytest.approx(log_odds(prompt) - without, abs=1e-5)
+    assert quarter.sufficiency.attributed[0] == pytest.approx(log_odds(prompt) - alone, abs=1e-5)
 
 
-def test_a_prompt_of_one_token_is_left_out_and_the_summary_is_json():
+def test_at_least_one_token_is_deleted_and_never_all_of_them():
+    _, result = check(tiny_model("gpt_neox"), fractions=[0.01, 0.99])
+    for of in result.deletion:
+        assert all(drop != 0 for drop in (*of.comprehensiveness.attributed, *of.sufficiency.attributed))
+
+
+def test_a_prompt_with_one_token_of_the_users_is_left_out_and_counted():
     _, result = check(tiny_model("gpt_neox"))
-    summary = json.loads(json.dumps(result.summary(), allow_nan=False))
-    assert summary["num_sequences"] == 2
-    assert summary["num_tokens"] == 4
-    assert -1 <= summary["randomization"]["rank_correlation"] <= 1
+    found = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert (found["num_sequences"], found["num_left_out"], found["num_tokens"]) == (2, 1, 4)
+    assert [of["fraction"] for of in found["deletion"]] == [0.1, 0.25]
+    assert all(-1 <= r <= 1 for r in found["randomized_rank_correlation"])
 
 
-def test_nothing_to_test_is_said_with_nulls():
-    summary = check_faithfulness(
-        tiny_model("gpt_neox"), [], fraction=0.2, steps_per_sequence=1, num_random=1, seed=0
-    ).summary()
-    assert summary["num_sequences"] == 0
-    assert summary["comprehensiveness"]["difference"] is None
+def test_nothing_to_test_gives_no_numbers():
+    found = check_faithfulness(
+        tiny_model("gpt_neox"), [], fractions=[0.2], steps_per_sequence=1, num_random=1, seed=0
+    ).as_json()
+    assert found["num_sequences"] == 0
+    assert found["deletion"][0]["comprehensiveness"]["attributed"] == ()
 
 
 def test_the_seed_decides_the_random_choices_and_nothing_else():
     model = tiny_model("gpt_neox")
     (_, a), (_, b), (_, c) = check(model), check(model), check(model, seed=1)
     assert a == b
-    assert a.comprehensiveness.attributed == c.comprehensiveness.attributed
-    assert a.comprehensiveness.random != c.comprehensiveness.random
+    ours, theirs = a.deletion[1].comprehensiveness, c.deletion[1].comprehensiveness
+    assert ours.attributed == theirs.attributed
+    assert ours.random != theirs.random
 
 
 def test_shuffling_keeps_each_tensors_entries_and_leaves_the_model_alone():

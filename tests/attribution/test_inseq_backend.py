@@ -58,7 +58,7 @@ def test_inseq_methods_refuse_the_contrastive_target():
             tiny_model("gpt_neox"),
             prompt_ids=[PROMPT],
             completion_ids=[COMPLETION],
-            method="occlusion",
+            method="attention",
             target="contrastive",
             contrast_ids=[[1, 2, 4]],
         )

@@ -20,12 +20,14 @@ ATTRIBUTION = {
     "filters": ["p50"],
     "max_sequences": 5,
     "samples_per_prompt": 1,
+    "unit": "token",
     "mask_template": False,
     "num_path_steps": 5,
     "batch_size": "auto",
     "memory_mib": None,
     "precision_check": 0,
-    "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.5, "num_random": 1},
+    "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fractions": [0.5], "num_random": 1},
+    "agreement": {"methods": [], "num_sequences": 0},
 }
 
 

@@ -80,9 +80,13 @@ def write_study(
             write_rows(layout.completions(model, variant), completions, Completion)
             write_rows(layout.scores(model, variant), scores, Score)
             write_rows(layout.fluency(model, variant), [_fluency(c, rng) for c in completions], Fluency)
-            attributions = [_attribution(c, "own", rng) for c in completions if c.split == "test"]
-            if variant != "it":
-                attributions += [_attribution(c, "it", rng) for c in it_rows if c.split == "test"]
+            cells = {(variant, variant): completions, (variant, "it"): it_rows, ("it", variant): completions}
+            attributions = [
+                _attribution(c, reader, text, rng)
+                for (reader, text), rows in cells.items()
+                for c in rows
+                if c.split == "test"
+            ]
             write_rows(layout.attributions(model, variant), attributions if attributed else [], Attribution)
             write_history(layout.adapter(model, variant), _history(variant, rng))
     return layout
@@ -151,7 +155,7 @@ def _fluency(completion: Completion, rng: np.random.Generator) -> Fluency:
     )
 
 
-def _attribution(completion: Completion, text_source: str, rng: np.random.Generator) -> Attribution:
+def _attribution(completion: Completion, reader: str, text_source: str, rng: np.random.Generator) -> Attribution:
     """Attribution that narrows down on fewer prompt tokens as generation goes on, more so in rude answers."""
     focus = 3.0 if "silly" in completion.completion else 1.0
     scores = tuple(
@@ -161,16 +165,28 @@ def _attribution(completion: Completion, text_source: str, rng: np.random.Genera
     return Attribution(
         prompt_id=completion.prompt_id,
         sample_index=completion.sample_index,
+        reader=reader,
+        text_source=text_source,
         method="input_x_gradient",
         target="probability",
-        text_source=text_source,
         status="ok",
         prompt_ids=completion.prompt_ids,
         completion_ids=completion.completion_ids,
+        prompt_pieces=_pieces(completion.prompt, len(completion.prompt_ids)),
+        completion_pieces=_pieces(completion.completion, len(completion.completion_ids)),
         prompt_token_is_template=completion.prompt_token_is_template,
         scores=scores,
         token_prob=tuple(rng.uniform(0.2, 0.9, len(completion.completion_ids)).tolist()),
+        prompt_kl_bits=tuple(rng.gamma(1.0, 1.0 / (1 + t)) for t in range(len(completion.completion_ids))),
+        prompt_gain_bits=tuple(rng.normal(0.5, 1.0, len(completion.completion_ids)).tolist()),
     )
+
+
+def _pieces(text: str, num_tokens: int) -> tuple[str, ...]:
+    """A word per token; the last token has what is left."""
+    words = [f" {word}" for word in text.split()]
+    first = [*words, *[""] * num_tokens][: num_tokens - 1]
+    return (*first, "".join(words[num_tokens - 1 :]))
 
 
 def _history(variant: str, rng: np.random.Generator) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ PROMPTS = [f"p{i}" for i in range(40)]
 def variant(name: str, toxic: int, bits: float = 2.0):
     """40 prompts, the first `toxic` of which were answered toxically."""
     toxicity = {p: 0.9 if i < toxic else 0.1 for i, p in enumerate(PROMPTS)}
-    traces = [trace(p, [bits + 0.01 * (i % 7) - (0.5 if i < toxic else 0)]) for i, p in enumerate(PROMPTS)]
+    traces = [trace(p, [bits + 0.01 * (i % 7) - (0.5 if i < toxic else 0)], name) for i, p in enumerate(PROMPTS)]
     return tables(name, traces, toxicity)
 
 

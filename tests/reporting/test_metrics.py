@@ -46,7 +46,7 @@ def test_attribution_is_the_mean_over_steps_then_over_sequences():
 
 def test_delta_is_paired_on_prompts_that_both_have():
     it = tables("it", [trace("a", [1]), trace("b", [2]), trace("c", [100])], dict.fromkeys("abc", 0.9))
-    ft = tables("ft", [trace("a", [4]), trace("b", [6])], dict.fromkeys("abc", 0.1))
+    ft = tables("ft", [trace("a", [4], "ft"), trace("b", [6], "ft")], dict.fromkeys("abc", 0.1))
     found = built(it, ft=ft)["ft"]
     assert found["attribution"]["prompt_entropy_bits"]["delta_vs_it"]["value"] == 3.5  # ((4 - 1) + (6 - 2)) / 2
     assert found["toxicity"]["p50"]["delta_vs_it"]["value"] == -1
@@ -55,7 +55,8 @@ def test_delta_is_paired_on_prompts_that_both_have():
 def test_entropy_shift_is_taken_token_by_token_on_the_text_of_it():
     # a: |2 - 1|, |1 - 3| -> mean 1.5, signed -.5;  b: |4 - 4| -> 0.  Over sequences: .75 and -.25
     it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
-    ft = tables("ft", [trace("a", [2, 1], "it"), trace("b", [4], "it"), trace("a", [9, 9])], dict.fromkeys("ab", 0.1))
+    forced = [trace("a", [2, 1], "ft", "it"), trace("b", [4], "ft", "it")]
+    ft = tables("ft", [*forced, trace("a", [9, 9], "ft")], dict.fromkeys("ab", 0.1))
     shift = built(it, ft=ft)["ft"]["attribution"]["entropy_shift_bits"]
     assert (shift["absolute"]["value"], shift["signed"]["value"], shift["num_sequences"]) == (0.75, -0.25, 2)
 
@@ -80,7 +81,7 @@ def test_regions_are_means_over_steps_then_over_sequences():
 def test_divergence_is_taken_on_the_text_of_it_and_an_infinite_one_is_counted():
     def forced(prompt_id, kl, js):
         divergence = {"kl": np.array(kl), "jensen_shannon": np.array(js)}
-        return dataclasses.replace(trace(prompt_id, [1] * len(kl), "it"), divergence=divergence)
+        return trace(prompt_id, [1] * len(kl), "ft", "it", divergence=divergence)
 
     it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
     ft = tables("ft", [forced("a", [0.2, 0.4], [0.1, 0.3]), forced("b", [math.inf], [0.8])], dict.fromkeys("ab", 0.1))

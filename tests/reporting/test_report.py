@@ -11,11 +11,14 @@ import pytest
 from detoxlens.common.artifacts import Layout, read_rows, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion, Score
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.load import load_params
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import Calibration, Fit, Map
 from detoxlens.reporting.load import load_study
 from detoxlens.reporting.report import FILES, write_report
 from tests.reporting.synthetic import with_faithfulness, write_study
+from tests.root import ROOT
 
 CONFIG = ReportConfig(
     primary_split="p50",
@@ -27,13 +30,19 @@ CONFIG = ReportConfig(
     num_examples=4,
     num_heatmaps=2,
 )
+ATTRIBUTION = load_params(ROOT / "params.yaml").section("attribution", AttributionConfig)
 FAITHFUL = {
-    "num_sequences": 8,
-    "num_tokens": 16,
-    "fraction": 0.2,
-    "comprehensiveness": {"attributed": 0.21, "random": 0.05, "difference": 0.16, "ci95": [0.1, 0.22]},
-    "sufficiency": {"attributed": 0.3, "random": 0.4, "difference": -0.1, "ci95": [-0.2, 0.01]},
-    "randomization": {"rank_correlation": 0.04, "ci95": [-0.1, 0.2], "num_sequences": 8},
+    "num_sequences": 3,
+    "num_tokens": 6,
+    "num_left_out": 0,
+    "deletion": [
+        {
+            "fraction": 0.2,
+            "comprehensiveness": {"attributed": [1.0, 1.2, 1.1], "random": [0.4, 0.6, 0.5]},
+            "sufficiency": {"attributed": [2.0, 1.0, 3.0], "random": [2.5, 2.0, 2.0]},
+        }
+    ],
+    "randomized_rank_correlation": [0.04, -0.1, 0.2],
     "precision": {
         "dtype": "bfloat16",
         "num_sequences": 7,
@@ -52,7 +61,7 @@ def load(layout: Layout, models=("m",), variants=("it", "ft", "rl"), groups=None
         groups=groups or {v: v for v in variants},
         splits=splits,
         grader="grader",
-        mask_template=False,
+        attribution=ATTRIBUTION,
         config=CONFIG,
     )
     return dataclasses.replace(study, notes=["selector is grader"])
@@ -99,21 +108,28 @@ def test_entropy_curves_csv_has_the_agreed_columns(written):
     assert list(rows[0]) == [
         "model",
         "variant",
+        "text",
+        "scope",
         "measure",
-        "text_source",
         "group",
         "step",
         "mean",
         "lo",
         "hi",
+        "band_lo",
+        "band_hi",
         "n",
         "unit",
     ]
-    assert {row["group"] for row in rows} >= {"all", "toxic", "other", "toxic_by_it", "other_by_it", "cohort"}
+    groups = {"all", "toxic", "other", "toxic_by_it", "other_by_it", "cohort", "model_effect"}
+    assert {row["group"] for row in rows} >= groups
     assert {(row["measure"], row["unit"]) for row in rows} == {
         ("prompt_entropy_bits", "bits"),
         ("prompt_entropy_normalized", "fraction"),
         ("prompt_dependence", "fraction"),
+        ("prompt_dependence_excess_bits", "bits"),
+        ("prompt_kl_bits", "bits"),
+        ("prompt_gain_bits", "bits"),
     }
     assert min(int(row["step"]) for row in rows) == 1
     assert min(int(row["n"]) for row in rows) >= CONFIG.min_sequences_per_step
@@ -143,7 +159,7 @@ def test_the_page_is_well_formed_and_needs_nothing_beside_it(written):
     tags.feed(page)
     assert (tags.open, tags.loads) == ([], [])
     assert "selector is grader" in page
-    assert "0.160" in page and "Faithfulness" in page
+    assert "+0.600" in page and "Faithfulness" in page  # attributed - random: .6 in each of the three
     cells = ("m", "ft", "bfloat16", "7", "0.0123", "0.00045", "0.0456", "0.00789", "−0.00321", "0.0678")
     markdown = (written / "first/report.md").read_text(encoding="utf-8")
     assert [c.strip() for c in _row_after("## Precision of the attributions", markdown).split("|")[1:-1]] == list(cells)

@@ -15,11 +15,12 @@ METHODS: dict[str, str] = {
     "input_x_gradient": "gradient",
     "saliency": "gradient",
     "integrated_gradients": "gradient",
-    "occlusion": "inseq",
+    "occlusion": "occlusion",
     "value_zeroing": "inseq",
     "attention": "inseq",
 }
-"""Method -> backend: `gradient` is ours (one forward, many backward passes), `inseq` calls Inseq's implementation."""
+"""Method -> backend: `gradient` (one forward, many backward passes) and `occlusion` (a forward per token) are ours,
+`inseq` calls Inseq's implementation."""
 
 __all__ = ["METHODS", "SequenceAttribution", "attribute"]
 

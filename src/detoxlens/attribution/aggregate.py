@@ -5,23 +5,39 @@ tokens   ` Zor` `gons` ` play`          words  0 0 1          scores  .1 .3 .6  
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
 
 
-def words_of(pieces: Sequence[str]) -> list[int]:
+def words_of(pieces: Sequence[str], regions: Sequence[Hashable] | None = None) -> list[int]:
     """The number of the word that each token belongs to.
 
     Args:
         pieces: the text of each token, e.g. `tokenizer.decode([id])` for each id. A token begins a word when it begins
             with white space (also written as byte-level BPE and SentencePiece do), or follows a line break.
+        regions: of each token, where there are several: a word ends where the region changes, so that no word is half
+            the template's (`"Zorgons` is two words when the quotation mark belongs to the template).
     """
     words, word = [], -1
     for i, piece in enumerate(pieces):
-        begins = piece[:1].isspace() or piece[:1] in "ĠĊ▁" or (i > 0 and pieces[i - 1][-1:] in "\nĊ")
-        word += 1 if i == 0 or begins else 0
+        begins = piece.startswith(("Ġ", "Ċ", "▁")) or piece[:1].isspace()
+        begins = begins or (i > 0 and pieces[i - 1].endswith(("\n", "Ċ")))
+        crosses = regions is not None and i > 0 and regions[i] != regions[i - 1]
+        word += 1 if i == 0 or begins or crosses else 0
         words.append(word)
     return words
+
+
+def grouped(values: Sequence[T], words: Sequence[int]) -> list[list[T]]:
+    """The values of each word's tokens."""
+    groups: list[list[T]] = [[] for _ in range(words[-1] + 1 if words else 0)]
+    for value, word in zip(values, words, strict=True):
+        groups[word].append(value)
+    return groups
 
 
 def to_words(
@@ -52,16 +68,15 @@ def to_words(
     return words
 
 
-def region_mass(row: Sequence[float], regions: Sequence[Hashable], *, generated: Hashable = "generated") -> dict:
-    """Attribution mass per region, 0..1, in order of appearance; what follows the prompt is `generated`.
+def region_mass(scores: np.ndarray, regions: Sequence[Hashable], *, generated: Hashable = "generated") -> dict:
+    """Attribution mass per region, (steps,) each, 0..1, in order of appearance; what follows the prompt is `generated`.
 
     Args:
-        row: scores over prompt and generated prefix.
+        scores: (steps, prompt + steps), from `entropy.padded`.
         regions: region of each prompt token, e.g. `EncodedPrompt.regions` (template, user, earlier).
         generated: the name for the generated prefix.
     """
-    labels = [*regions, *[generated] * (len(row) - len(regions))]
-    members: dict[Hashable, list[float]] = {}
-    for label, score in zip(labels, row, strict=True):
-        members.setdefault(label, []).append(score)
-    return {label: math.fsum(scores) for label, scores in members.items()}
+    members: dict[Hashable, list[int]] = {}
+    for column, label in enumerate([*regions, *[generated] * (scores.shape[1] - len(regions))]):
+        members.setdefault(label, []).append(column)
+    return {label: scores[:, columns].sum(1) for label, columns in members.items()}

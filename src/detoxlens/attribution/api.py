@@ -23,10 +23,14 @@ from torch import nn
 from detoxlens.attribution import METHODS
 from detoxlens.attribution.engine import GradientEngine, InseqEngine, Job
 from detoxlens.attribution.gradients import differentiable
+from detoxlens.attribution.occlusion import OcclusionEngine
 from detoxlens.attribution.plan import PassCost, by_length, group_sequences
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.targets import TARGETS
 from detoxlens.common.errors import UserError, did_you_mean
+
+ENGINES = {"gradient": GradientEngine, "occlusion": OcclusionEngine, "inseq": InseqEngine}
+"""By the backend's name in `METHODS`."""
 
 
 def attribute(
@@ -77,7 +81,7 @@ def attribute(
         _check_sequence(name, sequence, model.get_input_embeddings().weight.shape[0])
     results: dict[int, SequenceAttribution] = {}
     with differentiable(model) as prepared:
-        make = InseqEngine if METHODS[method] == "inseq" else GradientEngine
+        make = ENGINES[METHODS[method]]
         if baseline_id is None:
             baseline_id = _eos_id(prepared.model)
         engine = make(prepared, method, target, num_path_steps, baseline_id)

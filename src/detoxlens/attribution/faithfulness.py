@@ -1,12 +1,13 @@
-"""Can the attributions be trusted? Two tests on a sample of attributed sequences.
+"""Can the attributions be trusted? Two tests on a random sample of attributed sequences.
 
-Deletion (DeYoung et al. 2020, arXiv 1911.03429, section 4.2). With x the prompt, r its top-attributed tokens and p the
-probability of the generated token, the tokens generated before it left as they are:
+Deletion (DeYoung et al. 2020, arXiv 1911.03429, section 4.2). With x the prompt, r the top-attributed share of the
+user's tokens in it, and f the log-odds of the generated token; template and generated prefix are left as they are:
 
-    comprehensiveness = p(x) - p(x without r)      high: what was pointed at was needed
-    sufficiency       = p(x) - p(r alone)          low: what was pointed at was enough
+    comprehensiveness = f(x) - f(x without r)                          high: what was pointed at was needed
+    sufficiency       = f(x) - f(x without the user's other tokens)    low: what was pointed at was enough
 
-each beside the same for as many tokens chosen at random. Tokens are deleted, not replaced: no model here knows a mask.
+each beside the same for as many of the user's tokens chosen at random. Log-odds, since a drop in probability is bounded
+by the probability. Tokens are deleted, not replaced: no model here knows a mask.
 
 Randomisation (Adebayo et al. 2018, arXiv 1810.03292). Attributions that stay the same when all weights are shuffled say
 nothing about the model: the rank correlation of prompt scores between the two should be near 0.
@@ -23,60 +24,58 @@ import torch
 from torch import nn
 
 from detoxlens.attribution.api import attribute
+from detoxlens.attribution.ranks import rank_correlation
 from detoxlens.attribution.result import SequenceAttribution
-from detoxlens.attribution.targets import log_prob
+from detoxlens.attribution.targets import log_odds
 from detoxlens.common.seeding import python_rng, torch_generator
 
 ROWS_PER_PASS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deletion:
-    """Drops in probability, each the mean over a sequence's tested tokens, one number per sequence."""
+class Subject:
+    """A sequence to test: its attribution, and which of its prompt tokens are the user's."""
+
+    attribution: SequenceAttribution
+    user_tokens: tuple[int, ...]
+    """Positions in the prompt, ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drops:
+    """Drops in log-odds, in nats, each the mean over a sequence's tested tokens; one number per sequence."""
 
     attributed: tuple[float, ...]
     """By the top-attributed tokens."""
     random: tuple[float, ...]
     """By as many random ones."""
 
-    def summary(self) -> dict[str, object]:
-        """Means, the difference attributed - random with its 95 % interval (normal, over sequences), and the values."""
-        differences = [a - r for a, r in zip(self.attributed, self.random, strict=True)]
-        return {
-            "attributed": _mean(self.attributed),
-            "random": _mean(self.random),
-            "difference": _mean(differences),
-            "ci95": _interval(differences),
-            "per_sequence": asdict(self),
-        }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """Both directions at one share of the user's tokens."""
+
+    fraction: float
+    comprehensiveness: Drops
+    sufficiency: Drops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faithfulness:
-    """Both tests, of one variant."""
+    """Both tests, of one variant; `asdict` is the content of faithfulness.json."""
 
-    fraction: float
+    num_sequences: int
     num_tokens: int
     """Generated tokens tested."""
-    comprehensiveness: Deletion
-    sufficiency: Deletion
+    num_left_out: int
+    """Sequences of the sample with fewer than two user's tokens: there is nothing to choose among."""
+    deletion: tuple[Deletion, ...]
     randomized_rank_correlation: tuple[float, ...]
     """Per sequence: Spearman's correlation, -1..1, of prompt scores before and after shuffling all weights."""
 
-    def summary(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, object]:
         """The content of faithfulness.json."""
-        return {
-            "num_sequences": len(self.comprehensiveness.attributed),
-            "num_tokens": self.num_tokens,
-            "fraction": self.fraction,
-            "comprehensiveness": self.comprehensiveness.summary(),
-            "sufficiency": self.sufficiency.summary(),
-            "randomization": {
-                "rank_correlation": _mean(self.randomized_rank_correlation),
-                "ci95": _interval(self.randomized_rank_correlation),
-                "num_sequences": len(self.randomized_rank_correlation),
-            },
-        }
+        return asdict(self)
 
 
 def top_tokens(scores: Sequence[float], count: int) -> list[int]:
@@ -84,66 +83,58 @@ def top_tokens(scores: Sequence[float], count: int) -> list[int]:
     return sorted(sorted(range(len(scores)), key=lambda j: (-scores[j], j))[:count])
 
 
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, -1..1, equals sharing their mean rank; None where one of them is constant."""
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
-    middle = (len(a) + 1) / 2
-    covariance = math.fsum((x - middle) * (y - middle) for x, y in zip(ranks_a, ranks_b, strict=True))
-    spread = [math.fsum((x - middle) ** 2 for x in ranks) for ranks in (ranks_a, ranks_b)]
-    return None if min(spread) == 0.0 else covariance / math.sqrt(spread[0] * spread[1])
-
-
 def check_faithfulness(
     model: nn.Module,
-    attributions: Sequence[SequenceAttribution],
+    sample: Sequence[Subject],
     *,
-    fraction: float,
+    fractions: Sequence[float],
     steps_per_sequence: int,
     num_random: int,
     seed: int,
 ) -> Faithfulness:
-    """Runs both tests on the attributions that have scores.
+    """Runs both tests.
 
     Args:
         model: the model that was attributed.
-        attributions: what to test; those without scores, or with one prompt token, are left out.
-        fraction: share of prompt tokens deleted or kept, at least one token.
+        sample: what to test; every one has scores.
+        fractions: shares of the user's tokens deleted or kept, at least one token and never all.
         steps_per_sequence: generated tokens tested per sequence, evenly spread.
-        num_random: random choices per tested token.
+        num_random: random choices per tested token and share.
         seed: of the random choices and of the shuffled weights.
     """
-    tested = [a for a in attributions if a.scores is not None and len(a.prompt_ids) > 1]
+    tested = [s for s in sample if len(s.user_tokens) > 1]
+    steps = [_spread_steps(len(s.attribution.completion_ids), steps_per_sequence) for s in tested]
     contexts: list[tuple[int, ...]] = []
     tokens: list[int] = []
-    steps = [_spread_steps(len(a.completion_ids), steps_per_sequence) for a in tested]
-    for number, a in enumerate(tested):
-        count = max(1, round(fraction * len(a.prompt_ids)))
+    for number, s in enumerate(tested):
         for t in steps[number]:
-            rng = python_rng(seed, "faithfulness", number, t)
-            choices = [top_tokens(a.scores[t][: len(a.prompt_ids)], count)]
-            choices += [sorted(rng.sample(range(len(a.prompt_ids)), count)) for _ in range(num_random)]
-            for chosen in choices:
-                without = [token for j, token in enumerate(a.prompt_ids) if j not in chosen]
-                alone = [a.prompt_ids[j] for j in chosen]
-                contexts += [(*without, *a.completion_ids[:t]), (*alone, *a.completion_ids[:t])]
-                tokens += [a.completion_ids[t]] * 2
-    probs = iter(_next_token_probs(model, contexts, tokens))
-    drops: dict[str, list[float]] = {"without": [], "alone": [], "random without": [], "random alone": []}
-    for number, a in enumerate(tested):
-        sums = dict.fromkeys(drops, 0.0)
-        for t in steps[number]:
-            for choice in range(1 + num_random):
-                prefix, weight = ("", 1.0) if choice == 0 else ("random ", 1.0 / num_random)
-                for kind in ("without", "alone"):
-                    sums[prefix + kind] += weight * (a.token_prob[t] - next(probs))
-        for kind, total in sums.items():
-            drops[kind].append(total / len(steps[number]))
+            for without in _deleted(s, t, fractions, num_random, seed, number):
+                prompt = [token for j, token in enumerate(s.attribution.prompt_ids) if j not in without]
+                contexts.append((*prompt, *s.attribution.completion_ids[:t]))
+                tokens.append(s.attribution.completion_ids[t])
+    values = iter(_next_token_log_odds(model, contexts, tokens))
+    sums = [[[[0.0, 0.0], [0.0, 0.0]] for _ in fractions] for _ in tested]  # sequence, share, direction, top | random
+    for number in range(len(tested)):
+        for _ in steps[number]:
+            whole = next(values)
+            for of_share in sums[number]:
+                for choice in range(1 + num_random):
+                    for direction in range(2):
+                        drop = whole - next(values)
+                        of_share[direction][choice > 0] += drop / (num_random if choice else 1) / len(steps[number])
     return Faithfulness(
-        fraction=fraction,
+        num_sequences=len(tested),
         num_tokens=sum(map(len, steps)),
-        comprehensiveness=Deletion(attributed=tuple(drops["without"]), random=tuple(drops["random without"])),
-        sufficiency=Deletion(attributed=tuple(drops["alone"]), random=tuple(drops["random alone"])),
-        randomized_rank_correlation=_randomized(model, tested, steps, seed),
+        num_left_out=len(sample) - len(tested),
+        deletion=tuple(
+            Deletion(
+                fraction=fraction,
+                comprehensiveness=_drops(sums, share, direction=0),
+                sufficiency=_drops(sums, share, direction=1),
+            )
+            for share, fraction in enumerate(fractions)
+        ),
+        randomized_rank_correlation=_randomized(model, [s.attribution for s in tested], steps, seed),
     )
 
 
@@ -155,6 +146,30 @@ def shuffled(model: nn.Module, *, seed: int) -> nn.Module:
             order = torch.randperm(parameter.numel(), generator=torch_generator(seed, "shuffle", name))
             parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
     return copied
+
+
+def _deleted(
+    s: Subject, t: int, fractions: Sequence[float], num_random: int, seed: int, number: int
+) -> list[frozenset[int]]:
+    """The prompt positions to delete: none, then for each share and choice the chosen, and all others of the user's."""
+    rng = python_rng(seed, "faithfulness", number, t)
+    user = s.user_tokens
+    found = [frozenset()]
+    for fraction in fractions:
+        count = min(max(1, round(fraction * len(user))), len(user) - 1)
+        choices = [top_tokens([s.attribution.scores[t][j] for j in user], count)]
+        choices += [sorted(rng.sample(range(len(user)), count)) for _ in range(num_random)]
+        for chosen in choices:
+            found.append(frozenset(user[k] for k in chosen))
+            found.append(frozenset(user) - found[-1])
+    return found
+
+
+def _drops(sums: Sequence[Sequence], share: int, *, direction: int) -> Drops:
+    return Drops(
+        attributed=tuple(of[share][direction][0] for of in sums),
+        random=tuple(of[share][direction][1] for of in sums),
+    )
 
 
 def _randomized(
@@ -186,11 +201,11 @@ def _spread_steps(length: int, count: int) -> list[int]:
     return [i * length // count for i in range(count)]
 
 
-def _next_token_probs(model: nn.Module, contexts: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
-    """p(token | context) for each pair, in order; contexts of similar length share a pass."""
+def _next_token_log_odds(model: nn.Module, contexts: Sequence[tuple[int, ...]], tokens: Sequence[int]) -> list[float]:
+    """log p / (1 - p) of each token behind its context, in order; contexts of similar length share a pass."""
     device = next(model.parameters()).device
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
-    probs = [0.0] * len(contexts)
+    values = [0.0] * len(contexts)
     with torch.no_grad():
         for at in range(0, len(order), ROWS_PER_PASS):
             rows = order[at : at + ROWS_PER_PASS]
@@ -200,34 +215,7 @@ def _next_token_probs(model: nn.Module, contexts: Sequence[tuple[int, ...]], tok
             logits = model(input_ids=ids.to(device), use_cache=False).logits
             last = torch.tensor([len(contexts[i]) - 1 for i in rows], device=device)
             chosen = torch.tensor([tokens[i] for i in rows], device=device)
-            found = log_prob(logits[torch.arange(len(rows), device=device), last].float(), chosen).exp()
-            for i, p in zip(rows, found.tolist(), strict=True):
-                probs[i] = p
-    return probs
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    ranks = [0.0] * len(values)
-    start = 0
-    while start < len(order):
-        end = start
-        while end < len(order) and values[order[end]] == values[order[start]]:
-            end += 1
-        for i in order[start:end]:
-            ranks[i] = (start + 1 + end) / 2
-        start = end
-    return ranks
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _interval(values: Sequence[float]) -> list[float] | None:
-    """Mean +- 1.96 standard errors; None below two values."""
-    if len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
-    return [mean - 1.96 * error, mean + 1.96 * error]
+            found = log_odds(logits[torch.arange(len(rows), device=device), last].float(), chosen)
+            for i, value in zip(rows, found.tolist(), strict=True):
+                values[i] = value
+    return values

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from detoxlens.attribution.entropy import prompt_entropy_bits
+import numpy as np
+
+from detoxlens.attribution.entropy import padded, prompt_entropy_bits
 from detoxlens.attribution.result import SequenceAttribution
 
 
@@ -30,8 +32,9 @@ def precision_summary(
         assert a.completion_ids == b.completion_ids, "the sequences must be the same"
         for ours, theirs in zip(a.scores, b.scores, strict=True):
             scores += _differences(ours, theirs)
-            entropies = [prompt_entropy_bits(row, len(a.prompt_ids)) for row in (ours, theirs)]
-            bits += _differences(*([value] for value in entropies)) if None not in entropies else []
+        num_prompt = len(a.prompt_ids)
+        entropies = [prompt_entropy_bits(padded(rows, num_prompt), num_prompt) for rows in (a.scores, b.scores)]
+        bits += [x - y for x, y in zip(*map(np.ndarray.tolist, entropies), strict=True) if x == x and y == y]
         probs += _differences(a.token_prob, b.token_prob)
     return {
         "dtype": dtype,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.attribution.api import attribute, plan_batches
+from detoxlens.attribution.reliance import prompt_reliance
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.common.records import Completion
 from detoxlens.jobs.batches import Batches
@@ -28,7 +29,9 @@ def attribute_rows(
     rows: Sequence[Completion],
     config: AttributionConfig,
     *,
+    name: str,
     title: str,
+    reliance: bool = False,
     share: Share | None = None,
 ) -> list[SequenceAttribution | None]:
     """An attribution per row, those that an earlier or another process has finished read from `scratch`.
@@ -38,13 +41,16 @@ def attribute_rows(
         network: the model.
         rows: the completions, the same ones in every process.
         config: how.
+        name: of this work within the stage.
         title: of the progress bar.
+        reliance: measure by predictions too how much each token depends on the user's text.
         share: attribute this share's batches only; None attributes all that are left.
 
     Returns:
         One per row; None where it is another share's and not finished yet. Without a share none is.
     """
-    batches = Batches(scratch, scratch.once("plan", lambda: _plan(network, rows, config)), share=share)
+    plan = scratch.once(f"plan-{name}", lambda: _plan(network, rows, config))
+    batches = Batches(scratch, plan, name=f"batches-{name}", share=share)
 
     def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
         batch = [rows[i] for i in numbers]
@@ -58,11 +64,31 @@ def attribute_rows(
             batch_size=len(batch),
             num_path_steps=config.num_path_steps,
         )
+        if reliance:
+            results = _with_reliance(network, batch, results)
         return [dataclasses.asdict(result) for result in results]
 
     with progress(title, total=batches.num_rows, unit="completions", num_done=batches.num_done) as bar:
         found = batches.run(work, bar)
     return [_thawed(found[i]) if i in found else None for i in range(len(rows))]
+
+
+def _with_reliance(
+    network: nn.Module, rows: Sequence[Completion], results: Sequence[SequenceAttribution]
+) -> list[SequenceAttribution]:
+    """The same results, those with scores with the measures that need no attribution."""
+    usable = [i for i, result in enumerate(results) if result.scores is not None]
+    measured = prompt_reliance(
+        network,
+        prompt_ids=[rows[i].prompt_ids for i in usable],
+        completion_ids=[rows[i].completion_ids for i in usable],
+        is_template=[rows[i].prompt_token_is_template for i in usable],
+    )
+    found = list(results)
+    for i, of in zip(usable, measured, strict=True):
+        if of is not None:
+            found[i] = dataclasses.replace(found[i], prompt_kl_bits=of.kl_bits, prompt_gain_bits=of.gain_bits)
+    return found
 
 
 def _plan(network: nn.Module, rows: Sequence[Completion], config: AttributionConfig) -> list[list[int]]:

@@ -112,25 +112,39 @@ class Fluency:
 class Attribution:
     """Attribution of every generated token over prompt and generated prefix.
 
-    Attribution(prompt_id="...", sample_index=0, method="input_x_gradient", target="probability", text_source="own",
-                status="ok", prompt_ids=(5, 9), completion_ids=(7, 8), prompt_token_is_template=(True, False),
-                scores=((.4, .6), (.2, .3, .5)), token_prob=(.9, .7))
+    Attribution(prompt_id="...", sample_index=0, reader="ft", text_source="it", method="input_x_gradient",
+                target="probability", status="ok", prompt_ids=(5, 9), completion_ids=(7, 8),
+                prompt_pieces=("<bot>:", " Hi"), completion_pieces=(" you", "."),
+                prompt_token_is_template=(True, False), scores=((.4, .6), (.2, .3, .5)), token_prob=(.9, .7),
+                prompt_kl_bits=(2.1, .1), prompt_gain_bits=(1.4, .2))
     """
 
     prompt_id: str
     sample_index: int
+    reader: str
+    """The variant whose model reads the text."""
+    text_source: str
+    """The variant whose completion the text is."""
     method: str
     target: str
-    text_source: Literal["own", "it"]
     status: str
     """`ok`, or why `scores` is None: empty | zero_gradient | non_finite | too_long."""
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    prompt_pieces: tuple[str, ...]
+    """The text of each prompt token."""
+    completion_pieces: tuple[str, ...]
+    """The text of each generated token."""
     prompt_token_is_template: tuple[bool, ...]
     scores: tuple[tuple[float, ...], ...] | None
     """Row t holds len(prompt_ids) + t numbers >= 0 that sum to 1."""
     token_prob: tuple[float, ...] | None
     """p(y_t | prompt, y_<t) of each generated token."""
+    prompt_kl_bits: tuple[float, ...] | None
+    """Per generated token, how far the prediction is from the one without the user's text (`attribution.reliance`);
+    None for a further method, without scores, or where the prompt has no template token."""
+    prompt_gain_bits: tuple[float, ...] | None
+    """Per generated token, how much likelier the user's text makes it; None as `prompt_kl_bits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

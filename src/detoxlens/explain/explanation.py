@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from detoxlens.attribution import METHODS, entropy
 from detoxlens.common.artifacts import read_json, read_model_ref
 from detoxlens.common.errors import UserError, did_you_mean
@@ -16,8 +18,6 @@ from detoxlens.params.load import Params
 from detoxlens.params.models import ChatTemplate, TemplateConfig, WeightsConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from detoxlens.params.generation import GenerationConfig
 
 NO_TEMPLATE = TemplateConfig(user="{text}", bot="", reply="{text}", end="", eos_after_reply=False)
@@ -65,17 +65,22 @@ class Explanation:
 
     def entropy_bits(self) -> list[float | None]:
         """Per generated token: entropy of the attribution over the prompt tokens, 0..log2(num_prompt)."""
-        return [entropy.prompt_entropy_bits(row, self.num_prompt) for row in self.scores]
+        return _or_none(entropy.prompt_entropy_bits(self._padded, self.num_prompt))
 
     def dependence(self) -> list[float | None]:
         """Per generated token: share of the attribution that lies on the prompt, 0..1."""
-        return [entropy.prompt_dependence(row, self.num_prompt) for row in self.scores]
+        return _or_none(entropy.prompt_dependence(self._padded, self.num_prompt))
+
+    @property
+    def _padded(self) -> np.ndarray:
+        return entropy.padded(self.scores, self.num_prompt)
 
     def summary(self) -> str:
         """The means over the generated tokens, as the report defines them."""
-        bits = entropy.mean_over_steps(self.entropy_bits())
-        share = entropy.mean_over_steps([entropy.normalized_prompt_entropy(r, self.num_prompt) for r in self.scores])
-        dependence = entropy.mean_over_steps(self.dependence())
+        bits, share, dependence = (
+            entropy.mean_over_steps(measure(self._padded, self.num_prompt))
+            for measure in (entropy.prompt_entropy_bits, entropy.normalized_prompt_entropy, entropy.prompt_dependence)
+        )
         parts = [
             f"{self.num_prompt} prompt {self.unit}s, {len(self.scores)} generated",
             "prompt entropy undefined" if bits is None else f"mean prompt entropy {bits:.2f} bits",
@@ -96,7 +101,9 @@ def check_choices(*, method: str, target: str, dtype: str, device: str, html: Pa
             hint = did_you_mean(value, allowed)
             raise UserError(f"--{option} {value} is not known.{hint} Allowed: {', '.join(allowed)}.")
     if METHODS[method] == "inseq" and target == "contrastive":
-        raise UserError(f"--target contrastive goes with the gradient methods, not with --method {method}.")
+        raise UserError(
+            f"--target contrastive goes with occlusion and the gradient methods, not with --method {method}."
+        )
     for option, file, suffix in (("html", html, ".html"), ("json", json, ".json")):
         if file is not None and (file.is_dir() or file.suffix.lower() not in (suffix, suffix[:-1])):
             raise UserError(f"--{option} {file}: give a file name that ends in {suffix}.")
@@ -211,6 +218,7 @@ def explain(
         UserError: the model cannot be loaded, the text does not fit, or there is nothing to attribute.
     """
     from detoxlens.attribution.api import attribute, runner_up_ids
+    from detoxlens.attribution.pieces import pieces_of
     from detoxlens.data.replies import reply_of, stops_of
     from detoxlens.data.templates import encode_prompt, encode_reply, turn_end_ids
     from detoxlens.models.end_tokens import set_end_tokens
@@ -258,11 +266,5 @@ def explain(
     )
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[str, ...]:
-    """The text that each token adds, special tokens by name; half a character shows as U+FFFD."""
-    whole = [tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
-    pieces = []
-    for before, after, token in zip(["", *whole], whole, ids, strict=False):
-        # Decoding alone would lose SentencePiece's leading space; a prefix may end inside a character.
-        pieces.append(after[len(before) :] if after.startswith(before) else tokenizer.decode([token]))
-    return tuple(pieces)
+def _or_none(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
-from detoxlens.attribution.aggregate import to_words, words_of
+from detoxlens.attribution.aggregate import grouped, to_words, words_of
 from detoxlens.common.errors import UserError
 from detoxlens.explain.explanation import Explanation
 
@@ -25,17 +24,9 @@ def by_words(explanation: Explanation) -> Explanation:
     return dataclasses.replace(
         explanation,
         unit="word",
-        prompt_pieces=tuple(map("".join, _groups(explanation.prompt_pieces, prompt))),
-        completion_pieces=tuple(map("".join, _groups(explanation.completion_pieces, completion))),
-        is_template=tuple(map(all, _groups(explanation.is_template, prompt))),
+        prompt_pieces=tuple(map("".join, grouped(explanation.prompt_pieces, prompt))),
+        completion_pieces=tuple(map("".join, grouped(explanation.completion_pieces, completion))),
+        is_template=tuple(map(all, grouped(explanation.is_template, prompt))),
         scores=tuple(map(tuple, to_words(explanation.scores, prompt, completion))),
-        token_prob=tuple(map(math.prod, _groups(explanation.token_prob, completion))),
+        token_prob=tuple(map(math.prod, grouped(explanation.token_prob, completion))),
     )
-
-
-def _groups(values: Sequence, words: Sequence[int]) -> list[list]:
-    """The values of each word's tokens."""
-    groups: list[list] = [[] for _ in range(words[-1] + 1)]
-    for value, word in zip(values, words, strict=True):
-        groups[word].append(value)
-    return groups

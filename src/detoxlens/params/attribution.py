@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from detoxlens.params.section import Name, Section
 
+Method = Literal["input_x_gradient", "saliency", "integrated_gradients", "occlusion", "value_zeroing", "attention"]
+
 
 class FaithfulnessConfig(Section):
-    """The deletion test and the parameter-randomisation check, on a sample of the attributed sequences."""
+    """The deletion test and the parameter-randomisation check, on a random sample of the attributed sequences."""
 
     num_sequences: int = Field(ge=0)
-    """Sequences tested per variant, the first of the attribution sample; 0 switches the tests off."""
+    """Sequences tested per variant, drawn by run.seed; 0 switches the tests off."""
     steps_per_sequence: int = Field(ge=1)
     """Generated tokens tested per sequence, evenly spread over the completion."""
-    fraction: float = Field(gt=0, lt=1)
-    """Share of the prompt's tokens that is deleted (comprehensiveness) or kept (sufficiency), at least one token."""
+    fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+    """Shares of the user's tokens that are deleted (comprehensiveness) or kept (sufficiency), at least one token."""
     num_random: int = Field(ge=1)
     """Random choices of as many tokens, against which the attributed ones are measured."""
+
+
+class AgreementConfig(Section):
+    """Do other methods of attribution say the same, on a sample of the same texts?"""
+
+    methods: list[Method]
+    """Beside `attribution.method`; none switches it off. integrated_gradients costs num_path_steps times as much."""
+    num_sequences: int = Field(ge=0)
+    """Test prompts per method, model and text, drawn by run.seed: the same ones for every variant."""
 
 
 class AttributionConfig(Section):
     """How the stage `attribute` works. Every variant is attributed on the same prompts."""
 
-    method: Literal["input_x_gradient", "saliency", "integrated_gradients", "occlusion", "value_zeroing", "attention"]
+    method: Method
     target: Literal["probability", "log_probability"]
     """What is differentiated: p(y_t), or log p(y_t). The same scores for the first two methods."""
     filters: list[Name] = Field(min_length=1)
@@ -34,8 +45,12 @@ class AttributionConfig(Section):
     """Prompts per filter, drawn by run.seed; the same ones for every variant."""
     samples_per_prompt: int = Field(ge=1)
     """How many of a prompt's completions are attributed, from sample_index 0 on."""
+    unit: Literal["token", "word"]
+    """What entropy and dependence are measured over: subword tokens, or words, their tokens merged first (as the
+    authors did). Decided in the report: another value attributes nothing anew."""
     mask_template: bool
-    """Leave the template's tokens out of entropy and dependence (the authors kept them)."""
+    """Leave the template's tokens out of the headline's entropy and dependence (the authors kept them); rows over the
+    user's text alone are shown beside either."""
     num_path_steps: int = Field(ge=1)
     """Points of the path of integrated gradients."""
     batch_size: int | Literal["auto"]
@@ -46,3 +61,4 @@ class AttributionConfig(Section):
     """Sequences of a model whose dtype is not float32 that are attributed in float32 too, to report how far the two
     are apart; 0 switches it off."""
     faithfulness: FaithfulnessConfig
+    agreement: AgreementConfig

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 from detoxlens.common.numbers import number
 from detoxlens.reporting.cells import interval, plain
-from detoxlens.reporting.study import Study
-from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Row, Table, table
+from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Table, table
 from detoxlens.reporting.tables import variant_rows
 
 MEASURES = {
@@ -80,23 +79,22 @@ def prompt_use_tables(metrics: Json) -> list[Table]:
     ]
 
 
-def check_tables(study: Study) -> list[Table]:
+def check_tables(metrics: Json) -> list[Table]:
     """Deletion, randomisation and precision, of the variants that were tested; none where none was."""
-    tested = [
-        Row(model=model, variant=variant, found=tables.faithfulness)
-        for model, variants in study.models.items()
-        for variant, tables in variants.items()
-        if tables.faithfulness
-    ]
+    checked = [(row, row.found["attribution"]["checks"]) for row in variant_rows(metrics)]
     found = [
         table(
             "Faithfulness of the attributions",
-            "Drop in the generated token's probability when the top-attributed prompt tokens are deleted "
-            "(comprehensiveness: high is good) or kept alone (sufficiency: low is good), minus the same for as many "
-            "random tokens, with 95 % intervals over sequences. Rank correlation of the scores with those of the same "
-            "network with shuffled weights: near 0 is good.",
+            "Drop in the generated token's log-odds, in nats, when the top-attributed share of the user's tokens is "
+            "deleted (comprehensiveness: high is good) or all others of them are (sufficiency: low is good), minus the "
+            "same for as many random tokens, with 95 % intervals over a random sample of sequences. Rank correlation "
+            "of the scores with those of the same network with shuffled weights: near 0 is good.",
             FAITHFULNESS,
-            [row for row in tested if row.found.get("num_sequences")],
+            [
+                dataclasses.replace(row, found=deleted | {"randomization": checks["randomization"]})
+                for row, checks in checked
+                for deleted in checks["deletion"]
+            ],
         ),
         table(
             "Precision of the attributions",
@@ -104,38 +102,27 @@ def check_tables(study: Study) -> list[Table]:
             "entropy of each generated token, and the entropy's mean difference with its sign, by which the means "
             "above may be off; largest difference in the tokens' probabilities.",
             PRECISION,
-            [row for row in tested if "precision" in row.found],
+            [dataclasses.replace(row, found=checks) for row, checks in checked if "precision" in checks],
         ),
     ]
     return [t for t in found if t.rows]
 
 
-def _of(*keys: str, value: str) -> Any:
-    """Reads {value, ci95} where the number beside `ci95` has another name."""
-
-    def read(row: Row) -> Json:
-        found: Any = row.found
-        for key in keys:
-            found = found[key]
-        return {"value": found[value], "ci95": found["ci95"]}
-
-    return read
-
-
 def _deletion(name: str) -> list[Column]:
     return [
-        Column(name, (name, "attributed"), plain(3)),
-        Column("against random", _of(name, value="difference"), interval(3, signed=True)),
+        Column(name, (name, "attributed"), interval(3)),
+        Column("against random", (name, "difference"), interval(3, signed=True)),
     ]
 
 
 FAITHFULNESS = (
     MODEL,
     VARIANT,
+    Column("deleted", ("fraction",), lambda fraction: f"{100 * fraction:.0f} %"),
     Column("sequences", ("num_sequences",)),
     *_deletion("comprehensiveness"),
     *_deletion("sufficiency"),
-    Column("after shuffling", _of("randomization", value="rank_correlation"), interval(2)),
+    Column("after shuffling", ("randomization", "rank_correlation"), interval(2)),
 )
 
 

@@ -41,14 +41,14 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -
                     for group, word, style in zip(groups, ("toxic", "other"), (TOXIC, OTHER), strict=True)
                     if (
                         found := _select(
-                            points, model, variant, "prompt_entropy_bits", "own", _own_name(variant, group)
+                            points, model, variant, "prompt_entropy_bits", variant, _own_name(variant, group)
                         )
                     )
                 ]
                 drawn.append((panels[row][column], lines, _missing(variants, lines, row, config)))
             for variant in variants:
                 for group, style in (("toxic", TOXIC), ("other", OTHER)):
-                    found = _select(points, model, variant, "prompt_entropy_bits", "own", group)
+                    found = _select(points, model, variant, "prompt_entropy_bits", variant, group)
                     panels[2][column].plot(
                         [p.step for p in found],
                         [p.n for p in found],
@@ -90,7 +90,7 @@ def attribution_checks(points: Sequence[CurvePoint], metrics: Json, config: Repo
                 lines: list[Line] = [
                     (shown_name(variant), colour[variant], "-", found)
                     for variant in variants
-                    if (found := _select(points, model, variant, measure, "own" if variant == "it" else text, group))
+                    if (found := _select(points, model, variant, measure, variant if text == "own" else text, group))
                 ]
                 missing = [n for n in map(shown_name, variants) if n not in {name for name, *_ in lines}]
                 drawn.append((panels[row][column], lines, missing))
@@ -165,10 +165,11 @@ def _own_name(variant: str, group: str) -> str:
 
 
 def _select(
-    points: Iterable[CurvePoint], model: str, variant: str, measure: str, text_source: str, group: str
+    points: Iterable[CurvePoint], model: str, variant: str, measure: str, text: str, group: str
 ) -> list[CurvePoint]:
-    wanted = (model, variant, measure, text_source, group)
-    return [p for p in points if (p.model, p.variant, p.measure, p.text_source, p.group) == wanted]
+    """Of the scope with the template, the headline's."""
+    wanted = (model, variant, "prompt", measure, text, group)
+    return [p for p in points if (p.model, p.variant, p.scope, p.measure, p.text, p.group) == wanted]
 
 
 def _missing(variants: Json, lines: Sequence[Line], row: int, config: ReportConfig) -> list[str]:

@@ -1,12 +1,16 @@
 """Attribution measures over generated tokens (entropy_curves.csv) and over training steps (training_curves.csv).
 
-    group           completions                                              text
-    all             every one with an attribution                           own, it
-    toxic / other   own toxicity > threshold / the rest                      own
-    toxic_by_it / other_by_it   the same by the `it` completion of the prompt   own, it
-    cohort          prompts that every variant answers at length: the same ones at each step   own, it
+Each curve is of one model (`variant`) that reads the completions of one variant (`text`):
 
-Step 1 is the first generated token. A curve ends where fewer than `min_sequences_per_step` completions go on.
+    group                       completions
+    all                         every one with an attribution
+    toxic / other               toxicity of the text itself > threshold / the rest
+    toxic_by_it / other_by_it   the same by the completion of `it` to the same prompt
+    cohort                      prompts that every variant answers at length: the same ones at each step
+    toxic_minus_other[_by_it]   the difference of the two, step by step
+    model_effect                variant - `it`, both reading this text
+
+Step 1 is the first generated token. A curve ends where fewer than `min_sequences_per_step` completions are left.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from detoxlens.evaluation.stats import curve_ci
+from detoxlens.evaluation.effects import StepTable, common_support, shared_prompts, step_means
 from detoxlens.params.report import ReportConfig
-from detoxlens.reporting.study import MEASURES, Key, Study, Trace, VariantTables
+from detoxlens.reporting.effects import MEASURED, cells, step_table
+from detoxlens.reporting.study import Key, Study, Trace, VariantTables
+from detoxlens.reporting.traces import ANY_METHOD, UNITS
+
+DIFFERENCE = (1, -1)
+DRAWN = ("prompt", "user", ANY_METHOD)
+"""Scopes of the curves `all` and `model_effect`; the groups are drawn in the headline's alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +35,23 @@ class CurvePoint:
 
     model: str
     variant: str
+    """Whose model reads."""
+    text: str
+    """Whose completions are read."""
+    scope: str
     measure: str
-    text_source: str
     group: str
     step: int
-    """Generated token, from 1."""
+    """Generated token (or word), from 1."""
     mean: float
     lo: float
     hi: float
+    """95 % for this step alone."""
+    band_lo: float
+    band_hi: float
+    """95 % for all steps of the curve at once."""
     n: int
-    """Completions still going on at this step."""
+    """Completions left at this step; of a difference, those of its smaller side."""
     unit: str
 
 
@@ -51,31 +66,36 @@ class TrainingPoint:
     value: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """A curve to be: one group of completions, or two whose difference is taken."""
+
+    text: str
+    group: str
+    sides: Sequence[Sequence[Trace]]
+    paired: bool = False
+    """Both sides on the prompts that both have."""
+    longest: int | None = None
+    """Last step."""
+
+
 def entropy_curves(study: Study, config: ReportConfig) -> list[CurvePoint]:
     """All curves, grouped by model, variant, text, group and measure, in the order of the study."""
     points: list[CurvePoint] = []
     for model, variants in study.models.items():
-        cohort = long_everywhere(variants, config)
+        traces = cells(variants, config, part="test")
         for variant in variants:
-            for text_source, group, traces in _groups(study, model, variant, cohort, config):
-                longest = config.cohort_min_tokens if group == "cohort" else None
-                for measure, unit in MEASURES.items():
-                    for step, mean, lo, hi, n in _curve(traces, measure, longest, config):
-                        points.append(
+            for lines in _lines(study, model, variant, traces, config):
+                for scope in DRAWN if lines.group in ("all", "model_effect") else [study.scope]:
+                    for measure in MEASURED[scope]:
+                        tables = [step_table(side, scope, measure) for side in lines.sides]
+                        points += [
                             CurvePoint(
-                                model=model,
-                                variant=variant,
-                                measure=measure,
-                                text_source=text_source,
-                                group=group,
-                                step=step,
-                                mean=mean,
-                                lo=lo,
-                                hi=hi,
-                                n=n,
-                                unit=unit,
+                                model=model, variant=variant, text=lines.text, scope=scope, measure=measure,
+                                group=lines.group, unit=UNITS[measure], **numbers,
                             )
-                        )
+                            for numbers in _curve(tables, lines, config)
+                        ]  # fmt: skip
     return points
 
 
@@ -91,14 +111,6 @@ def training_curves(study: Study) -> list[TrainingPoint]:
     ]
 
 
-def primary_traces(
-    tables: VariantTables, it: VariantTables, text_source: str, config: ReportConfig, *, part: str = "test"
-) -> list[Trace]:
-    """The traces of the primary split's completions, of its test or `val` part, on the own text or on that of `it`."""
-    keys = (tables if text_source == "own" else it).keys_of(part, config.primary_split)
-    return [t for t in tables.traces if t.text_source == text_source and t.key in keys]
-
-
 def toxic_keys(toxicity: Mapping[Key, float], config: ReportConfig) -> tuple[set[Key], set[Key]]:
     """(toxic, other) completions; unscored ones are in neither."""
     toxic = {key for key, value in toxicity.items() if value > config.toxic_group_threshold}
@@ -107,51 +119,50 @@ def toxic_keys(toxicity: Mapping[Key, float], config: ReportConfig) -> tuple[set
 
 def long_everywhere(variants: Mapping[str, VariantTables], config: ReportConfig) -> set[Key]:
     """Prompts (and sample) that every variant answered with at least `cohort_min_tokens` attributed tokens."""
-    it = variants["it"]
+    traces = cells(variants, config, part="test")
     found = [
-        {t.key for t in primary_traces(tables, it, "own", config) if t.num_tokens >= config.cohort_min_tokens}
-        for tables in variants.values()
+        {t.key for t in traces.get((variant, variant), ()) if t.num_steps >= config.cohort_min_tokens}
+        for variant in variants
     ]
     return set.intersection(*found)
 
 
-def _groups(
-    study: Study, model: str, variant: str, cohort: set[Key], config: ReportConfig
-) -> Iterable[tuple[str, str, list[Trace]]]:
-    """(text_source, group, its traces) of one variant; for `it` itself the groups "by it" are its own, left out."""
-    tables, it = study.models[model][variant], study.models[model]["it"]
-    toxic, other = toxic_keys(tables.toxicity(study.grader), config)
-    toxic_by_it, other_by_it = toxic_keys(it.toxicity(study.grader), config)
-    by_it = {} if variant == "it" else {"toxic_by_it": toxic_by_it, "other_by_it": other_by_it}
-    groups = {"own": {"toxic": toxic, "other": other, **by_it, "cohort": cohort}, "it": {**by_it, "cohort": cohort}}
-    for text_source, members in groups.items():
-        traces = primary_traces(tables, it, text_source, config)
-        yield text_source, "all", traces
-        for group, keys in members.items():
-            yield text_source, group, [t for t in traces if t.key in keys]
+def _lines(
+    study: Study, model: str, variant: str, traces: Mapping[tuple[str, str], Sequence[Trace]], config: ReportConfig
+) -> Iterable[Lines]:
+    """The curves of one model's variant, on its own text, on that of `it`, and for `it` on everyone's."""
+    variants = study.models[model]
+    by = {name: toxic_keys(tables.toxicity(study.grader), config) for name, tables in variants.items()}
+    cohort = long_everywhere(variants, config)
+    for text in [variant, *(other for other in variants if other != variant and "it" in (other, variant))]:
+        read = traces.get((variant, text), [])
+        yield Lines(text=text, group="all", sides=[read])
+        yield Lines(
+            text=text, group="cohort", sides=[[t for t in read if t.key in cohort]], longest=config.cohort_min_tokens
+        )
+        for suffix, (toxic, other) in {"": by[text], **({} if text == "it" else {"_by_it": by["it"]})}.items():
+            sides = [t for t in read if t.key in toxic], [t for t in read if t.key in other]
+            yield Lines(text=text, group=f"toxic{suffix}", sides=sides[:1])
+            yield Lines(text=text, group=f"other{suffix}", sides=sides[1:])
+            yield Lines(text=text, group=f"toxic_minus_other{suffix}", sides=sides)
+        if variant != "it":
+            yield Lines(text=text, group="model_effect", sides=[read, traces.get(("it", text), [])], paired=True)
 
 
-def _curve(
-    traces: Sequence[Trace], measure: str, longest: int | None, config: ReportConfig
-) -> Iterable[tuple[int, float, float, float, int]]:
-    """(step, mean, lo, hi, n) until too few sequences are left."""
-    values = matrix(traces, measure)[:, :longest]
-    n = (~np.isnan(values)).sum(0)
-    enough = n >= config.min_sequences_per_step
-    length = len(n) if enough.all() else int(np.argmin(enough))
-    mean, lo, hi = curve_ci(
-        [t.key[0] for t in traces],
-        values[:, :length],
-        config.bootstrap,
-    )
-    for i in range(length):
-        yield i + 1, float(mean[i]), float(lo[i]), float(hi[i]), int(n[i])
-
-
-def matrix(traces: Sequence[Trace], measure: str) -> np.ndarray:
-    """(sequences, steps), NaN after a completion's end."""
-    width = max((t.num_tokens for t in traces), default=0)
-    values = np.full((len(traces), width), np.nan)
-    for row, trace in enumerate(traces):
-        values[row, : trace.num_tokens] = trace.values[measure]
-    return values
+def _curve(tables: Sequence[StepTable], lines: Lines, config: ReportConfig) -> Iterable[dict[str, float]]:
+    """The numbers of each point, until too few completions are left."""
+    if lines.paired:
+        shared = shared_prompts(tables)
+        tables = [table.of(shared) for table in tables]
+    num_steps = common_support(dict(enumerate(tables)), config.min_sequences_per_step).num_steps
+    num_steps = num_steps if lines.longest is None else min(num_steps, lines.longest)
+    means = step_means(tables, num_steps, config.bootstrap)
+    if means is None:
+        return
+    curve = means.curve(DIFFERENCE[: len(tables)])
+    for i in range(num_steps):
+        yield {
+            "step": i + 1,
+            **{name: float(getattr(curve, name)[i]) for name in ("mean", "lo", "hi", "band_lo", "band_hi")},
+            "n": min(table.num_rows(i) for table in tables),
+        }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from detoxlens.common.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion, Fluency, Score
+from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.examples import choose
-from detoxlens.reporting.study import Key, Study, VariantTables, trace_of
+from detoxlens.reporting.study import Key, Study, Trace, VariantTables
+from detoxlens.reporting.traces import prompt_frequency, trace_of
 
 
 def load_study(
@@ -21,7 +24,7 @@ def load_study(
     groups: Mapping[str, str],
     splits: Sequence[str],
     grader: str,
-    mask_template: bool,
+    attribution: AttributionConfig,
     config: ReportConfig,
     calibration: Calibration | None = None,
 ) -> Study:
@@ -33,7 +36,7 @@ def load_study(
         groups: variant -> method, in the order of the report; `it` among them.
         splits: names of the declared splits.
         grader: the scorer of the tables.
-        mask_template: leave the template's tokens out of entropy and dependence.
+        attribution: how the stage `attribute` worked, and what of it is shown.
         config: decides the primary split and how many heat maps are kept in memory.
         calibration: what `score` applied, or None.
 
@@ -45,9 +48,12 @@ def load_study(
             f"report.primary_split={config.primary_split!r} is no declared split; choose one of {', '.join(splits)}."
         )
     return Study(
-        models={model: _load_model(layout, model, groups, grader, mask_template, config) for model in models},
+        models={model: _load_model(layout, model, groups, grader, attribution, config) for model in models},
         splits=tuple(splits),
         grader=grader,
+        method=attribution.method,
+        scope="user" if attribution.mask_template else "prompt",
+        unit=attribution.unit,
         calibration=calibration,
     )
 
@@ -64,24 +70,45 @@ def without_empty_splits(study: Study, *, primary: str) -> Study:
 
 
 def _load_model(
-    layout: Layout, model: str, groups: Mapping[str, str], grader: str, mask_template: bool, config: ReportConfig
+    layout: Layout,
+    model: str,
+    groups: Mapping[str, str],
+    grader: str,
+    attribution: AttributionConfig,
+    config: ReportConfig,
 ) -> dict[str, VariantTables]:
-    shown = _shown_keys(layout, model, grader, config)
-    it = {(a.prompt_id, a.sample_index): a for a in read_rows(layout.attributions(model, "it"), Attribution)}
-    return {
-        variant: _load_variant(layout, model, variant, group, grader, mask_template, shown, it)
-        for variant, group in groups.items()
-    }
-
-
-def _shown_keys(layout: Layout, model: str, grader: str, config: ReportConfig) -> set[Key]:
-    """Whose attributions are drawn: the same prompts for every variant, chosen on `it`."""
-    rows = read_rows(layout.attributions(model, "it"), Attribution)
-    attributed = {(a.prompt_id, a.sample_index) for a in rows if a.scores is not None and a.text_source == "own"}
+    it = read_rows(layout.attributions(model, "it"), Attribution)
     completions = read_rows(layout.completions(model, "it"), Completion)
-    attributed &= {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     scores = _scores(layout, model, "it", grader)[grader]
     toxicity = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.toxicity is not None}
+    shared = Shared(
+        attribution=attribution,
+        shown=_shown_keys(it, completions, toxicity, config),
+        it_rows={_key(a): a for a in it if a.method == attribution.method},
+        frequency=prompt_frequency(it),
+    )
+    return {variant: _load_variant(layout, model, variant, group, grader, shared) for variant, group in groups.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the traces of all variants of a model need of `it`."""
+
+    attribution: AttributionConfig
+    shown: set[Key]
+    """Whose attributions are drawn."""
+    it_rows: Mapping[Key, Attribution]
+    """Of `it` reading its own text, by the headline's method."""
+    frequency: Mapping[str, int]
+    """In how many prompts each content word stands."""
+
+
+def _shown_keys(
+    it: Sequence[Attribution], completions: Sequence[Completion], toxicity: Mapping[Key, float], config: ReportConfig
+) -> set[Key]:
+    """Whose attributions are drawn: the same prompts for every variant, chosen on `it`."""
+    test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
+    attributed = {_key(a) for a in it if a.scores is not None} & test
     return set(choose(toxicity, attributed, config.num_heatmaps, config))
 
 
@@ -96,24 +123,14 @@ def _scores(layout: Layout, model: str, variant: str, grader: str) -> dict[str, 
     return {grader: [], **found}
 
 
-def _load_variant(
-    layout: Layout,
-    model: str,
-    variant: str,
-    group: str,
-    grader: str,
-    mask_template: bool,
-    shown: set[Key],
-    it: Mapping[Key, Attribution],
-) -> VariantTables:
+def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: str, shared: Shared) -> VariantTables:
     attributions = read_rows(layout.attributions(model, variant), Attribution)
-    traces = [
-        trace_of(a, mask_template=mask_template, it_scores=_it_scores(a, it) if variant != "it" else None)
-        for a in attributions
-    ]
     completions = read_rows(layout.completions(model, variant), Completion)
+    method = shared.attribution.method
+    headline = [a for a in attributions if a.method == method]
+    own = [a for a in headline if a.reader == variant and a.text_source == variant]
     test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
-    statuses = [a.status for a in attributions if a.text_source == "own" and (a.prompt_id, a.sample_index) in test]
+    statuses = [a.status for a in own if _key(a) in test]
     faithfulness = layout.faithfulness(model, variant)
     return VariantTables(
         variant=variant,
@@ -121,20 +138,57 @@ def _load_variant(
         completions=completions,
         scores=_scores(layout, model, variant, grader),
         fluency=read_rows(layout.fluency(model, variant), Fluency),
-        traces=[trace for trace in traces if trace is not None],
+        traces=_traces(headline, shared, {}),
+        other_methods={
+            other: _traces([a for a in attributions if a.method == other], shared, _by_cell(headline))
+            for other in dict.fromkeys(a.method for a in attributions)
+            if other != method
+        },
         num_attributions={status: statuses.count(status) for status in sorted(set(statuses))},
-        methods=sorted({f"{a.method} of the {a.target.replace('_', ' ')}" for a in attributions}),
-        shown=[
-            a
-            for a in attributions
-            if a.text_source == "own" and a.scores is not None and (a.prompt_id, a.sample_index) in shown
-        ],
+        methods=sorted({f"{a.method} of the {a.target.replace('_', ' ')}" for a in headline}),
+        shown=[a for a in own if a.scores is not None and _key(a) in shared.shown],
         history=read_history(layout.adapter(model, variant)),
         faithfulness=read_json(faithfulness) if faithfulness.exists() else None,
     )
 
 
-def _it_scores(a: Attribution, it: Mapping[Key, Attribution]) -> Sequence[Sequence[float]] | None:
-    """The scores of `it` on the text that `a` is about, where that is the completion of `it`."""
-    theirs = it.get((a.prompt_id, a.sample_index)) if a.text_source == "it" else None
+def _traces(
+    attributions: Sequence[Attribution], shared: Shared, headline: Mapping[tuple[str, str, Key], Attribution]
+) -> list[Trace]:
+    """The traces of those that have scores."""
+    found = []
+    for a in attributions:
+        if a.scores is None:
+            continue
+        same = headline.get(_cell(a))
+        found.append(
+            trace_of(
+                a,
+                unit=shared.attribution.unit,
+                it_scores=_it_scores(a, shared) if same is None else None,
+                frequency=shared.frequency if a.reader == a.text_source else None,
+                headline_scores=None if same is None or a.reader != a.text_source else same.scores,
+            )
+        )
+    return found
+
+
+def _by_cell(attributions: Sequence[Attribution]) -> dict[tuple[str, str, Key], Attribution]:
+    return {_cell(a): a for a in attributions}
+
+
+def _cell(a: Attribution) -> tuple[str, str, Key]:
+    """Who reads, whose text, which."""
+    return a.reader, a.text_source, _key(a)
+
+
+def _key(a: Attribution) -> Key:
+    return a.prompt_id, a.sample_index
+
+
+def _it_scores(a: Attribution, shared: Shared) -> Sequence[Sequence[float]] | None:
+    """The scores of `it` on the text that `a` is about, where a variant reads the completion of `it`."""
+    if a.reader == "it" or a.text_source != "it":
+        return None
+    theirs = shared.it_rows.get(_key(a))
     return theirs.scores if theirs is not None and theirs.completion_ids == a.completion_ids else None

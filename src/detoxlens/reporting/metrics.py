@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from detoxlens.common.records import Fluency, Score
 from detoxlens.evaluation.as_json import estimate_json, toxicity_json
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
 from detoxlens.evaluation.rates import rate_ci, rate_difference
-from detoxlens.evaluation.stats import group_difference, mean_ci, paired_difference
 from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
-from detoxlens.reporting.curves import primary_traces, toxic_keys
-from detoxlens.reporting.prompt_use import divergence_metrics, region_metrics
-from detoxlens.reporting.study import MEASURES, Key, Study, Trace, VariantTables
+from detoxlens.reporting.attribution_metrics import attribution_metrics
+from detoxlens.reporting.study import Key, Study, VariantTables
 
 Json = dict[str, Any]
 
@@ -37,7 +33,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                     if scorer != study.grader and not is_calibrated(study, scorer)
                 },
                 **({"calibrated": calibrated[variant]} if calibrated else {}),
-                "attribution": _attribution(study, tables, variants["it"], config),
+                "attribution": attribution[variant],
                 "fluency": _fluency(tables, variants["it"], config, part="test")
                 | {"val": _fluency(tables, variants["it"], config, part="val")},
             }
@@ -45,6 +41,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         }
         for model, variants in study.models.items()
         for calibrated in [_calibrated(study, variants, config)]
+        for attribution in [attribution_metrics(study, variants, config)]
     }
 
 
@@ -81,102 +78,6 @@ def _toxicity(
 
 def _scores(tables: VariantTables, scorer: str, keys: set[Key]) -> list[Score]:
     return [s for s in tables.scores.get(scorer, ()) if (s.prompt_id, s.sample_index) in keys]
-
-
-def _attribution(study: Study, tables: VariantTables, it: VariantTables, config: ReportConfig) -> Json:
-    """Use of the prompt on test prompts, also by groups of own and of `it`'s score; on validation prompts (`val`)."""
-    own = primary_traces(tables, it, "own", config)
-    found = _prompt_use(tables, it, config, part="test")
-    found["num_by_status"] = dict(tables.num_attributions)
-    found["groups"] = _group_means(study, tables, own, config, by=tables)
-    if tables is not it:
-        found["groups_by_it"] = _group_means(study, tables, own, config, by=it)
-    found["val"] = _prompt_use(tables, it, config, part="val")
-    found["region_share"] = region_metrics(own, config.bootstrap)
-    if tables is not it:
-        forced = primary_traces(tables, it, "it", config)
-        found["divergence_from_it_bits"] = divergence_metrics(forced, config.bootstrap)
-    return found
-
-
-def _prompt_use(tables: VariantTables, it: VariantTables, config: ReportConfig, *, part: str) -> Json:
-    """Means over generated tokens, then over completions, and the shift on the text of `it`."""
-    own = primary_traces(tables, it, "own", config, part=part)
-    own_it = primary_traces(it, it, "own", config, part=part)
-    found: Json = {}
-    for measure in MEASURES:
-        delta = None
-        if tables is not it:
-            delta = paired_difference(
-                _prompts(own),
-                _per_sequence(own, measure),
-                _prompts(own_it),
-                _per_sequence(own_it, measure),
-                config.bootstrap,
-            )
-        found[measure] = (_mean(own, measure, config) or {"value": None, "ci95": None}) | {
-            "delta_vs_it": estimate_json(delta)
-        }
-    found["num_sequences"] = len(own)
-    if tables is not it:
-        forced = primary_traces(tables, it, "it", config, part=part)
-        found["entropy_shift_bits"] = _shift(forced, own_it, config)
-    return found
-
-
-def _group_means(
-    study: Study, tables: VariantTables, traces: Sequence[Trace], config: ReportConfig, *, by: VariantTables
-) -> Json:
-    """Toxic and other completions, by the toxicity of `by`'s completion, and the difference toxic - other."""
-    toxic, other = toxic_keys(by.toxicity(study.grader), config)
-    scored = [t for t in traces if t.key in toxic or t.key in other]
-    parts = {"toxic": [t for t in scored if t.key in toxic], "other": [t for t in scored if t.key in other]}
-    found: Json = {
-        name: {measure: _mean(part, measure, config) for measure in MEASURES} | {"num_sequences": len(part)}
-        for name, part in parts.items()
-    }
-    found["toxic_minus_other"] = {
-        measure: estimate_json(
-            group_difference(
-                _prompts(scored), _per_sequence(scored, measure), [t.key in toxic for t in scored], config.bootstrap
-            )
-        )
-        for measure in MEASURES
-    }
-    return found
-
-
-def _shift(ours: Sequence[Trace], theirs: Sequence[Trace], config: ReportConfig) -> Json:
-    """|dH| on the same tokens: mean over a completion's tokens of |H - H_it|, and signed, then over completions."""
-    it_bits = {t.key: t.values["prompt_entropy_bits"] for t in theirs}
-    pairs = [
-        (t.key[0], t.values["prompt_entropy_bits"] - it_bits[t.key])
-        for t in ours
-        if t.key in it_bits and len(it_bits[t.key]) == t.num_tokens
-    ]
-    prompts, shifts = [prompt for prompt, _ in pairs], [shift for _, shift in pairs]
-    both = {
-        name: estimate_json(mean_ci(prompts, [_nanmean(function(shift)) for shift in shifts], config.bootstrap))
-        for name, function in (("absolute", np.abs), ("signed", np.asarray))
-    }
-    return both | {"num_sequences": len(pairs)}
-
-
-def _mean(traces: Sequence[Trace], measure: str, config: ReportConfig) -> Json | None:
-    return estimate_json(mean_ci(_prompts(traces), _per_sequence(traces, measure), config.bootstrap))
-
-
-def _prompts(traces: Sequence[Trace]) -> list[str]:
-    return [t.key[0] for t in traces]
-
-
-def _per_sequence(traces: Sequence[Trace], measure: str) -> list[float]:
-    return [_nanmean(t.values[measure]) for t in traces]
-
-
-def _nanmean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
 
 
 def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, part: str) -> Json:

@@ -129,7 +129,7 @@ def _tables(study: Study, metrics: Mapping[str, Any], missing: Missing) -> dict[
             *([tables.calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
         ],
         "worst_of": tables.worst_of_tables(metrics, study.splits),
-        "attribution": [*prompt_use_tables(metrics), *check_tables(study)],
+        "attribution": [*prompt_use_tables(metrics), *check_tables(metrics)],
         "fluency": [tables.fluency_table(metrics)],
         "details": [
             tables.counts_table(metrics, study.splits, missing=missing),

@@ -168,7 +168,7 @@ def val_metrics(folder: Path, params: Params, model: str, variant: str, *, stand
         groups={"it": "it"} if stand_in else {"it": "it", variant: variant},
         splits=list(params.section("splits", SplitsConfig).by_name),
         grader=toxicity.headline,
-        mask_template=params.section("attribution", AttributionConfig).mask_template,
+        attribution=params.section("attribution", AttributionConfig),
         config=config,
     )
     if stand_in:

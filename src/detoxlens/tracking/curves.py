@@ -24,9 +24,10 @@ class Curve:
 def read_curves(entropy_csv: Path, training_csv: Path, *, model: str, variant: str) -> list[Curve]:
     """The curves of one (model, variant): attribution over generated tokens, then training over steps.
 
-    Names: `entropy/<text_source>/<measure>` for all completions, `entropy/<text_source>/<group>/<measure>` for a group
-    of them (`entropy/own/toxic/prompt_entropy_bits`); training curves keep the report's names. Only means are metrics;
-    the intervals are in the table and the figure.
+    Names: `entropy/<text>/<measure>` for all completions of its own (`own`) or of another variant, read by this one;
+    `entropy/<text>/<group>/<measure>` for a group of them (`entropy/own/toxic/prompt_entropy_bits`), both with `user/`
+    in the middle for the user's text alone. Training curves keep the report's names. Only means are metrics; the
+    intervals are in the table and the figure.
 
     Raises:
         UserError: a table is missing.
@@ -42,7 +43,9 @@ def read_curves(entropy_csv: Path, training_csv: Path, *, model: str, variant: s
 
 def _entropy_name(row: dict[str, str]) -> str:
     group = "" if row["group"] == "all" else f"{row['group']}/"
-    return f"entropy/{row['text_source']}/{group}{row['measure']}"
+    text = "own" if row["text"] == row["variant"] else row["text"]
+    scope = "" if row["scope"] in ("prompt", "any_method") else f"{row['scope']}/"
+    return f"entropy/{text}/{scope}{group}{row['measure']}"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

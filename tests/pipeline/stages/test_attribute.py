@@ -1,21 +1,25 @@
-"""Stage attribute: the same prompts for every variant, own text and that of `it`, and going on after a kill."""
+"""Stage attribute: the same prompts for every variant, models and texts crossed, and resuming after a kill."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import pytest
+from ruamel.yaml import YAML
 
 from detoxlens.attribution import attribute as attribute_sequences
 from detoxlens.attribution import resumable
+from detoxlens.attribution.reliance import prompt_reliance
 from detoxlens.common.artifacts import Layout, read_json, read_rows, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion, ModelRef
-from detoxlens.models.loading import load_model
+from detoxlens.models.loading import load_model, load_tokenizer
+from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
 from detoxlens.params.models import WeightsConfig
 from detoxlens.pipeline.stages import attribute
 from tests.pipeline.stages.study import make_study, params_of
+from tests.root import ROOT
 
 SECTION = {
     "method": "input_x_gradient",
@@ -23,12 +27,14 @@ SECTION = {
     "filters": ["p50"],
     "max_sequences": 3,
     "samples_per_prompt": 1,
+    "unit": "token",
     "mask_template": False,
     "num_path_steps": 4,
     "batch_size": 2,
     "memory_mib": None,
     "precision_check": 2,
-    "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fraction": 0.3, "num_random": 2},
+    "faithfulness": {"num_sequences": 2, "steps_per_sequence": 2, "fractions": [0.3, 0.5], "num_random": 2},
+    "agreement": {"methods": [], "num_sequences": 0},
 }
 
 
@@ -76,17 +82,74 @@ def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
     return read_rows(layout.attributions("m", variant), Attribution)
 
 
-def test_a_variant_is_attributed_on_its_own_text_and_on_that_of_it(layout):
+def cell(rows: list[Attribution], reader: str, text: str, method: str = "input_x_gradient") -> list[Attribution]:
+    return [r for r in rows if (r.reader, r.text_source, r.method) == (reader, text, method)]
+
+
+def test_a_variants_stage_completes_its_two_by_two_of_model_and_text(layout):
     rows = run(layout)
-    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
-    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced]
+    own, forced, of_it = (cell(rows, *of) for of in (("ft", "ft"), ("ft", "it"), ("it", "ft")))
+    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced] == [r.prompt_id for r in of_it]
     assert len(own) == 3 + 1  # three test prompts and the validation prompt
+    assert len(rows) == 3 * len(own)
     by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "ft"), Completion)}
     it_by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "it"), Completion)}
-    for rows_, completions in ((own, by_id), (forced, it_by_id)):
+    for rows_, completions in ((own, by_id), (forced, it_by_id), (of_it, by_id)):
         assert all(r.completion_ids == completions[r.prompt_id, 0].completion_ids for r in rows_)
         assert all(r.prompt_token_is_template == (True, False, False, True) for r in rows_)
     assert own[0].scores != forced[0].scores or own[0].completion_ids == ()
+    assert any(a.scores != b.scores for a, b in zip(own, of_it, strict=True))  # the same text, another model
+
+
+def test_it_reads_its_own_text_alone(layout):
+    rows = run(layout, "it")
+    assert {(r.reader, r.text_source) for r in rows} == {("it", "it")}
+
+
+def test_predictions_with_and_without_the_users_text_stand_beside_the_scores(layout):
+    row = next(r for r in run(layout) if r.status == "ok")
+    ref = ModelRef(base="models/m/base", revision="", adapter="adapters/m/ft")
+    model = load_model(layout.root, ref, WeightsConfig(), device="cpu")
+    (expected,) = prompt_reliance(
+        model,
+        prompt_ids=[row.prompt_ids],
+        completion_ids=[row.completion_ids],
+        is_template=[row.prompt_token_is_template],
+    )
+    assert row.prompt_kl_bits == pytest.approx(expected.kl_bits, abs=1e-5)
+    assert row.prompt_gain_bits == pytest.approx(expected.gain_bits, abs=1e-5)
+
+
+def test_every_token_has_its_text(layout):
+    tokenizer = load_tokenizer(layout.root, ModelRef(base="models/m/base", revision="", adapter=None))
+    for row in run(layout):
+        assert "".join(row.prompt_pieces) == tokenizer.decode(row.prompt_ids)
+        assert len(row.completion_pieces) == len(row.completion_ids)
+
+
+def test_further_methods_attribute_a_sample_of_the_same_texts(layout):
+    rows = run(layout, agreement={"methods": ["saliency", "input_x_gradient"], "num_sequences": 2})
+    assert {r.method for r in rows} == {"input_x_gradient", "saliency"}  # the headline's is not done again
+    for reader, text in (("ft", "ft"), ("ft", "it"), ("it", "ft")):
+        found = cell(rows, reader, text, "saliency")
+        assert len(found) == 2 and VAL not in {r.prompt_id for r in found}
+        assert {r.prompt_id for r in found} <= {r.prompt_id for r in cell(rows, reader, text)}
+        assert all(r.prompt_kl_bits is None for r in found)
+    it = run(layout, "it", agreement={"methods": ["saliency"], "num_sequences": 2})
+    assert {r.prompt_id for r in it if r.method == "saliency"} == {r.prompt_id for r in rows if r.method == "saliency"}
+
+
+def test_what_the_report_decides_changes_no_byte_here(layout):
+    run(layout)
+    before = layout.attributions("m", "ft").read_bytes()
+    run(layout, unit="word", mask_template=True)
+    assert layout.attributions("m", "ft").read_bytes() == before
+
+
+def test_dvc_notices_every_setting_that_changes_a_byte_here():
+    raw = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    noticed = {p.removeprefix("attribution.") for p in raw["stages"]["attribute"]["params"] if "attribution" in p}
+    assert noticed == set(AttributionConfig.model_fields) - attribute.SHOWN_ONLY
 
 
 def test_all_variants_share_their_prompts_and_only_those_of_the_filters_are_taken(layout):
@@ -95,12 +158,6 @@ def test_all_variants_share_their_prompts_and_only_those_of_the_filters_are_take
     assert all(int(r.prompt_id, 16) % 2 == 0 for r in ft)
     assert VAL in {r.prompt_id for r in ft}
     assert {r.sample_index for r in run(layout, max_sequences=99, samples_per_prompt=2)} == {0, 1}
-
-
-def test_it_has_the_same_rows_under_both_sources(layout):
-    rows = run(layout, "it")
-    own, forced = ([r for r in rows if r.text_source == source] for source in ("own", "it"))
-    assert forced == [dataclasses.replace(r, text_source="it") for r in own]
 
 
 def test_the_scores_are_those_of_the_variants_adapter(layout):
@@ -139,7 +196,7 @@ def test_what_cannot_be_attributed_is_counted_by_its_status_and_spoils_no_neighb
     ]
     write_rows(path, rows, Completion)
     found = run(layout, batch_size=8)
-    assert {r.status for r in found if r.prompt_id == VAL and r.text_source == "own"} == {"too_long"}
+    assert {r.status for r in found if r.prompt_id == VAL and r.text_source == "ft"} == {"too_long"}
     assert [r for r in found if r.prompt_id != VAL] == [r for r in good if r.prompt_id != VAL]
 
 
@@ -147,7 +204,8 @@ def test_faithfulness_is_written_beside(layout):
     run(layout)
     found = read_json(layout.faithfulness("m", "ft"))
     assert found["num_sequences"] == 2
-    assert found["comprehensiveness"].keys() == {"attributed", "random", "difference", "ci95", "per_sequence"}
+    assert [of["fraction"] for of in found["deletion"]] == [0.3, 0.5]
+    assert all(len(of["sufficiency"]["random"]) == 2 for of in found["deletion"])
 
 
 def test_a_model_in_bfloat16_says_how_far_it_is_from_float32(layout):
@@ -161,10 +219,10 @@ def test_a_model_in_bfloat16_says_how_far_it_is_from_float32(layout):
         )
         return read_json(layout.faithfulness("m", "ft"))
 
-    exact = [r for r in run(layout) if r.text_source == "own" and r.status == "ok" and r.prompt_id != VAL]
+    exact = [r for r in cell(run(layout), "ft", "ft") if r.status == "ok" and r.prompt_id != VAL]
     assert "precision" not in read_json(layout.faithfulness("m", "ft"))
     found = bf16()["precision"]
-    short = [r for r in read_rows(layout.attributions("m", "ft"), Attribution) if r.text_source == "own"]
+    short = cell(read_rows(layout.attributions("m", "ft"), Attribution), "ft", "ft")
     short = [r for r in short if r.status == "ok" and r.prompt_id != VAL]
     assert (found["dtype"], found["num_sequences"], found["num_left_out"]) == ("bfloat16", len(exact), 0)
     differences = [
@@ -215,7 +273,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
 
     monkeypatch.setattr(resumable, "attribute", counts)
     run(layout)
-    assert sum(seen) == 8 - calls[0]
+    assert sum(seen) == 12 - calls[0]
     assert layout.attributions("m", "ft").read_bytes() == whole
 
 

@@ -77,10 +77,14 @@ def test_shares_one_after_another_give_the_bytes_of_one_process(layout, monkeypa
     whole = outs(layout)
     run(layout, Share(1, 2))
     run(layout, Share(0, 2))
-    assert "share 1/2 is done; other shares have 4 completions left. Then the same command" in caplog.messages[0]
+    assert "share 1/2 is done; other shares have 7 completions left. Then the same command" in caplog.messages[0]
     assert "share 0/2 is done, and so are all others: the same command without --share" in caplog.messages[1]
     assert not layout.attributions("m", "ft").exists()  # the run without a share writes the outs
-    assert logs(layout) == {"batches.share-0-of-2.jsonl": 2, "batches.share-1-of-2.jsonl": 2}
+    name = "batches-{}-input_x_gradient.share-{}-of-2.jsonl"
+    assert logs(layout) == {
+        **{name.format("ft", share): 2 for share in (0, 1)},  # four batches: own text and that of `it`
+        **{name.format("it", share): num for share, num in ((0, 2), (1, 1))},  # three: `it` on the text of `ft`
+    }
     seen = counting(monkeypatch)
     run(layout)
     assert seen == []
@@ -92,10 +96,10 @@ def test_what_a_share_left_undone_the_whole_does(layout, monkeypatch):
     run(layout)
     whole = outs(layout)
     run(layout, Share(2, 3))
-    (num_done,) = logs(layout).values()
+    num_done = sum(logs(layout).values())
     seen = counting(monkeypatch)
     run(layout)
-    assert len(seen) == 4 - num_done == 3
+    assert len(seen) == 7 - num_done == 5
     assert outs(layout) == whole
 
 

@@ -21,12 +21,14 @@ SECTIONS = {
         "filters": ["p50"],
         "max_sequences": 10,
         "samples_per_prompt": 1,
+        "unit": "token",
         "mask_template": False,
         "num_path_steps": 2,
         "batch_size": "auto",
         "memory_mib": None,
         "precision_check": 0,
-        "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fraction": 0.2, "num_random": 1},
+        "faithfulness": {"num_sequences": 0, "steps_per_sequence": 1, "fractions": [0.2], "num_random": 1},
+        "agreement": {"methods": [], "num_sequences": 0},
     },
     "report": {
         "primary_split": "p50",
@@ -91,7 +93,7 @@ def test_selector_as_grader_and_imputed_scores_are_told(layout, params):
         groups={"it": "it", "ft": "ft"},
         splits=["p50"],
         grader=toxicity.headline,
-        mask_template=False,
+        attribution=params.section("attribution", report.AttributionConfig),
         config=config,
     )
     (told,) = report.set_up_notes(study, toxicity)

@@ -1,6 +1,6 @@
 """Stage report: Table 1, Figure 1, metrics and the page, from the tables of the models and variants named in `run`.
 
-deps: outputs, adapters (training curves, model_ref.json), models/<m>/base (tokenizer)
+deps: outputs, adapters (training curves, model_ref.json)
 outs: reports/metrics.json, headline, table1.md, report.md, entropy_curves.csv, training_curves.csv, examples.jsonl,
       figures, index.html
 """
@@ -12,10 +12,9 @@ import tempfile
 from pathlib import Path
 
 from detoxlens.attribution.heatmap import heatmap_html
-from detoxlens.common.artifacts import Layout, read_model_ref
+from detoxlens.common.artifacts import Layout
 from detoxlens.common.names import shown_name
 from detoxlens.jobs.scratch import replace_output
-from detoxlens.models.loading import load_tokenizer
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
@@ -37,7 +36,7 @@ def run(root: Path, params: Params) -> None:
         groups={variant: params.variant(variant).group or variant for variant in run_config.variants},
         splits=list(params.section("splits", SplitsConfig).by_name),
         grader=toxicity.headline,
-        mask_template=params.section("attribution", AttributionConfig).mask_template,
+        attribution=params.section("attribution", AttributionConfig),
         config=config,
         calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
     )
@@ -46,7 +45,7 @@ def run(root: Path, params: Params) -> None:
     layout.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.state, prefix="report-") as folder:
         built = Path(folder)
-        write_report(built, study, config, missing=toxicity.missing, heatmaps=heatmaps(layout, params, study))
+        write_report(built, study, config, missing=toxicity.missing, heatmaps=heatmaps(study))
         for name in FILES:  # all are there before the first one moves
             replace_output(built / name, layout.reports / name)
 
@@ -67,24 +66,13 @@ def set_up_notes(study: Study, toxicity: ToxicityConfig) -> list[str]:
     return notes
 
 
-def heatmaps(layout: Layout, params: Params, study: Study) -> list[tuple[str, str]]:
+def heatmaps(study: Study) -> list[tuple[str, str]]:
     """(heading, HTML) of the attributions that the study keeps for show."""
     shown = []
     for model, variants in study.models.items():
-        if not any(tables.shown for tables in variants.values()):
-            continue
-        tokenizer = load_tokenizer(
-            layout.root,
-            read_model_ref(layout.adapter(model, "it")),
-            trust_remote_code=params.model(model).trust_remote_code,
-        )
         for variant, tables in variants.items():
             for a in tables.shown:
-                prompt, completion = (
-                    [tokenizer.decode([token]) for token in ids] for ids in (a.prompt_ids, a.completion_ids)
-                )
-                body = heatmap_html(a.scores, prompt, completion, token_prob=a.token_prob)
-                shown.append(
-                    (f"{model} / {shown_name(variant)}, prompt {a.prompt_id}", f'<div class="wide">{body}</div>')
-                )
+                body = heatmap_html(a.scores, a.prompt_pieces, a.completion_pieces, token_prob=a.token_prob)
+                heading = f"{model} / {shown_name(variant)}, prompt {a.prompt_id}"
+                shown.append((heading, f'<div class="wide">{body}</div>'))
     return shown

@@ -1,0 +1,89 @@
+"""Which completions are attributed: the same prompts for every variant, drawn by seed and prompt id. Pure functions.
+
+`random` draws prompts alike. `balanced` draws as many that `base` answered toxically as others: where it is toxic in a
+tenth of its answers, a random 200 hold but 20 toxic ones. What is pooled over both is then weighted back
+(`stratum_weights`): the sampling changes the precision of a mean, not what it estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from detoxlens.common.errors import UserError
+from detoxlens.common.records import Completion
+from detoxlens.common.seeding import derive_seed
+from detoxlens.params.attribution import AttributionConfig
+
+
+def choose(
+    completions: Sequence[Completion],
+    config: AttributionConfig,
+    *,
+    seed: int,
+    where: object,
+    toxic: Collection[str] | None = None,
+) -> list[Completion]:
+    """The completions to attribute, in the order of the table: test and validation prompts of each filter, by `seed`.
+
+    Which prompts are drawn depends on their ids alone, so that all variants share them, and on those of their own split
+    alone, so that a sweep, which has no test prompts, draws the same ones for validation.
+
+    Args:
+        completions: of one variant.
+        config: filters, sample size, samples per prompt.
+        seed: of the draw.
+        where: the table's name for messages.
+        toxic: prompts that `base` answers toxically; None draws at random.
+
+    Raises:
+        UserError: there are test prompts, but none meets a filter.
+    """
+    chosen: set[tuple[str, str]] = set()
+    for split in ("val", "test"):
+        part = [c for c in completions if c.split == split]
+        for name in config.filters:
+            prompts = {c.prompt_id for c in part if name in c.filters}
+            if part and split == "test" and not prompts:
+                known = ", ".join(sorted({f for c in part for f in c.filters})) or "none"
+                raise UserError(
+                    f"attribution.filters names {name!r}, but no test prompt in {where} meets it; met: {known}."
+                )
+            drawn = draw(prompts, config.max_sequences, seed=seed, toxic=toxic)
+            chosen.update((split, prompt) for prompt in drawn)
+    return [c for c in completions if (c.split, c.prompt_id) in chosen and c.sample_index < config.samples_per_prompt]
+
+
+def draw(prompts: Collection[str], num: int, *, seed: int, toxic: Collection[str] | None = None) -> list[str]:
+    """`num` prompts; with `toxic` half of them from there, where one half is short more of the other."""
+    ordered = sorted(prompts, key=lambda prompt: derive_seed(seed, "attribute", prompt))
+    if toxic is None:
+        return ordered[:num]
+    halves = [p for p in ordered if p in toxic], [p for p in ordered if p not in toxic]
+    num_toxic = min(len(halves[0]), max(num - num // 2, num - len(halves[1])))
+    return halves[0][:num_toxic] + halves[1][: num - num_toxic]
+
+
+def toxic_prompts(toxicity: Mapping[tuple[str, int], float], *, threshold: float, num_samples: int) -> set[str]:
+    """The prompts with a scored completion above `threshold` among the first `num_samples`.
+
+    Args:
+        toxicity: of `base`, by (prompt_id, sample_index); unscored completions are not in it.
+        threshold: toxicity, 0..1.
+        num_samples: completions of a prompt that are attributed.
+    """
+    return {prompt for (prompt, i), value in toxicity.items() if i < num_samples and value > threshold}
+
+
+def stratum_weights(population: Collection[str], drawn: Collection[str], toxic: Collection[str]) -> dict[str, float]:
+    """How many prompts of the population each drawn one stands for, so that the mean weight is 1.
+
+    (share of its stratum in the population) / (share of its stratum among the drawn), strata toxic and not:
+
+        population 10 toxic, 90 others; drawn 10 and 10    ->    toxic .1 / .5 = .2, others .9 / .5 = 1.8
+    """
+    weights = {}
+    for members in (set(toxic), set(population) - set(toxic)):
+        there = [p for p in drawn if p in members]
+        share = len(members.intersection(population)) / len(population) if population else 0.0
+        weights |= {p: share * len(drawn) / len(there) for p in there}
+    return weights

@@ -1,0 +1,136 @@
+"""The entry `effects` of metrics.json: model effect, text effect and total of every measure, on the common support.
+
+All variants of a model are compared on the same steps with the same weights (`evaluation.effects`). What cannot be had
+is null, with a sentence in `reason`; nothing stands in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from detoxlens.attribution.entropy import MEASURES
+from detoxlens.evaluation.as_json import estimate_json
+from detoxlens.evaluation.effects import EFFECTS, Cell, StepTable, Support, common_support, shared_prompts, step_means
+from detoxlens.params.report import Bootstrap, ReportConfig
+from detoxlens.reporting.study import Trace, VariantTables
+from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE, SCOPES
+
+Json = dict[str, Any]
+AVERAGED = ("level", "model_effect", "text_effect", "total")
+"""The effects of `EFFECTS` that are averaged over both orders, with what they add up to."""
+MEASURED = {scope: tuple(MEASURES) for scope in SCOPES} | {ANY_METHOD: METHOD_FREE}
+"""Scope -> measures."""
+
+
+def effects(
+    variants: Mapping[str, VariantTables],
+    config: ReportConfig,
+    *,
+    part: str = "test",
+    scopes: Iterable[str] = MEASURED,
+    method: str | None = None,
+    names: Sequence[str] = tuple(EFFECTS),
+) -> dict[str, Json]:
+    """{variant: {scope: {measure: its effects}}} of one model.
+
+    Args:
+        variants: the model's, `it` among them.
+        config: primary split, bootstrap, and how many completions a step needs.
+        part: `test` or `val` prompts.
+        scopes: those wanted, of `MEASURED`.
+        method: a further method of attribution; None is the headline's.
+        names: of `EFFECTS`, those wanted.
+    """
+    found: dict[str, Json] = {variant: {scope: {} for scope in scopes} for variant in variants}
+    traces = cells(variants, config, part=part, method=method)
+    for scope in scopes:
+        for measure in MEASURED[scope]:
+            tables = {cell: step_table(of, scope, measure) for cell, of in traces.items()}
+            for variant, effect in _of_measure(variants, tables, config, names).items():
+                found[variant][scope][measure] = effect
+    return found
+
+
+def cells(
+    variants: Mapping[str, VariantTables], config: ReportConfig, *, part: str, method: str | None = None
+) -> dict[Cell, list[Trace]]:
+    """The traces of the primary split's prompts, by who reads and whose text it is."""
+    found: dict[Cell, list[Trace]] = {}
+    for tables in variants.values():
+        for trace in tables.traces if method is None else tables.other_methods.get(method, ()):
+            found.setdefault((trace.reader, trace.text_source), []).append(trace)
+    keys = {variant: tables.keys_of(part, config.primary_split) for variant, tables in variants.items()}
+    return {
+        (reader, text): [t for t in of if t.key in keys[text]] for (reader, text), of in found.items() if text in keys
+    }
+
+
+def step_table(traces: Sequence[Trace], scope: str, measure: str) -> StepTable:
+    """One measure of these traces, a row each; those without the scope have no value."""
+    width = max((t.num_steps for t in traces), default=0)
+    values = np.full((len(traces), width), np.nan)
+    for row, trace in enumerate(traces):
+        if scope in trace.values:
+            values[row, : trace.num_steps] = trace.values[scope][measure]
+    weights = np.array([t.weight for t in traces])
+    return StepTable(prompts=[t.key[0] for t in traces], values=values, weights=weights)
+
+
+def _of_measure(
+    variants: Iterable[str], tables: Mapping[Cell, StepTable], config: ReportConfig, names: Sequence[str]
+) -> dict[str, Json]:
+    """Of every variant, on the support that all of them share that have one of their own."""
+    minimum = config.min_sequences_per_step
+    compared: dict[str, dict[Cell, StepTable]] = {}
+    reasons: dict[str, str] = {}
+    left_out: dict[str, int] = {}
+    for variant in variants:
+        wanted = [("it", "it")] if variant == "it" else [("it", "it"), ("it", variant), (variant, "it"), (variant,) * 2]
+        if missing := [cell for cell in wanted if cell not in tables]:
+            reasons[variant] = f"no attribution of {' and of '.join(f'`{r}` reading `{t}`' for r, t in missing)}"
+            continue
+        shared = shared_prompts([tables[cell] for cell in wanted])
+        quad = {cell: tables[cell].of(shared) for cell in wanted}
+        own = common_support(quad, minimum)
+        if not own.num_steps:
+            reader, text = own.limited_by
+            reasons[variant] = (
+                f"fewer than {minimum} completions of `{text}` have a value at the first step when `{reader}` reads "
+                f"(report.min_sequences_per_step; {len(shared)} prompts are in every combination of model and text)"
+            )
+            continue
+        compared[variant] = quad
+        left_out[variant] = len(set(tables[wanted[-1]].prompts) - shared)
+    together = {(variant, cell): table for variant, quad in compared.items() for cell, table in quad.items()}
+    support = common_support(together, minimum) if together else Support(0, None)
+    return {
+        variant: _json(list(compared[variant].values()), support, left_out[variant], config.bootstrap, names)
+        if variant in compared
+        else _null(variant, reasons[variant], names)
+        for variant in variants
+    }
+
+
+def _json(
+    quad: Sequence[StepTable], support: Support, num_left_out: int, bootstrap: Bootstrap, names: Sequence[str]
+) -> Json:
+    means = step_means(quad, support.num_steps, bootstrap)
+    assert means is not None, "a table on its support has a value at every step"
+    weights = {"level": (1,)} if len(quad) == 1 else {name: EFFECTS[name] for name in names}
+    return {
+        **{name: estimate_json(means.contrast(of)) for name, of in weights.items()},
+        "num_steps": support.num_steps,
+        "limited_by": support.limited_by[1][1],
+        "num_prompts": means.num_prompts,
+        "num_left_out": num_left_out,
+        "reason": None,
+    }
+
+
+def _null(variant: str, reason: str, names: Sequence[str]) -> Json:
+    names = ["level"] if variant == "it" else names
+    counts = {"num_steps": 0, "limited_by": None, "num_prompts": 0, "num_left_out": 0}
+    return dict.fromkeys(names) | counts | {"reason": reason}
