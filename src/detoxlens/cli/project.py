@@ -75,7 +75,8 @@ def log() -> None:
     from detoxlens.pipeline.publish import publish_runs
     from detoxlens.tracking import resolve_store
 
-    publish_runs(Context.root, load_params(Context.root / Context.params_path), resolve_store(Context.root, os.environ))
+    store = resolve_store(Context.root, os.environ)
+    publish_runs(Context.root, load_params(Context.root / Context.params_path), store, environ=os.environ)
 
 
 @app.command(rich_help_panel=TOOLS)

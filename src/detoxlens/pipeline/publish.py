@@ -7,9 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.artifacts import Layout, read_json, read_rows
+from detoxlens.common.errors import UserError
+from detoxlens.common.names import shown_name
 from detoxlens.common.records import Completion, Score
 from detoxlens.params.data import DataConfig
 from detoxlens.params.generation import GenerationConfig
@@ -17,10 +20,12 @@ from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.pipeline.provenance import description, made_by
 
 if TYPE_CHECKING:
     from detoxlens.tracking import AdapterVersion, Curve, Store
 
+NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 GLANCE = "At a glance"
 """The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
 ENTROPY_CURVE = "entropy/own/prompt_entropy_bits"
@@ -38,17 +43,30 @@ def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
     return run_key(model=model, variant=variant, params=settings, input_md5s=md5s)
 
 
-def publish_runs(root: Path, params: Params, store: Store) -> None:
+def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[str, str] = NO_ENVIRONMENT) -> None:
     """Writes every (model, variant) of the report as one MLflow run to compare, and registers its adapter.
 
-    The same content again changes nothing.
+    The same content again changes nothing. A run that MLflow does not take holds up no other.
+
+    Args:
+        root: repository root.
+        params: those that the report was made with.
+        store: from `resolve_store`.
+        environ: `os.environ`, for the name of DVC's experiment.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the store cannot be used, or has not taken a run; the others are written.
     """
     from detoxlens.reporting.report import FILES
     from detoxlens.reporting.style import colours
-    from detoxlens.tracking import DatasetInput, comparable_params, read_curves, register_adapters, write_comparable_run
+    from detoxlens.tracking import (
+        DatasetInput,
+        Refused,
+        comparable_params,
+        read_curves,
+        register_adapters,
+        write_comparable_run,
+    )
 
     layout, run = Layout(root), params.run
     metrics = read_json(layout.reports / "metrics.json")
@@ -64,30 +82,39 @@ def publish_runs(root: Path, params: Params, store: Store) -> None:
     reports = _md5s(root, [layout.reports / name for name in FILES])
     config = params.section("report", ReportConfig)
     split = config.primary_split
+    tags = made_by(root, params, environ)
+    refused: list[str] = []
     for model in run.models:
         run_ids = {}
         for variant in run.variants:
-            run_ids[variant] = write_comparable_run(
-                store,
-                model=model,
-                variant=variant,
-                key=comparable_key(root, params, model, variant),
-                params=comparable_params(params, model=model, variant=variant),
-                metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
-                curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
-                figures=sorted((layout.reports / "figures").glob("*.png")),
-                completions=completions_table(layout, model, variant),
-                adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
-                datasets=datasets,
-                outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
-                color=colours(run.variants)[variant],
-                root=root,
-            )
+            try:
+                run_ids[variant] = write_comparable_run(
+                    store,
+                    model=model,
+                    variant=variant,
+                    key=comparable_key(root, params, model, variant),
+                    params=comparable_params(params, model=model, variant=variant),
+                    metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
+                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
+                    figures=sorted((layout.reports / "figures").glob("*.png")),
+                    completions=completions_table(layout, model, variant),
+                    adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
+                    datasets=datasets,
+                    outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
+                    color=colours(run.variants)[variant],
+                    root=root,
+                    description=description(model, variant, metrics[model], split=split, made_by=tags),
+                    made_by=tags,
+                )
+            except Refused as e:
+                refused.append(f"{model}/{shown_name(variant)}: {e}")
         adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
         if adapters:
             register_adapters(
                 store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
             )
+    if refused:
+        raise UserError(f"{len(refused)} runs are not in MLflow, all others are. {' '.join(refused)}")
 
 
 def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:

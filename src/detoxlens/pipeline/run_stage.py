@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from detoxlens.common.artifacts import Layout, read_history
 from detoxlens.common.checkout import check_own_code
 from detoxlens.common.errors import UserError
+from detoxlens.common.names import BASE
 from detoxlens.jobs.shares import Share
 from detoxlens.params.check import load_checked
 from detoxlens.params.load import Params
@@ -59,7 +60,7 @@ def run_stage(
         _run(root, params, name, model, variant, ray)
         return
 
-    from detoxlens.tracking import BASE, resolve_store, track_stage
+    from detoxlens.tracking import resolve_store, track_stage
 
     store = resolve_store(root, os.environ)
     filed_under = variant or (BASE if name == "base" else None)
@@ -76,7 +77,7 @@ def run_stage(
             stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
     if name == "report":
         try:
-            publish_runs(root, params, store)
+            publish_runs(root, params, store, environ=os.environ)
         except UserError as e:
             log.warning("%s (The report is complete; `detoxlens log` writes its runs once the store can be used.)", e)
 

@@ -20,13 +20,13 @@ that has the import paid for anyway, or at once when the stage was long. So an u
 
 from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
+from detoxlens.tracking.failures import Refused
 from detoxlens.tracking.inventory import StoredRun, StoredVersion, stored_runs, stored_versions
 from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
 from detoxlens.tracking.location import former_root
 from detoxlens.tracking.names import mlflow_name, original_name
 from detoxlens.tracking.project import finish_project_run
 from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
-from detoxlens.tracking.runs import BASE
 from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
@@ -40,12 +40,12 @@ from detoxlens.tracking.store import (
 from detoxlens.tracking.sweeps import TrialRun, write_sweep_runs
 
 __all__ = [
-    "BASE",
     "CHAMPION",
     "EXPERIMENT",
     "AdapterVersion",
     "Curve",
     "DatasetInput",
+    "Refused",
     "StageRun",
     "Store",
     "StoredRun",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from detoxlens.common.names import shown_name
 from detoxlens.tracking.names import mlflow_name
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 MAX_METRICS, MAX_PARAMS = 1000, 100
 """MLflow's limits for one call."""
-BASE = "it"
-"""Key of the base model among the variants; people read `base`."""
 
 
 def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
@@ -92,7 +91,7 @@ def variant_run(
 
 def run_name(model: str, variant: str) -> str:
     """What people read: `tiny-neox/base` for the base model, whose key is `it`."""
-    return f"{model}/{'base' if variant == BASE else variant}"
+    return f"{model}/{shown_name(variant)}"
 
 
 def variant_tags(key: str) -> dict[str, str]:

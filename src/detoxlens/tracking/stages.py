@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.names import BASE
 from detoxlens.tracking.failures import REFUSALS, explained
 from detoxlens.tracking.keys import flat_params
-from detoxlens.tracking.runs import BASE, find_run, is_missing, log_metrics, log_params, run_name, variant_run
+from detoxlens.tracking.runs import find_run, is_missing, log_metrics, log_params, run_name, variant_run
 from detoxlens.tracking.store import Store, open_client
 
 if TYPE_CHECKING:

@@ -1,0 +1,79 @@
+"""What a run says about where it comes from, and the sentence that it begins with."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from detoxlens.params.edit import change_params
+from detoxlens.params.load import load_params
+from detoxlens.pipeline.provenance import description, made_by
+from tests.root import ROOT
+
+
+@pytest.fixture
+def root(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_text("a = 1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    return tmp_path
+
+
+def tags_of(root, **environ):
+    return made_by(root, load_params(root / "params.yaml"), environ)
+
+
+def test_the_commit_is_named_and_nothing_changed_is_no_tag(root):
+    head = subprocess.check_output(["git", "-C", str(root), "rev-parse", "HEAD"], text=True).strip()
+    tags = tags_of(root)
+    assert tags["git.commit"] == tags["mlflow.source.git.commit"] == head
+    assert not {"dvc.exp", "detoxlens.changed", "git.uncommitted"} & tags.keys()
+
+
+def test_the_experiment_its_changed_keys_and_changed_source_are_named(root):
+    path = root / "params.yaml"
+    change_params(path, {("ppo", "kl", "coef"): 0.02, ("run", "models"): ["tiny-neox"], ("run", "seed"): 1})
+    (root / "src/a.py").write_text("a = 2\n")
+    tags = tags_of(root, DVC_EXP_NAME="low-kl")
+    assert tags["dvc.exp"] == "low-kl" and tags["git.uncommitted"] == "src/a.py"
+    assert tags["detoxlens.changed"] == "run.models=['tiny-neox'], run.seed=1, ppo.kl.coef=0.02"
+
+
+def test_without_git_there_is_no_commit(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert "git.commit" not in tags_of(tmp_path)
+
+
+FLUENCY = {"perplexity": 2.0, "distinct_2": 0.5}
+
+
+def metrics(**ft):
+    rates = {"rate_gt_50": 0.4, "ci95": [0.35, 0.45], "num_scored": 400}
+    it = {"toxicity": {"p50": rates}, "fluency": FLUENCY}
+    delta = {"value": -0.1, "ci95": [-0.2, 0.01]}
+    own = {"rate_gt_50": 0.3, "ci95": [0.2, 0.4], "num_scored": 400, "delta_vs_it": delta}
+    return {"it": it, "ft": {"toxicity": {"p50": own}, "fluency": FLUENCY | {"perplexity": 2.5}} | ft}
+
+
+def said(variant, **ft):
+    return description(
+        "m", variant, metrics(**ft), split="p50", made_by={"dvc.exp": "e", "git.commit": "0123456789abc"}
+    )
+
+
+def test_the_first_sentence_says_how_toxic_compared_with_what_and_how_sure():
+    assert said("it").startswith("**40.0 % [35.0, 45.0] of 400 completions are toxic (score above .5, split `p50`)**.")
+    text = said("ft")
+    assert "**, -10.0 points [-20.0, +1.0] against base: no difference shown." in text
+    assert "Perplexity of its completions under base: 2.50." in text
+    assert "m, `ft`, experiment `e`, commit `0123456789`. Tables and figures: `reports/index.html`." in text
+
+
+def test_a_training_that_kept_nothing_is_said_and_an_unscored_split_too():
+    assert "are those of base: training `ft` kept nothing" in said("ft", fluency=FLUENCY)
+    assert "kept nothing" not in said("ft")
+    unscored = {"rate_gt_50": None, "ci95": None, "num_scored": 0, "delta_vs_it": None}
+    assert said("ft", toxicity={"p50": unscored}).startswith("**No completion of `ft` on p50 has a score**.")
