@@ -21,6 +21,16 @@ class ScoredText:
     error: str
 
 
+Source = Literal["classifier", "package", "file", "service"]
+"""Who gives the verdict: a Hugging Face classifier, a Python package, a file of scores, a remote service.
+
+The first two compute it here, so that the stage `score` keeps it batch by batch; of the others it is kept already, in
+the file or in the cache of answers.
+"""
+Keys = Sequence[tuple[str, int]]
+"""(prompt_id, sample_index) of each text."""
+
+
 class Scorer(Protocol):
     """A grader of texts."""
 
@@ -31,9 +41,20 @@ class Scorer(Protocol):
     label: str
     """What `toxicity` is the probability of, in the scorer's own words."""
     activation: str
+    source: Source
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """One verdict per text, in their order."""
+    def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
+        """One verdict per text, in their order; only a file that is matched by prompt needs `keys`."""
+
+
+class CachedService(Scorer, Protocol):
+    """A scorer whose `source` is "service": its answers are cached, and several processes may ask it."""
+
+    def divide_pace(self, num_processes: int) -> None:
+        """Asks so much less often that `num_processes` of them together keep the pace that the one key is given."""
+
+    def known(self, texts: Sequence[str]) -> dict[str, ScoredText]:
+        """The verdicts that the cache holds, by text."""
 
 
 def text_sha256(text: str) -> str:

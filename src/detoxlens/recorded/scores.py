@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.scoring import ScoredText, text_sha256
+from detoxlens.common.scoring import Keys, ScoredText, Source, text_sha256
 from detoxlens.recorded.table_file import Row, probability, read_table, require, whole_number
 
 MATCHED_BY = ("prompt_id", "text_sha256", "text")
@@ -25,6 +25,7 @@ class Recorded:
     """A file of scores as a scorer."""
 
     activation = "recorded"
+    source: Source = "file"
 
     def __init__(self, address: str, *, root: Path, name: str | None = None) -> None:
         """Reads the file whole.
@@ -56,23 +57,17 @@ class Recorded:
         self.version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         self._by_key = self._index(rows)
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """One verdict per text, in their order.
+    def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
+        """One verdict per text, in their order: by (prompt_id, sample_index) if the file has prompt_id, else by text.
 
         Raises:
-            UserError: the file is matched by prompt_id, or knows none of the texts.
+            UserError: the file is matched by prompt_id and there are no keys, or it knows none of the texts.
         """
-        if self.matched_by == "prompt_id":
+        if self.matched_by != "prompt_id":
+            keys = [(text_sha256(text), 0) for text in texts]
+        elif keys is None:
             raise UserError(f"{self.path} is matched by prompt_id, which a text alone has not; add a column text.")
-        return self._found([(text_sha256(text), 0) for text in texts], texts)
-
-    def score_rows(self, keys: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[ScoredText]:
-        """One verdict per completion: by (prompt_id, sample_index) if the file has prompt_id, else by text.
-
-        Raises:
-            UserError: the file knows none of them.
-        """
-        return self._found(keys, texts) if self.matched_by == "prompt_id" else self.score(texts)
+        return self._found(keys, texts)
 
     def _found(self, keys: Sequence[tuple[str, int]], texts: Sequence[str]) -> list[ScoredText]:
         verdicts = [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.scoring import ScoredText
+from detoxlens.common.scoring import Keys, ScoredText, Source
 from detoxlens.scorers.base import score_each
 
 _ADDRESS = re.compile(
@@ -19,6 +19,8 @@ _ADDRESS = re.compile(
 
 class HfClassifier:
     """A `TextClassifier` as a scorer."""
+
+    source: Source = "classifier"
 
     def __init__(self, address: str, *, root: Path, device: str) -> None:
         """Loads `<hub id or folder>[@<revision>][#<label>[=<activation>]]`.
@@ -52,6 +54,6 @@ class HfClassifier:
         self.label = self.classifier.label
         self.activation = self.classifier.activation
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+    def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; `truncated` where a text exceeds the classifier's own context."""
         return score_each(texts, prob=self.classifier.prob, truncates=self.classifier.truncates)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.scoring import ScoredText
+from detoxlens.common.scoring import Keys, ScoredText, Source
 from detoxlens.scorers.base import score_each
 
 PACKAGE = "profanity_check"
@@ -32,6 +32,7 @@ class ProfanityCheck:
     name = "profanity_check"
     label = "offensive"
     activation = "sigmoid"
+    source: Source = "package"
 
     def __init__(self) -> None:
         """Checks the weights, then imports the package.
@@ -44,7 +45,7 @@ class ProfanityCheck:
 
         self._predict_prob = predict_prob
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+    def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; texts of any length are read whole."""
         return score_each(texts, prob=self._prob, truncates=lambda text: False)
 

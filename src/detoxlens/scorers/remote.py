@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.scoring import ScoredText
+from detoxlens.common.scoring import Keys, ScoredText, Source
 from detoxlens.jobs.progress import progress
 from detoxlens.scorers.cache import ScoreCache
 
@@ -80,6 +80,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class RemoteScorer:
     """A `Service` as a scorer."""
 
+    source: Source = "service"
+
     def __init__(
         self,
         service: Service,
@@ -129,7 +131,7 @@ class RemoteScorer:
         """The verdicts that the cache holds, by text."""
         return self._cache.read(self.name, self.version, unique_texts(texts))
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+    def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; equal texts are asked for once.
 
         Raises:

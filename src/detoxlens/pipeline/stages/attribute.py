@@ -30,10 +30,11 @@ from detoxlens.attribution.resumable import attribute_rows
 from detoxlens.attribution.sampling import choose, draw
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
 from detoxlens.common.records import Attribution, Completion
-from detoxlens.common.seeding import derive_seed, fix_global_state
+from detoxlens.common.seeding import derive_seed
 from detoxlens.jobs.batches import tell_share_done
-from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import replace_output
 from detoxlens.jobs.shares import Share, device_of
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
@@ -52,12 +53,14 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     """Runs the stage; or a share of its batches, which wait in the scratch folder for a run without `share`."""
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("attribution", AttributionConfig, model=model, variant=variant)
-    fix_global_state(run_config.seed, run_config.num_threads)
     cells = {"it": ["it"]} if variant == "it" else {variant: [variant, "it"], "it": [variant]}
     paths = {source: layout.completions(model, source) for source in (variant, "it")}
-    key = scratch_key(
-        modules=[__name__],
-        params={
+    title, part = f"attribute {model}/{variant}", share.part if share else None
+    with stage_scratch(
+        root,
+        f"attribute@{model}-{variant}",
+        module=__name__,
+        settings={
             "attribution": config.model_dump(exclude=SHOWN_ONLY),
             "model": spec.model_dump(exclude={"overrides"}),
             "seed": run_config.seed,
@@ -67,10 +70,10 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             *paths.values(),
             *(layout.adapter(model, reader) for reader in cells),
         ],
+        seed=run_config.seed,
         num_threads=run_config.num_threads,
-    )
-    title, part = f"attribute {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"attribute@{model}-{variant}", key, part=part, place=layout.root) as scratch:
+        part=part,
+    ) as scratch:
         texts = {
             source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path)
             for source, path in paths.items()

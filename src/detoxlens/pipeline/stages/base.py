@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, get_args
 from detoxlens.common.artifacts import Layout, write_history, write_model_ref
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
-from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.chat_template import HOW_TO_WRITE_ONE
 from detoxlens.data.sample import base_corpus
 from detoxlens.data.templates import check_template, encode_dialogue
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import replace_output
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models import tiny
 from detoxlens.models.gguf import check_sha256, convert, find_gguf, is_gguf
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
@@ -57,13 +57,15 @@ def _convert(layout: Layout, params: Params, model: str, spec: ModelConfig) -> N
     """A GGUF file as safetensors, tokenizer and chat template; moved into place when all of it is written."""
     path = find_gguf(layout.root, spec.source)
     check_sha256(path, spec.revision, key=f"{params.path}: models.{model}.revision")
-    key = scratch_key(
-        modules=[__name__],
-        params={"model": spec.model_dump(exclude={"overrides"})},
+    with stage_scratch(
+        layout.root,
+        f"base@{model}",
+        module=__name__,
+        settings={"model": spec.model_dump(exclude={"overrides"})},
         inputs=[path],
+        seed=params.run.seed,
         num_threads=params.run.num_threads,
-    )
-    with open_scratch(layout.state, f"base@{model}", key, place=layout.root) as scratch:
+    ) as scratch:
         built, adapter = scratch.path / "base", scratch.path / "it"
         shutil.rmtree(built, ignore_errors=True)  # what a kill has left is not trusted
         contents = convert(path, built, dtype=spec.dtype)
@@ -102,14 +104,15 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
             f"has no template until one is written; {HOW_TO_WRITE_ONE.replace('<model>', model)}."
         )
     config, run_config = params.section("tiny", tiny.TinyConfig, model=model), params.run
-    fix_global_state(run_config.seed, run_config.num_threads)
-    key = scratch_key(
-        modules=[__name__],
-        params={"tiny": config.model_dump(), "model": spec.model_dump(), "seed": run_config.seed},
+    with stage_scratch(
+        layout.root,
+        f"base@{model}",
+        module=__name__,
+        settings={"tiny": config.model_dump(), "model": spec.model_dump(), "seed": run_config.seed},
         inputs=[],
+        seed=run_config.seed,
         num_threads=run_config.num_threads,
-    )
-    with open_scratch(layout.state, f"base@{model}", key, place=layout.root) as scratch:
+    ) as scratch:
         corpus = [
             [turn for exchange in conversation for turn in (exchange.human, exchange.reply)]
             for conversation in base_corpus(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Dialogue
-from detoxlens.common.seeding import fix_global_state
 from detoxlens.jobs.progress import Snapshot, StepCallback, progress
-from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import replace_output
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.lora import add_adapter
@@ -28,10 +28,11 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
     chosen = params.trained_variant(variant, stage="finetune", kind="sft")
     seed = params.training_seed(variant)
-    fix_global_state(seed, run_config.num_threads)
-    key = scratch_key(
-        modules=[__name__],
-        params={
+    with stage_scratch(
+        root,
+        f"finetune@{model}-{variant}",
+        module=__name__,
+        settings={
             "sft": config.model_dump(),
             "lora": lora.model_dump(),
             "model": spec.model_dump(),
@@ -40,9 +41,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             "device": run_config.device,
         },
         inputs=[layout.dialogues, layout.adapter(model, "it")],
+        seed=seed,
         num_threads=run_config.num_threads,
-    )
-    with open_scratch(layout.state, f"finetune@{model}-{variant}", key, place=layout.root) as scratch:
+    ) as scratch:
         ref = read_model_ref(layout.adapter(model, "it"))
         base = load_model(root, ref, spec, device=run_config.device)
         tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)

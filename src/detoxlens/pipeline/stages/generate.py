@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Prompt
-from detoxlens.common.seeding import derive_seed, fix_global_state
+from detoxlens.common.seeding import derive_seed
 from detoxlens.data.replies import reply_of, stops_of
 from detoxlens.data.templates import (
     EncodedPrompt,
@@ -33,8 +33,9 @@ from detoxlens.data.templates import (
 )
 from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import Scratch, replace_output
 from detoxlens.jobs.shares import Share, device_of
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.backends import Backend, load_backend
 from detoxlens.models.generation import Sampled, plan_batches
 from detoxlens.models.loading import load_tokenizer
@@ -63,23 +64,25 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     """Runs the stage; or a share of its batches, which wait in the scratch folder for a run without `share`."""
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("generation", GenerationConfig, model=model, variant=variant)
-    fix_global_state(run_config.seed, run_config.num_threads)
     prompts = [p for p in read_rows(layout.prompts, Prompt) if p.split != "train"]
     if not prompts:
         raise UserError(f"{layout.prompts} holds no validation or test prompts; loosen the filters in params `splits`.")
-    key = scratch_key(
-        modules=[__name__],
-        params={
+    title, part = f"generate {model}/{variant}", share.part if share else None
+    with stage_scratch(
+        root,
+        f"generate@{model}-{variant}",
+        module=__name__,
+        settings={
             "generation": config.model_dump(),
             "model": spec.model_dump(exclude={"overrides"}),
             "seed": run_config.seed,
             "device": run_config.device,
         },
         inputs=[layout.prompts, layout.adapter(model, variant)],
+        seed=run_config.seed,
         num_threads=run_config.num_threads,
-    )
-    title, part = f"generate {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"generate@{model}-{variant}", key, part=part, place=layout.root) as scratch:
+        part=part,
+    ) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
         stop = stops_of(config, tokenizer, spec.template)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from detoxlens.common.artifacts import Layout, read_rows, write_history, write_model_ref
 from detoxlens.common.records import Dialogue, ModelRef
-from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.sample import base_corpus
 from detoxlens.jobs.progress import progress
-from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import replace_output
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models import tiny
 from detoxlens.models.loading import resolve, weights_sha256
 from detoxlens.params.load import Params
@@ -40,14 +40,15 @@ def labelled_texts(dialogues: list[Dialogue], config: tiny.TinyConfig, seed: int
 
 def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
     run_config = params.run
-    fix_global_state(run_config.seed, run_config.num_threads)
-    key = scratch_key(
-        modules=[__name__],
-        params={"tiny": config.model_dump(), "seed": run_config.seed},
+    with stage_scratch(
+        layout.root,
+        "reward_model",
+        module=__name__,
+        settings={"tiny": config.model_dump(), "seed": run_config.seed},
         inputs=[layout.dialogues],
+        seed=run_config.seed,
         num_threads=run_config.num_threads,
-    )
-    with open_scratch(layout.state, "reward_model", key, place=layout.root) as scratch:
+    ) as scratch:
         labelled = labelled_texts(read_rows(layout.dialogues, Dialogue), config, run_config.seed)
         tokenizer = tiny.train_tokenizer([text for text, _ in labelled], config.vocab_size)
         tokenizer.model_max_length = config.context_length

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.replies import stops_of
 from detoxlens.data.templates import Template, encode_prompt, turn_end_ids
 from detoxlens.jobs.progress import Snapshot, StepCallback, progress
-from detoxlens.jobs.scratch import Scratch, open_scratch, replace_output, scratch_key
+from detoxlens.jobs.scratch import Scratch, replace_output
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.adapters import save_adapter_folder
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.end_tokens import set_end_tokens
@@ -71,9 +72,17 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             "device": run_config.device,
         }
         inputs = [layout.dialogues, layout.prompts, layout.reward_model, start]
-        key = scratch_key(modules=[__name__], params=settings, inputs=inputs, num_threads=run_config.num_threads)
-        fix_global_state(seed, run_config.num_threads)
-        with shared_scratch(world, layout, f"rl@{model}-{variant}", key) as scratch:
+        fix_global_state(seed, run_config.num_threads)  # in every process
+        unfinished = stage_scratch(
+            root,
+            f"rl@{model}-{variant}",
+            module=__name__,
+            settings=settings,
+            inputs=inputs,
+            seed=seed,
+            num_threads=run_config.num_threads,
+        )
+        with shared(world, unfinished) as scratch:
             classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
             scorer = make_scorer(headline, root=root, device=world.device)
             check_independent(classifier, scorer)
@@ -148,13 +157,13 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
 
 
 @contextmanager
-def shared_scratch(world: World, layout: Layout, stage: str, key: str) -> Iterator[Scratch]:
-    """The scratch folder, locked by the main process and known to all."""
+def shared(world: World, unfinished: AbstractContextManager[Scratch]) -> Iterator[Scratch]:
+    """The scratch folder, opened and locked by the main process and known to all."""
     with ExitStack() as stack:
         held: list[Scratch] = []
 
         def hold() -> str:
-            held.append(stack.enter_context(open_scratch(layout.state, stage, key, place=layout.root)))
+            held.append(stack.enter_context(unfinished))
             return str(held[0].path)
 
         path = world.from_main(hold)

@@ -16,18 +16,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Fluency, ModelRef, Score
-from detoxlens.common.scoring import Scorer
-from detoxlens.common.seeding import fix_global_state
+from detoxlens.common.scoring import CachedService, Scorer
 from detoxlens.evaluation.fluency import mentions_prompt
 from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import Bar, progress
-from detoxlens.jobs.scratch import open_scratch, scratch_key
 from detoxlens.jobs.shares import Share, device_of
+from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.capabilities import Capabilities, examine
 from detoxlens.models.classifier import weights_version
 from detoxlens.models.generation import plan_batches
@@ -38,8 +37,7 @@ from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers import make_scorer
-from detoxlens.scorers.hf import HfClassifier
-from detoxlens.scorers.remote import RemoteScorer, unique_texts
+from detoxlens.scorers.remote import unique_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +53,6 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     """Runs the stage; or a share of it, which waits in the scratch folder and the score cache for a run without it."""
     layout, run_config = Layout(root), params.run
     config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
-    fix_global_state(run_config.seed, run_config.num_threads)
     completions = read_rows(layout.completions(model, variant), Completion)
     recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
     calibration = Calibration.read(root / config.calibration) if config.calibration else None
@@ -74,18 +71,21 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             f"toxicity.calibration={config.calibration!r} is of {calibration.scorer}, which is not among "
             f"toxicity.scorers={config.scorers}; add it, or calibrate one of them."
         )
-    key = scratch_key(
-        modules=[__name__],
-        params={
+    title, part = f"score {model}/{variant}", share.part if share else None
+    with stage_scratch(
+        root,
+        f"score@{model}-{variant}",
+        module=__name__,
+        settings={
             "scorers": [[s.name, s.version] for s in scorers],
             "model": params.model(model).model_dump(exclude={"overrides"}),
             "device": run_config.device,
         },
         inputs=[layout.completions(model, variant), *([] if imported else [layout.adapter(model, "it")])],
+        seed=run_config.seed,
         num_threads=run_config.num_threads,
-    )
-    title, part = f"score {model}/{variant}", share.part if share else None
-    with open_scratch(layout.state, f"score@{model}-{variant}", key, part=part, place=layout.root) as scratch:
+        part=part,
+    ) as scratch:
         plan = plan_of(completions)
 
         def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
@@ -93,7 +93,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
 
         measures = [
             asked(scorer, completions, share)
-            if isinstance(scorer, Recorded | RemoteScorer)
+            if scorer.source in ("file", "service")
             else kept(f"scores-{number}", functools.partial(score_completions, scorer), Score)
             for number, scorer in enumerate(scorers)
         ]
@@ -123,7 +123,7 @@ def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) 
     Raises:
         UserError: a grader has the reward model's weights, under whatever name.
     """
-    classifiers = [scorer for scorer in scorers if isinstance(scorer, HfClassifier)]
+    classifiers = [scorer for scorer in scorers if scorer.source == "classifier"]
     if not classifiers:
         return
     folder = root / reward.base
@@ -176,7 +176,7 @@ def kept_batches(
     return Measure(batches.num_rows, batches.num_done, run)
 
 
-def asked(scorer: Recorded | RemoteScorer, completions: list[Completion], share: Share | None) -> Measure[Score]:
+def asked(scorer: Scorer, completions: list[Completion], share: Share | None) -> Measure[Score]:
     """What others have said, or say now. A share asks a service about its part of the texts, no two about the same."""
     if share is None:
 
@@ -186,27 +186,25 @@ def asked(scorer: Recorded | RemoteScorer, completions: list[Completion], share:
             return rows
 
         return Measure(len(completions), 0, ask_all)
-    if isinstance(scorer, Recorded):  # read when the shares are put together; costs nothing
+    if scorer.source == "file":  # read when the shares are put together; costs nothing
         return Measure(0, 0, lambda bar: [])
-    scorer.divide_pace(share.count)
+    service = cast(CachedService, scorer)
+    service.divide_pace(share.count)
     texts = unique_texts([c.completion for c in completions])
     mine = [text for number, text in enumerate(texts) if share.takes(number)]
 
     def ask(bar: Bar) -> list[Score | None]:
-        scorer.score(mine)
+        service.score(mine)
         bar.advance(len(mine))
-        return [None] * (len(texts) - len(scorer.known(texts)))
+        return [None] * (len(texts) - len(service.known(texts)))
 
     return Measure(len(mine), 0, ask)
 
 
 def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
     """One row per completion, in their order."""
-    texts = [c.completion for c in completions]
-    if isinstance(scorer, Recorded):
-        verdicts = scorer.score_rows([(c.prompt_id, c.sample_index) for c in completions], texts)
-    else:
-        verdicts = scorer.score(texts)
+    keys = [(c.prompt_id, c.sample_index) for c in completions]
+    verdicts = scorer.score([c.completion for c in completions], keys)
     return [
         Score(
             prompt_id=completion.prompt_id,
