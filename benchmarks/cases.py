@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from benchmarks.floor import Widths
+from detoxlens.attribution.sampling import choose
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Completion
 from detoxlens.models.loading import load_model
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
 from detoxlens.params.models import WeightsConfig
-from detoxlens.pipeline.stages.attribute import choose
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of its completion."""

@@ -28,6 +28,7 @@ from benchmarks.hardware import hardware
 from benchmarks.script import run, write_figures
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.inseq_backend import id_tokenizer
+from detoxlens.attribution.sampling import choose
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion
@@ -35,7 +36,6 @@ from detoxlens.common.seeding import use_threads
 from detoxlens.models.loading import load_model
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params, load_params
-from detoxlens.pipeline.stages.attribute import choose
 
 METHODS = ("input_x_gradient", "saliency", "integrated_gradients")
 NUM_PATH_STEPS = 20

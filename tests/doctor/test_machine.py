@@ -1,16 +1,21 @@
 """Versions, disk, device; and what models need, against the models themselves."""
 
+import dataclasses
 import json
 
 import pytest
 
+from detoxlens.common.artifacts import Layout
 from detoxlens.doctor import machine, models
 from detoxlens.doctor.machine import Gpu, Machine
-from detoxlens.models.footprint import Weights, weights_of
+from detoxlens.models.footprint import GIB, Footprint, Weights, weights_of
 from detoxlens.models.tiny import build
 from detoxlens.params.load import load_params
 from detoxlens.params.models import ModelConfig
 from detoxlens.params.tiny import TinyConfig
+from detoxlens.plan.command import footprints_of, model_costs
+from detoxlens.plan.counts import count, read_data
+from detoxlens.plan.measure import Speeds
 from tests.doctor.commands import assert_exists
 from tests.root import ROOT
 
@@ -88,7 +93,36 @@ FALCON = Weights(num_parameters=6_921_720_704, num_embedding=295_469_056)
 
 def check(weights, *, is_run=True, here=LAPTOP, device="cpu", **changes):
     spec = load_params(ROOT / "params.yaml").model("falcon-7b").model_dump() | {"dtype": "bfloat16"}
-    return models.check_model("m", ModelConfig(**(spec | changes)), weights, machine=here, device=device, is_run=is_run)
+    model = ModelConfig(**(spec | changes))
+    footprint = weights and Footprint(
+        weights=weights,
+        num_adapter_parameters=0,
+        hidden=1,
+        num_layers=1,
+        vocab=1,
+        dtype=model.dtype,
+        quantization=model.quantization,
+    )
+    return models.check_model("m", model, footprint, a_quarter_more, machine=here, device=device, is_run=is_run)
+
+
+def a_quarter_more(footprint):
+    """In place of the forecast: weights and a quarter."""
+    return "attribute", 1.25 * footprint.weight_bytes
+
+
+def test_a_model_fits_by_the_forecast_of_plan(tmp_path):
+    params = load_params(ROOT / "params.yaml")
+    network = build("gpt_neox", params.section("tiny", TinyConfig), vocab_size=1024)
+    network.save_pretrained(tmp_path / "models/tiny-neox/base")
+    footprint = models.footprint_of(tmp_path, params, "tiny-neox")
+    by_doctor = models.peak_of(tmp_path, params, "tiny-neox")(footprint)
+    data = read_data(Layout(tmp_path))
+    counts = {v: count(data, params, "tiny-neox", v, earlier_tokens=None) for v in params.run.variants}
+    footprints = footprints_of(network.config, params, "tiny-neox")
+    speeds = Speeds(**{field.name: 1.0 for field in dataclasses.fields(Speeds)})
+    by_plan = max(model_costs(params, "tiny-neox", counts, speeds, footprints, 0.0), key=lambda cost: cost.memory_gib)
+    assert by_doctor == (by_plan.stage, pytest.approx(by_plan.memory_gib * GIB))
 
 
 def test_a_model_is_measured_in_its_own_dtype():
@@ -106,7 +140,10 @@ def test_falcon_in_4_bits_fits_a_small_card_and_is_offered_there(monkeypatch):
     small = Machine(num_cores=2, memory_gib=8, gpus=(SMALL,), torch_has_cuda=True)
     # 295 M x 2 bytes + 6,626 M x .516 bytes = 3.7 GiB, x 1.25 = 4.7
     fits = check(FALCON, here=small, device="cuda", quantization="4bit")
-    assert fits.status == "ok" and "3.7 GiB in bfloat16 and 4bit; fits into the GPU" in fits.detail
+    assert (
+        fits.status == "ok"
+        and "3.7 GiB in bfloat16 and 4bit; most in attribute, 4.7 GiB; fits into the GPU" in fits.detail
+    )
     plain = check(FALCON, here=small, device="cuda")  # 12.9 GiB
     assert (plain.status, plain.remedy) == ("broken", "dvc exp run -S models.m.quantization=4bit")
     assert check(FALCON, here=small, device="cuda", quantization="8bit").status == "broken"  # 6.7 x 1.25 = 8.4

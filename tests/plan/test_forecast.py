@@ -11,8 +11,7 @@ from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.command import model_costs
-from detoxlens.plan.counts import Data, count
-from detoxlens.plan.forecast import Counts
+from detoxlens.plan.counts import Counts, Data, count
 from detoxlens.plan.measure import Speeds
 from tests.root import ROOT
 
@@ -76,7 +75,7 @@ def test_finetune_is_its_tokens_its_validations_and_its_steps():
 def test_generate_and_score_count_batches_rows_and_queries():
     config = section("generation", GenerationConfig, max_new_tokens=16)
     # 100 rows in batches of 64: two, each 16 positions long; 10 tokens a row; 20 prompt tokens read
-    cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0, 64)
+    cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0)
     assert cost.seconds == pytest.approx(1 + 2 * 16 * 10 + 100 * 10 * 1 + 100 * 20)
     scored = forecast.score_cost(["perspective", "openai_moderation"], COUNTS, SPEEDS, SHAPE, 0.0)
     assert scored.num_api_calls == 100 + 4

@@ -29,8 +29,8 @@ from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
-from detoxlens.plan.counts import count, generated_tokens, read_data
-from detoxlens.plan.forecast import Cost, Counts
+from detoxlens.plan.counts import Counts, count, generated_tokens, read_data
+from detoxlens.plan.forecast import Cost
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -149,8 +149,7 @@ def model_costs(
             ppo = params.section("ppo", PpoConfig, model=model, variant=variant)
             return forecast.rl_cost(ppo, params.variant(variant).algorithm, generation, _judges(params), *about)
         if stage == "generate":
-            batch = 64 if generation.batch_size == "auto" else generation.batch_size
-            return forecast.generate_cost(generation, *about, batch)
+            return forecast.generate_cost(generation, *about)
         if stage == "score":
             scorers = params.section("toxicity", ToxicityConfig, model=model, variant=variant).scorers
             return forecast.score_cost(scorers, *about)

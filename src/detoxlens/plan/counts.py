@@ -14,7 +14,6 @@ from detoxlens.params.load import Params
 from detoxlens.params.models import ChatTemplate, TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.splits import SplitConfig, SplitsConfig
-from detoxlens.plan.forecast import Counts
 
 CHARS_PER_TOKEN = 4.0
 ASSUMED_CHAT_TEMPLATE_CHARS = 120  # of a tokenizer's own, with the system message that many write
@@ -26,6 +25,27 @@ ASSUMED_DIALOGUES, ASSUMED_DIALOGUE_CHARS, ASSUMED_TURNS = 2450, 600, 6
 """DialoCONAN's training part, where none is prepared yet."""
 BASE_EXAMPLE_TOKENS = 40
 """Of the embedded models' own corpus, measured once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much there is to do for one model and variant."""
+
+    num_rows: int
+    """Completions: prompts times samples."""
+    prompt_tokens: float
+    generated_tokens: float
+    """Mean; `generation.max_new_tokens` where nothing was generated yet."""
+    num_attributed: int
+    """Completions attributed, of the variant's own."""
+    num_attributed_of_it: int
+    """Completions of `it` attributed under this variant; 0 for `it` itself."""
+    num_attributed_test: int
+    """Of its own, those of test prompts: what the tests of the attribution draw from."""
+    num_examples: int
+    """Of fine-tuning."""
+    example_tokens: float
+    base_example_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

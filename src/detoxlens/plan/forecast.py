@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detoxlens.models.footprint import GIB, TRAINED_BYTES, Footprint
+from detoxlens.models.footprint import GIB, Footprint
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
+from detoxlens.plan import memory
+from detoxlens.plan.counts import Counts
 from detoxlens.plan.measure import Speeds
 from detoxlens.sft.train import num_steps
 
@@ -28,27 +30,6 @@ SCORED_TEXTS_PER_SECOND = 4000.0
 CLASSIFIER_PARAMETERS = 1.25e8
 """Of a classifier as large as RoBERTa-base, which `hf:` scorers and reward models from a hub are taken to be."""
 REPORT_SECONDS, PREPARE_SECONDS = 5.0, 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How much there is to do for one model and variant."""
-
-    num_rows: int
-    """Completions: prompts times samples."""
-    prompt_tokens: float
-    generated_tokens: float
-    """Mean; `generation.max_new_tokens` where nothing was generated yet."""
-    num_attributed: int
-    """Completions attributed, of the variant's own."""
-    num_attributed_of_it: int
-    """Completions of `it` attributed under this variant; 0 for `it` itself."""
-    num_attributed_test: int
-    """Of its own, those of test prompts: what the tests of the attribution draw from."""
-    num_examples: int
-    """Of fine-tuning."""
-    example_tokens: float
-    base_example_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +48,13 @@ class Cost:
 def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
     """Training of an embedded model, or the look-up of another, whose weights the hub's cache will hold."""
     seconds = start
-    memory = 0.0
+    needed = 0.0
     if tiny is not None:
         tokens = tiny.batch_size * counts.base_example_tokens
         seconds += tiny.num_steps * tokens * speeds.train_all
-        memory = TRAINED_BYTES * footprint.weights.num_parameters + footprint.activation_bytes(tokens, recomputed=False)
+        needed = memory.base_bytes(tiny, counts, footprint)
     disk = footprint.weights.num_bytes(footprint.dtype)  # quantised when it is loaded
-    return Cost(stage="base", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
+    return Cost(stage="base", seconds=seconds, memory_gib=needed / GIB, disk_gib=disk / GIB)
 
 
 def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
@@ -85,9 +66,7 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Foo
     recompute = 4 / 3 if sft.gradient_checkpointing else 1.0
     seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
     seconds += steps * TRAINER_STEP_SECONDS
-    live = sft.batch_size * min(sft.max_length, 2 * counts.example_tokens)
-    memory = footprint.training_bytes(num_tokens=live, recomputed=sft.gradient_checkpointing)
-    return _trained("finetune", seconds, memory, footprint)
+    return _trained("finetune", seconds, memory.finetune_bytes(sft, counts, footprint), footprint)
 
 
 def rl_cost(
@@ -114,7 +93,7 @@ def rl_cost(
             reads validation answers too.
         counts: lengths.
         speeds: measured.
-        shape: of the model.
+        footprint: sizes of the model.
         start: seconds before the work begins.
     """
     seq = counts.prompt_tokens + counts.generated_tokens
@@ -140,11 +119,8 @@ def rl_cost(
     ):
         taken, calls = judging(name, num_texts, counts, speeds, footprint)
         seconds, num_calls = seconds + times * taken, num_calls + times * calls
-    live = ppo.micro_batch_size * (min(ppo.max_prompt_tokens, 2 * counts.prompt_tokens) + config.max_new_tokens)
-    memory = footprint.training_bytes(
-        num_tokens=live, recomputed=ppo.gradient_checkpointing, num_adapters=2 if own_values else 1
-    )
-    return _trained("rl", seconds, memory, footprint, num_api_calls=num_calls)
+    needed = memory.rl_bytes(ppo, config, counts, footprint, is_ppo=is_ppo)
+    return _trained("rl", seconds, needed, footprint, num_api_calls=num_calls)
 
 
 def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint: Footprint) -> tuple[float, int]:
@@ -160,14 +136,12 @@ def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint
     return num_texts / SCORED_TEXTS_PER_SECOND if kind == "profanity_check" else 0.0, 0
 
 
-def generate_cost(
-    config: GenerationConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float, batch: int
-) -> Cost:
+def generate_cost(config: GenerationConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
+    batch = memory.AUTO_BATCH if config.batch_size == "auto" else config.batch_size
     num_batches = math.ceil(counts.num_rows / batch)
     seconds = start + _decode(num_batches, counts.num_rows, config, counts, speeds)
     seconds += counts.num_rows * counts.prompt_tokens * speeds.forward
-    memory = footprint.sampling_bytes(batch=batch, num_tokens=counts.prompt_tokens + config.max_new_tokens)
-    return Cost(stage="generate", seconds=seconds, memory_gib=memory / GIB)
+    return Cost(stage="generate", seconds=seconds, memory_gib=memory.generate_bytes(config, counts, footprint) / GIB)
 
 
 def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
@@ -177,7 +151,7 @@ def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, footprint
     return Cost(
         stage="score",
         seconds=start + counts.num_rows * seq * speeds.forward + sum(seconds for seconds, _ in verdicts),
-        memory_gib=footprint.forward_bytes(num_tokens=16 * seq) / GIB,
+        memory_gib=memory.score_bytes(counts, footprint) / GIB,
         num_api_calls=sum(calls for _, calls in verdicts),
     )
 
@@ -197,13 +171,12 @@ def attribute_cost(
     deletions = tested * min(test.steps_per_sequence, g) * 2 * (1 + test.num_random)
     seconds = start + (counts.num_attributed + counts.num_attributed_of_it + tested) * one
     seconds += deletions * (p + g) / 2 * speeds.forward
-    memory = footprint.attribution_bytes(num_tokens=p + g) + (footprint.weight_bytes if tested else 0)
     if footprint.dtype != "float32" or footprint.quantization:
         checked = min(config.precision_check, counts.num_attributed_test)
         seconds += checked * text_seconds(config, counts, speeds, footprint, speeds.attribute_float32)
-        memory = max(memory, footprint.attribution_bytes(num_tokens=p + g, dtype="float32") if checked else 0)
     disk = 2 * counts.num_attributed * (g * p + g * (g - 1) / 2) * 8 / 3
-    return Cost(stage="attribute", seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB)
+    needed = memory.attribute_bytes(config, counts, footprint)
+    return Cost(stage="attribute", seconds=seconds, memory_gib=needed / GIB, disk_gib=disk / GIB)
 
 
 def text_seconds(
@@ -228,6 +201,6 @@ def _decode(num_batches: int, num_rows: int, config: GenerationConfig, counts: C
     return num_batches * longest * speeds.decode_step + num_rows * counts.generated_tokens * speeds.decode_row
 
 
-def _trained(stage: str, seconds: float, memory: float, footprint: Footprint, *, num_api_calls: int = 0) -> Cost:
+def _trained(stage: str, seconds: float, needed: float, footprint: Footprint, *, num_api_calls: int = 0) -> Cost:
     disk = 4 * footprint.num_adapter_parameters
-    return Cost(stage=stage, seconds=seconds, memory_gib=memory / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls)
+    return Cost(stage=stage, seconds=seconds, memory_gib=needed / GIB, disk_gib=disk / GIB, num_api_calls=num_api_calls)
