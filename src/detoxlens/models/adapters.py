@@ -87,8 +87,8 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> P
     if not (folder / "adapter_model.safetensors").exists():
         raise UserError(f"{folder} holds no adapter_model.safetensors; `dvc repro` or `dvc pull` makes it.")
     with loading("The adapter", source=str(folder), revision=None), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error, see below
-        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        warnings.filterwarnings("ignore", message="Found missing adapter keys|Some weights of")  # errors, see below
+        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, ignore_mismatched_sizes=True)
     check_adapter(policy, folder)
     return policy
 

@@ -57,11 +57,21 @@ def check_adapter(model: PeftModel, folder: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        found = set(file.keys())
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if found >= wanted and not (unused := {key for key in found - wanted if "lora_" in key}):
+        names = file.keys()
+        found = {name: file.get_slice(name).get_shape() for name in names}
+    wanted = {k: list(w.shape) for k, w in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    unused = [key for key in found.keys() - wanted.keys() if "lora_" in key]
+    shapes = [
+        f"{key} is {found[key]} for {wanted[key]}" for key in found.keys() & wanted.keys() if found[key] != wanted[key]
+    ]
+    if missing := wanted.keys() - found.keys():
+        what = f"lacks {_named(missing)}"
+    elif unused:
+        what = f"holds {_named(unused)}, which have no place in it"
+    elif shapes:
+        what = f"has other shapes: {_named(shapes)}"
+    else:
         return
-    what = f"lacks {_named(wanted - found)}" if wanted - found else f"holds {_named(unused)}, which have no place in it"
     raise UserError(
         f"{folder}: the adapter was not made for this {type(model.get_base_model()).__name__}: its file {what}. Load "
         "it on the model that its adapter_config.json names, or train it again (dvc repro)."

@@ -87,6 +87,7 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
     import torch
 
     from detoxlens.attribution.api import attribute
+    from detoxlens.models.capabilities import examine
     from detoxlens.models.generation import sample_batch
     from detoxlens.models.lora import add_adapter
     from detoxlens.params.generation import GenerationConfig
@@ -107,6 +108,8 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
             optimizer.zero_grad()
 
         return step
+
+    able = examine(network, pad_token_id=1)  # once, outside of what is timed
 
     def decode_seconds(num_rows: int) -> float:
         """Of one generated position: what `steps` further ones take."""
@@ -129,6 +132,7 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
                 seeds=range(num_rows),
                 eos_token_id=0,
                 pad_token_id=1,
+                capabilities=able,
             )
 
         return max(1e-6, _seconds(decode(1 + steps), device) - _seconds(decode(1), device)) / steps

@@ -26,7 +26,7 @@ from detoxlens.data.templates import Template, encode_prompt
 from detoxlens.jobs.batches import Batches
 from detoxlens.jobs.progress import progress
 from detoxlens.jobs.scratch import Scratch
-from detoxlens.models.forward import context_length
+from detoxlens.models.capabilities import examine
 from detoxlens.models.generation import plan_batches, sample_batch
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.sft import SftConfig
@@ -122,7 +122,9 @@ def answers_of_base(
         title: of the progress bar of each round.
         seed: an answer depends on it, on the round and on the number of the prompt in it.
     """
-    context = context_length(model)
+    able = examine(model, pad_token_id=tokenizer.pad_token_id)
+    able.warn_of_slow_sampling(type(model).__name__)
+    context = able.context_length
 
     def answer(prompts: Sequence[Sequence[int]], most: Sequence[int], round_number: int) -> list[list[int]]:
         plan = plan_batches([len(p) for p in prompts], BATCH_SIZE)
@@ -139,6 +141,7 @@ def answers_of_base(
                 seeds=[derive_seed(seed, "placebo", name, round_number, i) for i in rows],
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
+                capabilities=able,
             )
             return [list(s.token_ids[: most[i]]) for i, s in zip(rows, found, strict=True)]
 
