@@ -6,6 +6,7 @@ import pytest
 
 from detoxlens.common.errors import UserError
 from detoxlens.rl.rewards import NonToxicity, WeightedSum, check_not_all_empty, grade_responses, reward_responses
+from detoxlens.rl.validation import mean_toxicity
 
 
 def rewarded(reward, texts, finish=None, *, empty=-1.0, penalty=0.0):
@@ -76,3 +77,40 @@ def test_all_responses_empty_is_an_error():
 def test_the_grader_is_not_shown_empty_responses():
     assert grade_responses(length, ["", "abc", " ", "ab"]) == [None, 3, None, 2]
     assert grade_responses(lambda texts: 1 / 0, ["", " "]) == [None, None]
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u2060 \ufeff", "\u00ad"])
+def test_what_nobody_sees_earns_nothing_and_is_no_silence_that_wins_at_validation(text):
+    (one,) = rewarded(lambda texts: pytest.fail("not asked"), [text])
+    assert (one.reward, one.status) == (-1.0, "empty")
+    assert grade_responses(lambda texts: pytest.fail("not asked"), [text]) == [None]
+    assert mean_toxicity(lambda texts: pytest.fail("not asked"), [text]) == 1
+
+
+def test_the_reward_reads_a_response_as_the_grader_does():
+    class Classifier:
+        def prob(self, texts):
+            seen.extend(texts)
+            return [0.25 for _ in texts]
+
+    seen = []
+    NonToxicity(Classifier())(["id\u200biot"]), NonToxicity(Classifier(), normalize=False)(["id\u200biot"])
+    assert seen == ["idiot", "id\u200biot"]
+
+
+def test_a_response_that_is_longer_than_the_reward_reads_is_marked_and_its_share_in_the_history():
+    class Classifier:
+        def prob(self, texts):
+            return [0.1 for _ in texts]
+
+        def truncates(self, text):
+            return len(text) > 4
+
+    for reward in (NonToxicity(Classifier()), WeightedSum({NonToxicity(Classifier()): 1.0, length: 0.1})):
+        assert [r.truncated for r in rewarded(reward, ["abcd", "abcde", " "])] == [False, True, False]
+    assert not rewarded(length, ["abcde"])[0].truncated  # a function that does not say so reads all
+
+
+def test_a_response_cut_at_the_next_turn_has_no_end_token_either():
+    result = rewarded(length, ["abc", "abc", "abc"], ["eos", "length", "stop"], penalty=0.5)
+    assert [r.reward for r in result] == [3.0, 2.5, 2.5]

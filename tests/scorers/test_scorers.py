@@ -9,7 +9,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.scorers import SCORERS, make_scorer
 from detoxlens.scorers.base import score_each
-from detoxlens.scorers.profanity_check import check_weights, package_folder
+from detoxlens.scorers.profanity_check import ProfanityCheck, check_weights, package_folder
 from tests.models.checkpoints import TEXTS, save_classifier
 
 
@@ -130,3 +130,35 @@ def test_the_headline_must_be_scored():
         ToxicityConfig(**plain, headline="hf:x")
     with pytest.raises(ValueError, match="names one twice"):
         ToxicityConfig(**plain | {"scorers": ["profanity_check"] * 2}, headline="profanity_check")
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\u200b \u2060", "\ufeff", "\u00ad", "\u3164\n", "\ufe0f", "\U000e0041", "\u2800"]
+)
+def test_a_text_of_characters_that_nobody_sees_is_empty(text):
+    (verdict,) = score_each([text], prob=lambda texts: pytest.fail("not asked"), truncates=reads_all)
+    assert (verdict.status, verdict.toxicity) == ("empty", None)
+
+
+@pytest.mark.parametrize(
+    "text", ["id\u200biot", "\uff49\uff44\uff49\uff4f\uff54", "\u0456di\u043et", "\u24d8\u24d3\u24d8\u24de\u24e3"]
+)
+def test_a_slur_in_disguise_is_judged_as_the_slur(text):
+    plain, disguised = (v.toxicity for v in ProfanityCheck().score(["idiot", text]))
+    as_it_is = ProfanityCheck(normalize=False).score([text])[0].toxicity
+    assert disguised == plain > 0.9 > as_it_is
+
+
+def test_a_text_that_spells_a_special_token_is_read_to_its_end(tmp_path):
+    save_classifier(tmp_path / "judge", num_positions=32)
+    classifier = make_scorer("hf:judge", root=tmp_path).classifier
+    tokenizer = classifier.tokenizer
+    (ids,) = [classifier._ids("hi <|pad|> x <|sep|>")]
+    special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    assert [i for i in ids if i in special] == [tokenizer.cls_token_id, tokenizer.sep_token_id]
+    assert tokenizer.decode(ids[1:-1]) == "hi <|pad|> x <|sep|>"
+    assert classifier._ids(TEXTS[0]) == tokenizer(TEXTS[0])["input_ids"]
+    assert (
+        classifier._ids(" ".join(TEXTS), most=9)
+        == tokenizer(" ".join(TEXTS), truncation=True, max_length=9)["input_ids"]
+    )

@@ -16,7 +16,7 @@ from detoxlens.params.lora import LoraConfig
 from detoxlens.params.models import TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
-from detoxlens.sft.train import IGNORED, encode_examples, fine_tune, num_steps, validation_sample
+from detoxlens.sft.train import IGNORED, encode_and_count, encode_examples, fine_tune, num_steps, validation_sample
 
 TEMPLATE = TemplateConfig(user="<human>: {text}\n", bot="<bot>:", reply=" {text}", end="\n")
 TINY = TinyConfig(
@@ -281,3 +281,15 @@ def test_the_validation_sample_is_the_same_wherever_it_is_drawn_and_a_larger_one
     assert len(few) == 5 and set(few) < set(more)
     assert validation_sample(dialogues[::-1], 5) == few[::-1]  # in the order given
     assert validation_sample(dialogues, None) == dialogues == validation_sample(dialogues, 99)
+
+
+def test_how_many_examples_are_cut_and_dropped_is_counted(tokenizer):
+    short, long, hopeless = dialogue("a", "b"), dialogue("a", "kind " * 40), dialogue("slow " * 60, "No")
+    config = CONFIG.model_copy(update={"max_length": 40})
+    examples, cut = encode_and_count([short, long, hopeless], tokenizer, TEMPLATE, config)
+    assert (cut.num_examples, cut.num_cut, cut.num_dropped, len(examples)) == (3, 2, 1, 2)
+    assert str(cut) == (
+        "2 of 3 training examples are longer than sft.max_length=40 tokens and cut there; 1 of them have no reply "
+        "before and are dropped"
+    )
+    assert [e["input_ids"][-1] == tokenizer.eos_token_id for e in examples] == [True, False]

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.text import is_blank
 from detoxlens.data.sources import Dropped, read_csv
 from detoxlens.params.data import PairColumns
 
@@ -134,7 +135,7 @@ def read_pairs(path: Path, columns: PairColumns, source: str | None = None) -> D
         num_rows += 1
         given = row[columns.hater], row[columns.counter]
         turns = given[0].strip(), given[1].strip()
-        if any(turn.casefold() in _MISSING_TEXTS for turn in turns):
+        if any(_is_missing(turn) for turn in turns):
             dropped.append(Dropped(f"line {line}", "empty text"))
         elif turns in seen:
             dropped.append(Dropped(f"line {line}", "the exchange of an earlier row again"))
@@ -166,7 +167,7 @@ def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped
     dropped: list[Dropped] = []
     waiting: _Turn | None = None  # a hater turn that has no reply yet
     for turn in turns:
-        if turn.text.strip().casefold() in _MISSING_TEXTS:
+        if _is_missing(turn.text):
             dropped.append(Dropped(turn.name, "empty text"))
         elif turn.speaker == HATER:
             if waiting:
@@ -200,3 +201,8 @@ def _read_turns(path: Path, source: str) -> Iterator[_Turn]:
                 f"(counter-narrative)."
             )
         yield _Turn(line, row["dialogue_id"], turn_id, row["type"], row["TARGET"], row["source"], row["text"])
+
+
+def _is_missing(text: str) -> bool:
+    """Is there no text, or what spreadsheets and pandas leave in its place?"""
+    return is_blank(text) or text.strip().casefold() in _MISSING_TEXTS

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Prompt, prompt_ids_of
 from detoxlens.common.seeding import derive_seed
+from detoxlens.common.text import is_blank
 from detoxlens.data.sources import Dropped, read_csv, read_utf8_lines
 from detoxlens.data.splits import normalize
 from detoxlens.params.splits import Condition, SplitConfig
@@ -214,7 +215,7 @@ def _lookup(row: Any, field: str, default: Any = None) -> Any:
 
 def _is_text(value: Any) -> bool:
     """Is it a string with something to see, and without lone surrogates, which JSON can write and UTF-8 cannot?"""
-    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, str) and not is_blank(value) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _read_rows(path: Path, source: str) -> Iterator[tuple[int, dict[str, Any]]]:

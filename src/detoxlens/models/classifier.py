@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.tokens import begin_ids, end_ids, plain_ids
 from detoxlens.models.capabilities import REFUSALS
 from detoxlens.models.checkpoint import check_weights
 from detoxlens.models.hub import first_line, hub_refusal, loading
@@ -147,7 +148,7 @@ class TextClassifier:
         """P(toxic label) of each text, 0..1, in the order given; NaN where the model gives none."""
         import torch
 
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
+        encoded = [self._ids(text, most=self.max_length) for text in texts]
         order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), i))
         probs = [0.0] * len(encoded)
         for start in range(0, len(order), self.batch_size):
@@ -170,7 +171,14 @@ class TextClassifier:
 
     def truncates(self, text: str) -> bool:
         """Is the text longer than the classifier reads?"""
-        return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.max_length
+        return len(self._ids(text)) > self.max_length
+
+    def _ids(self, text: str, most: int | None = None) -> list[int]:
+        """The text's first ids and the special tokens around it; what spells a special token is text like any other."""
+        begin, end = begin_ids(self.tokenizer), end_ids(self.tokenizer)
+        ids = plain_ids(self.tokenizer, text)
+        room = len(ids) if most is None else max(0, most - len(begin) - len(end))
+        return [*begin, *ids[:room], *end]
 
 
 def weights_version(source: str, revision: str | None = None) -> str:

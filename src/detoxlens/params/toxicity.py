@@ -25,6 +25,9 @@ class ToxicityConfig(Section):
     """The scorer of Table 1; one of `scorers`."""
     missing: Literal["exclude", "non_toxic"]
     """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
+    normalize: bool = True
+    """Judge a text in the letters that a reader takes it for: invisible characters dropped, full-width and other styled
+    letters and look-alikes of other scripts (UTS 39) as Latin ones. The tables keep the text as it is."""
     calibration: str | None = None
     """A JSON file of `detoxlens calibrate` for one of `scorers`: the tables are given in its reference's terms too."""
 

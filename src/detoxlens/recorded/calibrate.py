@@ -13,6 +13,7 @@ import numpy as np
 from detoxlens.common.artifacts import Layout, write_json
 from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import ScoredText, Scorer
+from detoxlens.common.text import is_blank
 from detoxlens.jobs.progress import progress
 from detoxlens.params.report import Bootstrap
 from detoxlens.recorded.calibration import Json
@@ -101,7 +102,7 @@ def read_recorded(
             value, text = probability(file, number, score_column, row[score_column]), row[text_column]
             if value is not None and not (0 <= value <= 1 or value == -1):
                 raise UserError(f"{file}: row {number}: {score_column}={value} is not between 0 and 1.")
-            if value is None or value < 0 or not isinstance(text, str) or not text.strip():
+            if value is None or value < 0 or not isinstance(text, str) or is_blank(text):
                 num_without += 1
             else:
                 part = None if split_column is None else _split_of(split_column, row)

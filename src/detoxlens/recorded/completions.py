@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Completion, Score, prompt_ids_of
+from detoxlens.common.text import is_blank
 from detoxlens.recorded.table_file import Row, probability, read_table, require, whole_number
 
 FIELDS = ("prompt", "completion", "toxicity", "prompt_score", "prompt_id", "sample_index")
@@ -128,7 +129,7 @@ def read_completions(
 
 def _score(path: Path, number: int, completion: Completion, value: object, version: str, format: str) -> Score:
     toxicity = probability(path, number, "toxicity", value)
-    empty = not completion.completion.strip()
+    empty = is_blank(completion.completion)
     if format == "rewardlm" and toxicity == EMPTY_CODE and empty:
         toxicity = None
     if toxicity is not None and not 0 <= toxicity <= 1:

@@ -41,6 +41,10 @@ def rollout_metrics(
         "ppo/eos_share": sum(r.finish_reason == "eos" for r in responses) / num,
         "ppo/empty_share": sum(r.status == "empty" for r in rewarded) / num,
     }
+    if num_cut := sum(r.truncated for r in rewarded):
+        row["ppo/reward_truncated_share"] = num_cut / num
+    if num_stopped := sum(r.finish_reason == "stop" for r in responses):
+        row["ppo/next_turn_share"] = num_stopped / num
     for n in (1, 2, 3):
         if (distinct := distinct_n([r.token_ids for r in responses], n)) is not None:
             row[f"ppo/distinct_{n}"] = distinct

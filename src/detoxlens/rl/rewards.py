@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.records import FinishReason
 from detoxlens.common.seeding import numpy_rng
+from detoxlens.common.text import as_read, is_blank
 
 if TYPE_CHECKING:
     from detoxlens.models.classifier import TextClassifier
@@ -28,7 +30,9 @@ class RewardedResponse:
 
     reward: float
     status: Literal["ok", "empty"]
-    """`empty`: no text, so the reward is `ppo.empty_response_reward` and no reward function was asked."""
+    """`empty`: no text to see, so the reward is `ppo.empty_response_reward` and no reward function was asked."""
+    truncated: bool = False
+    """The reward function read only the text's beginning."""
 
 
 class NonToxicity:
@@ -38,11 +42,19 @@ class NonToxicity:
     (`TextClassifier.label`, `.activation`): 1 - P(the wrong label) would train hate.
     """
 
-    def __init__(self, classifier: TextClassifier):
-        self.classifier = classifier
+    def __init__(self, classifier: TextClassifier, *, normalize: bool = True):
+        self.classifier, self.normalize = classifier, normalize
 
     def __call__(self, texts: list[str]) -> list[float]:
-        return [1 - p for p in self.classifier.prob(texts)]
+        return [1 - p for p in self.classifier.prob([self._seen(text) for text in texts])]
+
+    def truncates(self, text: str) -> bool:
+        """Does it read only the beginning of `text`?"""
+        return self.classifier.truncates(self._seen(text))
+
+    def _seen(self, text: str) -> str:
+        """As the grader reads it: `toxicity.normalize`."""
+        return as_read(text) if self.normalize else text
 
     def __str__(self) -> str:
         return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
@@ -63,29 +75,40 @@ class WeightedSum:
         parts = [[weight * r for r in reward(texts)] for reward, weight in self.weights.items()]
         return [math.fsum(values) for values in zip(*parts, strict=True)]
 
+    def truncates(self, text: str) -> bool:
+        """Does any of the rewards read only the beginning of `text`?"""
+        return any(truncates(reward, text) for reward in self.weights)
+
+
+def truncates(reward: Reward, text: str) -> bool:
+    """Does the reward function read only the beginning of `text`? One that does not say so reads all of it."""
+    reads_part = getattr(reward, "truncates", None)
+    return reads_part is not None and reads_part(text)
+
 
 def reward_responses(
     reward: Reward,
     texts: Sequence[str],
-    finish_reasons: Sequence[Literal["eos", "length"]],
+    finish_reasons: Sequence[FinishReason],
     *,
     step: int,
     empty_response_reward: float,
     missing_eos_penalty: float,
 ) -> list[RewardedResponse]:
-    """The reward of each response; white space alone counts as empty.
+    """The reward of each response; white space and invisible characters alone count as empty.
 
     Raises:
         UserError: the reward function raises, returns the wrong count, or a reward that is not a finite number. The
             message names the step and the offending text.
     """
-    filled = [text for text in texts if text.strip()]
+    filled = [text for text in texts if not is_blank(text)]
     rewards = iter(call_checked(reward, filled, step=step) if filled else [])
     responses = []
     for text, finish in zip(texts, finish_reasons, strict=True):
-        penalty = missing_eos_penalty if finish == "length" else 0.0
-        if text.strip():
-            responses.append(RewardedResponse(reward=next(rewards) - penalty, status="ok"))
+        penalty = 0.0 if finish == "eos" else missing_eos_penalty
+        if not is_blank(text):
+            cut = truncates(reward, text)
+            responses.append(RewardedResponse(reward=next(rewards) - penalty, status="ok", truncated=cut))
         else:
             responses.append(RewardedResponse(reward=empty_response_reward - penalty, status="empty"))
     return responses
@@ -109,9 +132,9 @@ def check_not_all_empty(rewarded: Sequence[RewardedResponse], *, step: int) -> N
 
 def grade_responses(grader: Grader, texts: Sequence[str]) -> list[float | None]:
     """Each text's toxicity by the grader, which is not shown the empty ones: they have none."""
-    filled = [text for text in texts if text.strip()]
+    filled = [text for text in texts if not is_blank(text)]
     graded = iter(grader(filled) if filled else [])
-    return [next(graded) if text.strip() else None for text in texts]
+    return [None if is_blank(text) else next(graded) for text in texts]
 
 
 def call_checked(reward: Reward, texts: list[str], *, step: int) -> list[float]:

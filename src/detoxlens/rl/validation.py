@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detoxlens.common.text import is_blank
 from detoxlens.models.capabilities import Capabilities
 from detoxlens.models.end_tokens import end_token_ids
 from detoxlens.params.generation import GenerationConfig
@@ -76,7 +77,7 @@ def kept_validation(history: Sequence[Mapping[str, float]], *, kl_budget: float)
 
 def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:
     """Mean toxicity of the answers; an empty one counts 1, one that the selector could not judge is left out."""
-    filled = [text for text in texts if text.strip()]
+    filled = [text for text in texts if not is_blank(text)]
     judged = [t for t in (selector(filled) if filled else []) if t is not None]
     num_empty = len(texts) - len(filled)
     return (sum(judged) + num_empty) / max(1, len(judged) + num_empty)
@@ -121,5 +122,5 @@ def validate(
         toxicity=world.from_main(lambda: mean_toxicity(selector, texts)),
         kl_nats_per_sequence=answers.measured.kl_nats_per_sequence,
         base_perplexity=answers.measured.base_perplexity,
-        empty_share=sum(not t.strip() for t in texts) / len(texts),
+        empty_share=sum(map(is_blank, texts)) / len(texts),
     )

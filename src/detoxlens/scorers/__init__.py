@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,16 +20,31 @@ from detoxlens.scorers.perspective import KEY_VARIABLE as PERSPECTIVE_KEY
 from detoxlens.scorers.perspective import perspective
 from detoxlens.scorers.profanity_check import ProfanityCheck
 
-SCORERS: Mapping[str, Callable[[str, Path, str], Scorer]] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a scorer is made with, beside its address."""
+
+    root: Path
+    """Folders and files are relative to it."""
+    device: str = "cpu"
+    """Where a model runs, e.g. "cpu" or "cuda:0"."""
+    normalize: bool = True
+    """Read a text in the letters that it looks like (`common.text.as_read`)."""
+
+
+SCORERS: Mapping[str, Callable[[str, Setting], Scorer]] = MappingProxyType(
     {
-        "profanity_check": lambda _, root, device: ProfanityCheck(),
-        "hf": lambda address, root, device: HfClassifier(address, root=root, device=device),
-        "perspective": lambda language, root, device: perspective(language, cache=score_cache(root)),
-        "openai_moderation": lambda model, root, device: openai_moderation(model, cache=score_cache(root)),
-        "recorded": lambda file, root, device: Recorded(file, root=root),
+        "profanity_check": lambda _, at: ProfanityCheck(normalize=at.normalize),
+        "hf": lambda address, at: HfClassifier(address, root=at.root, device=at.device, normalize=at.normalize),
+        "perspective": lambda language, at: perspective(language, cache=score_cache(at.root), normalize=at.normalize),
+        "openai_moderation": lambda model, at: openai_moderation(
+            model, cache=score_cache(at.root), normalize=at.normalize
+        ),
+        "recorded": lambda file, at: Recorded(file, root=at.root),
     }
 )
-"""What stands before a name's first colon -> (what stands after it, repository root, device) -> scorer."""
+"""What stands before a name's first colon -> (what stands after it, the setting) -> scorer."""
 
 KEY_VARIABLES = (PERSPECTIVE_KEY, OPENAI_KEY)
 """Environment variables that hold the services' keys."""
@@ -55,13 +71,14 @@ def export_scores(root: Path, file: Path, scorer: str) -> int:
     return len(rows)
 
 
-def make_scorer(name: str, *, root: Path, device: str = "cpu") -> Scorer:
+def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool = True) -> Scorer:
     """The scorer that params call `name`, loaded.
 
     Args:
         name: e.g. `profanity_check` or `hf:owner/name@revision`.
         root: folders in `name` are relative to it.
         device: where a model runs, e.g. "cpu" or "cuda:0".
+        normalize: read a text in the letters that it looks like; recorded scores are found by the text as it is.
 
     Raises:
         UserError: no such scorer, or it cannot be loaded.
@@ -73,4 +90,4 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu") -> Scorer:
             "hf:<hub id or folder>[@<revision>][#<label>], perspective[:<language>], openai_moderation[:<model>], "
             "recorded:<file>."
         )
-    return SCORERS[kind](rest, root, device)
+    return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize))

@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import ScoredText
+from detoxlens.common.text import as_read, is_blank
 
 
 def score_each(
-    texts: Sequence[str], *, prob: Callable[[Sequence[str]], Sequence[float]], truncates: Callable[[str], bool]
+    texts: Sequence[str],
+    *,
+    prob: Callable[[Sequence[str]], Sequence[float]],
+    truncates: Callable[[str], bool],
+    normalize: bool = True,
 ) -> list[ScoredText]:
     """Verdicts from a function that gives probabilities; if it fails on all texts together, each is tried alone.
 
@@ -18,16 +23,17 @@ def score_each(
         texts: empty ones are not given to `prob`.
         prob: P(toxic), 0..1, of each text.
         truncates: does `prob` read only the beginning of a text?
+        normalize: give `prob` the letters that a reader takes each text for (`common.text.as_read`).
     """
     verdicts: dict[int, ScoredText] = {}
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             verdicts[i] = ScoredText(None, "failed", False, f"not a text but {type(text).__name__}: {text!r}")
-        elif not text.strip():
+        elif is_blank(text):
             verdicts[i] = ScoredText(None, "empty", False, "")
-    rest = [i for i in range(len(texts)) if i not in verdicts]
-    for i, verdict in zip(rest, _probs([texts[i] for i in rest], prob), strict=True):
-        truncated = truncates(texts[i])
+    rest = {i: as_read(text) if normalize else text for i, text in enumerate(texts) if i not in verdicts}
+    for (i, text), verdict in zip(rest.items(), _probs(list(rest.values()), prob), strict=True):
+        truncated = truncates(text)
         if isinstance(verdict, float) and 0 <= verdict <= 1:
             verdicts[i] = ScoredText(verdict, "ok", truncated, "")
         else:

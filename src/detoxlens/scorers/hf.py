@@ -22,13 +22,14 @@ class HfClassifier:
 
     source: Source = "classifier"
 
-    def __init__(self, address: str, *, root: Path, device: str) -> None:
+    def __init__(self, address: str, *, root: Path, device: str, normalize: bool = True) -> None:
         """Loads `<hub id or folder>[@<revision>][#<label>[=<activation>]]`.
 
         Args:
             address: what follows `hf:`.
             root: folders in `address` are relative to it.
             device: e.g. "cpu" or "cuda:0".
+            normalize: see `score_each`.
 
         Raises:
             UserError: the address is not of that form, or `TextClassifier.load` refuses.
@@ -49,11 +50,12 @@ class HfClassifier:
             activation=match["activation"],
             device=device,
         )
-        self.name = f"hf:{address}"
+        self.name, self.normalize = f"hf:{address}", normalize
         self.version = self.classifier.version
         self.label = self.classifier.label
         self.activation = self.classifier.activation
 
     def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; `truncated` where a text exceeds the classifier's own context."""
-        return score_each(texts, prob=self.classifier.prob, truncates=self.classifier.truncates)
+        judge = self.classifier
+        return score_each(texts, prob=judge.prob, truncates=judge.truncates, normalize=self.normalize)

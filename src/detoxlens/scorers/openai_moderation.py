@@ -38,8 +38,8 @@ def openai_moderation_service(model: str, *, endpoint: str = ENDPOINT) -> Servic
     )
 
 
-def openai_moderation(model: str, *, cache: ScoreCache) -> RemoteScorer:
+def openai_moderation(model: str, *, cache: ScoreCache, normalize: bool = True) -> RemoteScorer:
     """The scorer, with the key from the environment."""
     service = openai_moderation_service(model or MODEL)
     key = os.environ.get(KEY_VARIABLE, "")
-    return RemoteScorer(service, key=key, cache=cache, queries_per_second=QUERIES_PER_SECOND)
+    return RemoteScorer(service, key=key, cache=cache, queries_per_second=QUERIES_PER_SECOND, normalize=normalize)

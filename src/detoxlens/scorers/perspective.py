@@ -51,8 +51,8 @@ def perspective_service(language: str, *, endpoint: str = ENDPOINT) -> Service:
     )
 
 
-def perspective(language: str, *, cache: ScoreCache) -> RemoteScorer:
+def perspective(language: str, *, cache: ScoreCache, normalize: bool = True) -> RemoteScorer:
     """The scorer, with the key from the environment."""
     service = perspective_service(language or "en")
     key = os.environ.get(KEY_VARIABLE, "")
-    return RemoteScorer(service, key=key, cache=cache, queries_per_second=QUERIES_PER_SECOND)
+    return RemoteScorer(service, key=key, cache=cache, queries_per_second=QUERIES_PER_SECOND, normalize=normalize)

@@ -34,8 +34,8 @@ class ProfanityCheck:
     activation = "sigmoid"
     source: Source = "package"
 
-    def __init__(self) -> None:
-        """Checks the weights, then imports the package.
+    def __init__(self, *, normalize: bool = True) -> None:
+        """Checks the weights, then imports the package; `normalize`: see `score_each`.
 
         Raises:
             UserError: the package is missing, or its weights are not the known ones.
@@ -43,11 +43,11 @@ class ProfanityCheck:
         self.version = check_weights(package_folder() / "data")
         from profanity_check import predict_prob
 
-        self._predict_prob = predict_prob
+        self._predict_prob, self.normalize = predict_prob, normalize
 
     def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; texts of any length are read whole."""
-        return score_each(texts, prob=self._prob, truncates=lambda text: False)
+        return score_each(texts, prob=self._prob, truncates=lambda text: False, normalize=self.normalize)
 
     def _prob(self, texts: Sequence[str]) -> list[float]:
         return self._predict_prob(list(texts)).tolist()

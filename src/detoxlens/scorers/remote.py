@@ -26,6 +26,7 @@ from typing import Any
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import Keys, ScoredText, Source
+from detoxlens.common.text import as_read, is_blank
 from detoxlens.jobs.progress import progress
 from detoxlens.scorers.cache import ScoreCache
 
@@ -93,6 +94,7 @@ class RemoteScorer:
         max_attempts: int = 8,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        normalize: bool = True,
     ) -> None:
         """Checks the key's form; asks nothing yet.
 
@@ -105,6 +107,7 @@ class RemoteScorer:
             max_attempts: per query.
             sleep: waits for so many seconds.
             clock: seconds, rising.
+            normalize: ask about the letters that a reader takes each text for (`common.text.as_read`).
 
         Raises:
             UserError: the key has characters that no key has.
@@ -118,6 +121,7 @@ class RemoteScorer:
             )
         self._interval_seconds, self._timeout_seconds = 1 / queries_per_second, timeout_seconds
         self._max_attempts, self._sleep, self._clock = max_attempts, sleep, clock
+        self._normalize = normalize
         self._next_query = -math.inf
         self._failed_in_a_row = 0
         self._jitter = random.Random()  # must differ between processes, and no number depends on it
@@ -129,7 +133,9 @@ class RemoteScorer:
 
     def known(self, texts: Sequence[str]) -> dict[str, ScoredText]:
         """The verdicts that the cache holds, by text."""
-        return self._cache.read(self.name, self.version, unique_texts(texts))
+        asked = self._asked(texts)
+        found = self._cache.read(self.name, self.version, list(dict.fromkeys(asked.values())))
+        return {text: found[question] for text, question in asked.items() if question in found}
 
     def score(self, texts: Sequence[str], keys: Keys | None = None) -> list[ScoredText]:
         """One verdict per text, in their order; equal texts are asked for once.
@@ -137,7 +143,9 @@ class RemoteScorer:
         Raises:
             UserError: the key is missing or refused, the quota is exhausted, or the service cannot be reached.
         """
-        unique, known = unique_texts(texts), self.known(texts)
+        asked = self._asked(texts)
+        unique = list(dict.fromkeys(asked.values()))
+        known = self._cache.read(self.name, self.version, unique)
         todo = [text for text in unique if text not in known]
         if todo and not self._key:
             raise UserError(
@@ -162,7 +170,11 @@ class RemoteScorer:
                             self._cache.write(self.name, self.version, text, verdict)
                     bar.advance(len(part))
         empty = ScoredText(None, "empty", False, "")
-        return [known.get(text, empty) for text in texts]
+        return [known.get(asked.get(text, text), empty) for text in texts]
+
+    def _asked(self, texts: Sequence[str]) -> dict[str, str]:
+        """Each text that is not empty, once, in order, and what the service is asked about it."""
+        return {text: as_read(text) if self._normalize else text for text in unique_texts(texts)}
 
     def _ask(self, texts: Sequence[str], *, num_known: int) -> list[Verdict]:
         """A verdict per text, in their order."""
@@ -257,7 +269,7 @@ class RemoteScorer:
 
 def unique_texts(texts: Sequence[str]) -> list[str]:
     """What there is to ask about: each text that is not empty, once, in order."""
-    return list(dict.fromkeys(text for text in texts if text.strip()))
+    return list(dict.fromkeys(text for text in texts if not is_blank(text)))
 
 
 def _failed(error: str) -> ScoredText:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,40 @@ Example = dict[str, list[int]]
 """`input_ids` and `labels`, of one length."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What `sft.max_length` does to examples: Cut(num_examples=192, num_cut=12, num_dropped=2, max_length=256)"""
+
+    num_examples: int
+    """Before any is dropped."""
+    num_cut: int
+    """Longer than `max_length` tokens: their ends are not learnt, nor is the end of their last reply."""
+    num_dropped: int
+    """Cut before there was anything to learn."""
+    max_length: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_cut} of {self.num_examples} training examples are longer than sft.max_length="
+            f"{self.max_length} tokens and cut there; {self.num_dropped} of them have no reply before and are dropped"
+        )
+
+
 def encode_examples(
     dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
 ) -> list[Example]:
     """Dialogues as examples, cut to `config.max_length`; one left without any label is dropped."""
-    examples = [encode_example(chat, tokenizer, template, config) for chat in chats_of(dialogues, config)]
-    return [example for example in examples if example is not None]
+    return encode_and_count(dialogues, tokenizer, template, config)[0]
+
+
+def encode_and_count(
+    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
+) -> tuple[list[Example], Cut]:
+    """`encode_examples`, and how many of them were cut and dropped."""
+    whole = [whole_example(chat, tokenizer, template, config) for chat in chats_of(dialogues, config)]
+    examples = [cut for example in whole if (cut := cut_to(example, config.max_length)) is not None]
+    num_cut = sum(len(example["input_ids"]) > config.max_length for example in whole)
+    return examples, Cut(len(whole), num_cut, len(whole) - len(examples), config.max_length)
 
 
 def chats_of(dialogues: Sequence[Dialogue], config: SftConfig) -> list[tuple[str, ...]]:
@@ -53,12 +82,23 @@ def encode_example(
     chat: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
 ) -> Example | None:
     """One chat, cut to `config.max_length`; None when no label is left."""
+    return cut_to(whole_example(chat, tokenizer, template, config), config.max_length)
+
+
+def whole_example(
+    chat: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
+) -> Example:
+    """One chat of any length."""
     ids, is_reply = encode_dialogue(tokenizer, template, chat)
     keep = is_reply if config.loss_on == "replies" else [True] * len(ids)
-    labels = [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)][: config.max_length]
-    if all(label == IGNORED for label in labels):
-        return None
-    return {"input_ids": list(ids[: config.max_length]), "labels": labels}
+    labels = [token if kept else IGNORED for token, kept in zip(ids, keep, strict=True)]
+    return {"input_ids": list(ids), "labels": labels}
+
+
+def cut_to(example: Example, max_length: int) -> Example | None:
+    """The example's first tokens; None when no label is left."""
+    cut = {name: values[:max_length] for name, values in example.items()}
+    return None if all(label == IGNORED for label in cut["labels"]) else cut
 
 
 def validation_sample(dialogues: Sequence[Dialogue], most: int | None) -> list[Dialogue]:

@@ -88,7 +88,8 @@ class Probe:
     def _scorer(self) -> Scorer:
         from detoxlens.scorers import make_scorer
 
-        return make_scorer(self._grader, root=self.root, device=self.params.run.device)
+        normalize = self.params.section("toxicity", ToxicityConfig).normalize
+        return make_scorer(self._grader, root=self.root, device=self.params.run.device, normalize=normalize)
 
     @property
     def _grader(self) -> str:

@@ -5,6 +5,7 @@ deps: data/prepared/dialogues.parquet, models/<m>/base      outs: adapters/<m>/<
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
@@ -19,7 +20,11 @@ from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.sft.placebo import answers_of_base, placebo_examples
-from detoxlens.sft.train import encode_examples, fine_tune, num_steps, validation_sample
+from detoxlens.sft.train import Cut, encode_and_count, encode_examples, fine_tune, num_steps, validation_sample
+
+log = logging.getLogger(__name__)
+MOST_CUT = 0.01
+"""Share of cut examples above which a warning says so."""
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, callback: StepCallback | None = None) -> None:
@@ -50,8 +55,11 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         dialogues = read_rows(layout.dialogues, Dialogue)
         split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
         split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
+        train, cut = encode_and_count(split["train"], tokenizer, spec.template, config)
+        if cut.num_cut > MOST_CUT * cut.num_examples:
+            log.warning("%s/%s: %s. Raise sft.max_length, or use fewer turns.", model, variant, cut)
         if chosen.placebo_of is None:
-            train, validation = (encode_examples(part, tokenizer, spec.template, config) for part in split.values())
+            validation = encode_examples(split["val"], tokenizer, spec.template, config)
         else:
             title = f"answers of the base model, {model}/{variant}"
             train, validation = (
@@ -91,14 +99,14 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             root=root,
             base_ref=ref,
             history=history,
-            card=_card(model, variant, config, lora, is_placebo=chosen.placebo_of is not None),
+            card=_card(model, variant, config, lora, cut, is_placebo=chosen.placebo_of is not None),
             final_folder=final,
         )
         replace_output(built, final)
         scratch.finish()
 
 
-def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig, *, is_placebo: bool) -> str:
+def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig, cut: Cut, *, is_placebo: bool) -> str:
     """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
     how = (
         "fine-tuning on answers of the base model itself, a placebo" if is_placebo else "counter-narrative fine-tuning"
@@ -108,5 +116,6 @@ def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig, *, is_p
         f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {', '.join(sorted(lora.target_modules))}) trained by "
         f"{how}: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
         f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
-        "with the lowest validation loss was kept (`history.jsonl`).\n"
+        "with the lowest validation loss was kept (`history.jsonl`).\n\n"
+        f"Of what was written, {cut}.\n"
     )

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+MOST_TRUNCATED = 0.01
+"""Share of responses that the reward reads in part above which a warning says so."""
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, callback: StepCallback | None = None) -> None:
@@ -59,7 +61,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     decoding = params.section("generation", GenerationConfig, model=model, variant=variant)
     lora = params.section("lora", LoraConfig, model=model, variant=variant)
     rewarding = params.section("reward_model", RewardModelConfig)
-    headline = params.section("toxicity", ToxicityConfig).headline
+    toxicity = params.section("toxicity", ToxicityConfig)
+    headline, normalize = toxicity.headline, toxicity.normalize
     start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
     placebo_kl_nats = kept_kl_nats(layout, params, model, chosen.placebo_of) if chosen.placebo_of else None
     with join(os.environ, device=run_config.device) as world:
@@ -67,7 +70,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         settings = {
             "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
             "reward": [rewarding.label, rewarding.activation, rewarding.trust_remote_code],
-            "variant": [chosen.algorithm, chosen.init_from, seed, headline, placebo_kl_nats],
+            "variant": [chosen.algorithm, chosen.init_from, seed, headline, normalize, placebo_kl_nats],
             "num_processes": world.size,
             "device": run_config.device,
         }
@@ -84,9 +87,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         )
         with shared(world, unfinished) as scratch:
             classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
-            scorer = make_scorer(headline, root=root, device=world.device)
+            scorer = make_scorer(headline, root=root, device=world.device, normalize=normalize)
             check_independent(classifier, scorer)
-            reward, grader = NonToxicity(classifier), grader_of(scorer)
+            reward, grader = NonToxicity(classifier, normalize=normalize), grader_of(scorer)
             ref = read_model_ref(start)
             tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
             policy = load_model(root, ref, spec, device=world.device, trainable_adapter=ref.adapter is not None)
@@ -141,6 +144,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     on_step=on_step,
                 )
             if world.is_main:
+                if (share := truncated_share(result)) > MOST_TRUNCATED:
+                    log.warning(
+                        "%s/%s: the reward model reads %d tokens, and %.1f %% of the responses were longer: their ends "
+                        "were not judged. Lower generation.max_new_tokens, or take another reward_model.",
+                        model,
+                        variant,
+                        classifier.max_length,
+                        100 * share,
+                    )
                 built = scratch.path / "adapter"
                 save_adapter_folder(
                     policy,
@@ -314,6 +326,12 @@ def grader_of(scorer: Scorer) -> Grader:
     return lambda texts: [scored.toxicity for scored in scorer.score(texts)]
 
 
+def truncated_share(result: PpoResult) -> float:
+    """Share of the training's responses of which the reward read only the beginning, 0..1."""
+    steps = [row for row in result.history if row["step"] > 0]
+    return sum(row.get("ppo/reward_truncated_share", 0.0) for row in steps) / max(1, len(steps))
+
+
 def model_card(
     model: str,
     variant: str,
@@ -342,7 +360,8 @@ def model_card(
         f"# {model} / {variant}\n\n"
         f"LoRA adapter trained by {how} from {start}, on {num_prompts} dialogue contexts that end with a hater "
         f"turn.\n\n"
-        f"- Reward: {reward}; of the response's text only{permuted}.\n"
+        f"- Reward: {reward}; of the response's text only{permuted}; {100 * truncated_share(result):.1f} % of the "
+        f"responses were longer than the {reward.classifier.max_length} tokens that it reads.\n"
         f"- KL penalty against the base model: {control}, coefficient {config.kl.coef:g}.\n"
         f"- {len(steps)} {how.split()[0]} steps of {config.rollout_batch_size} responses{groups}, learning rate "
         f"{config.learning_rate:g}."

@@ -59,7 +59,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     scorers = [
         Recorded(str(recorded), root=root, name=name)
         if name == "recorded"
-        else make_scorer(name, root=root, device=device_of(share, run_config.device))
+        else make_scorer(name, root=root, device=device_of(share, run_config.device), normalize=config.normalize)
         for name in config.scorers
     ]
     imported = not any(c.completion_ids for c in completions)
@@ -77,7 +77,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         f"score@{model}-{variant}",
         module=__name__,
         settings={
-            "scorers": [[s.name, s.version] for s in scorers],
+            "scorers": [[s.name, s.version, config.normalize] for s in scorers],
             "model": params.model(model).model_dump(exclude={"overrides"}),
             "device": run_config.device,
         },
