@@ -23,7 +23,7 @@ COUNTS = Counts(
     prompt_tokens=20,
     generated_tokens=10,
     num_attributed=5,
-    num_attributed_of_it=4,
+    num_attributed_beside=9,
     num_attributed_test=3,
     num_examples=40,
     example_tokens=50,
@@ -115,34 +115,46 @@ def test_graders_inside_rl_are_asked_of_rollouts_and_validations():
     assert hub.seconds - base.seconds == pytest.approx((2 * 4 * 64 + 4 * 10) * 10 * share)
 
 
-def attribution(method="input_x_gradient", *, precision_check=0, num_sequences=0):
+def attribution(method="input_x_gradient", *, precision_check=0, num_sequences=0, others=()):
     config = section("attribution", AttributionConfig, method=method, precision_check=precision_check)
     test = config.faithfulness.model_copy(
-        update={"num_sequences": num_sequences, "steps_per_sequence": 4, "num_random": 2}
+        update={"num_sequences": num_sequences, "steps_per_sequence": 4, "num_random": 2, "fractions": [0.1, 0.5]}
     )
-    return config.model_copy(update={"faithfulness": test})
+    agreement = config.agreement.model_copy(update={"methods": list(others), "num_sequences": 2})
+    return config.model_copy(update={"faithfulness": test, "agreement": agreement})
+
+
+RELIANCE = (5 + 9) * 2 * 30
+"""Of each text a forward behind the prompt and one behind its template."""
 
 
 def attribute(config, shape=SHAPE):
     return forecast.attribute_cost(config, COUNTS, SPEEDS, shape, 0.0)
 
 
-def test_attribute_reads_its_own_texts_and_those_of_it():
-    assert attribute(attribution()).seconds == pytest.approx((5 + 4) * PAIRS * 0.1)
+def test_attribute_reads_its_own_texts_and_what_completes_the_two_by_two():
+    assert attribute(attribution()).seconds == pytest.approx((5 + 9) * PAIRS * 0.1 + RELIANCE)
+
+
+def test_further_methods_attribute_a_sample_of_each_combination():
+    found = attribute(attribution(others=["saliency", "occlusion", "input_x_gradient"]))
+    one_of_each = PAIRS * 0.1 + 30**2  # a gradient per pair; a forward over 30 tokens for each of them
+    assert found.seconds - attribute(attribution()).seconds == pytest.approx(2 * (5 + 9) / 5 * one_of_each)
 
 
 def test_the_tests_of_faithfulness_attribute_again_and_delete():
     cost = attribute(attribution(num_sequences=2))
-    # 2 texts on shuffled weights; of each 4 tokens, 1 + 2 choices, without and alone: half a prompt and half an answer
-    assert cost.seconds == pytest.approx((5 + 4 + 2) * PAIRS * 0.1 + 2 * 4 * 3 * 2 * 15)
+    # 2 texts on shuffled weights; of each 4 tokens: whole, and of 2 shares 1 + 2 choices, both ways: half a text
+    assert cost.seconds == pytest.approx((5 + 9 + 2) * PAIRS * 0.1 + RELIANCE + 2 * 4 * (1 + 2 * 3 * 2) * 15)
     assert cost.memory_gib - attribute(attribution()).memory_gib == pytest.approx(6e9 / GIB)
     # no more than there are: three test texts, ten tokens of each
-    assert attribute(attribution(num_sequences=50)).seconds == pytest.approx((9 + 3) * PAIRS * 0.1 + 3 * 4 * 6 * 15)
+    most = attribute(attribution(num_sequences=50)).seconds
+    assert most == pytest.approx((14 + 3) * PAIRS * 0.1 + RELIANCE + 3 * 4 * 13 * 15)
 
 
 def test_fewer_bits_are_checked_against_float32_which_weighs_twice():
     cost = attribute(attribution(precision_check=8))
-    assert cost.seconds == pytest.approx(9 * PAIRS * 0.1 + 3 * PAIRS * 0.5)
+    assert cost.seconds == pytest.approx(14 * PAIRS * 0.1 + RELIANCE + 3 * PAIRS * 0.5)
     assert cost.memory_gib - attribute(attribution()).memory_gib == pytest.approx(6e9 / GIB)
     assert attribute(attribution(precision_check=8), FLOAT32) == attribute(attribution(), FLOAT32)
 
@@ -152,12 +164,12 @@ def test_fewer_bits_are_checked_against_float32_which_weighs_twice():
     [
         ("integrated_gradients", 50 * PAIRS * 0.1),
         ("attention", PAIRS),
-        ("occlusion", PAIRS * 24.5),
+        ("occlusion", 30 * 30),
         ("value_zeroing", PAIRS * 24.5 * 32),
     ],
 )
 def test_methods_cost_their_passes(method, text):  # the mean prefix: 20 prompt tokens and 4.5 of the answer
-    assert attribute(attribution(method)).seconds == pytest.approx(9 * text)
+    assert attribute(attribution(method)).seconds == pytest.approx(14 * text + RELIANCE)
 
 
 def prompt(number, split, *filters):
@@ -241,11 +253,11 @@ def test_a_variants_overrides_change_its_own_rows_alone():
     assert set(changed(before, costs(**{"variants.rl.algorithm": "grpo"}))) == {("rl", "rl")}
 
 
-def test_every_variant_reads_its_own_texts_and_but_for_it_those_of_it():
+def test_every_variant_but_it_reads_the_texts_of_it_and_is_read_by_it():
     found = {v: count(DATA, params(), "tiny-neox", v, earlier_tokens=None) for v in ("it", "ft")}
-    assert [(c.num_attributed, c.num_attributed_of_it, c.num_attributed_test) for c in found.values()] == [
+    assert [(c.num_attributed, c.num_attributed_beside, c.num_attributed_test) for c in found.values()] == [
         (10, 0, 8),
-        (10, 10, 8),
+        (10, 20, 8),
     ]
     assert found["it"].generated_tokens == 40  # generation.max_new_tokens
 

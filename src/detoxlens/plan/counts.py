@@ -38,8 +38,9 @@ class Counts:
     """Mean; `generation.max_new_tokens` where nothing was generated yet."""
     num_attributed: int
     """Completions attributed, of the variant's own."""
-    num_attributed_of_it: int
-    """Completions of `it` attributed under this variant; 0 for `it` itself."""
+    num_attributed_beside: int
+    """For the 2x2 of model and text: completions of `it` read by the variant, and the variant's read by `it`; 0 for
+    `it` itself."""
     num_attributed_test: int
     """Of its own, those of test prompts: what the tests of the attribution draw from."""
     num_examples: int
@@ -111,7 +112,8 @@ def count(data: Data, params: Params, model: str, variant: str, *, earlier_token
     drawn = {split: _drawn(data, params, attribution, split) for split in ("val", "test")}
     num_samples = min(attribution.samples_per_prompt, generation.num_samples)
     of_it = params.section("generation", GenerationConfig, model=model, variant="it").num_samples
-    num_of_it = 0 if variant == "it" else sum(drawn.values()) * min(attribution.samples_per_prompt, of_it)
+    num_prompts_drawn = sum(drawn.values())
+    beside = num_prompts_drawn * (min(attribution.samples_per_prompt, of_it) + num_samples)
     train = data.dialogues or [("x" * (ASSUMED_DIALOGUE_CHARS // ASSUMED_TURNS),) * ASSUMED_TURNS] * ASSUMED_DIALOGUES
     ends = [(turns, end) for turns in train for end in _ends(turns, prefixes=sft.examples == "prefixes")]
     example_tokens = fmean(
@@ -121,8 +123,8 @@ def count(data: Data, params: Params, model: str, variant: str, *, earlier_token
         num_rows=num_prompts * generation.num_samples,
         prompt_tokens=chars / CHARS_PER_TOKEN + template,
         generated_tokens=float(min(generation.max_new_tokens, earlier_tokens or generation.max_new_tokens)),
-        num_attributed=sum(drawn.values()) * num_samples,
-        num_attributed_of_it=num_of_it,
+        num_attributed=num_prompts_drawn * num_samples,
+        num_attributed_beside=0 if variant == "it" else beside,
         num_attributed_test=drawn["test"] * num_samples,
         num_examples=len(ends),
         example_tokens=example_tokens,

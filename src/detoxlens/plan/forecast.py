@@ -159,22 +159,29 @@ def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, footprint
 def attribute_cost(
     config: AttributionConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
 ) -> Cost:
-    """A variant's own texts and those of `it`, the tests of faithfulness, and the check of few bits against float32.
+    """The variant's and base's readings of each other's texts, further methods on a sample, and what tests them.
 
-    The tests attribute anew under a copy with shuffled weights and read half-deleted prompts; the check loads a twin in
-    float32. Scores are stored as eight bytes per (generated token, token before it), compressed to about a third.
+    Reliance takes two forwards per text. The tests of faithfulness attribute anew under a copy with shuffled weights
+    and read half-deleted prompts; the check of few bits loads a twin in float32. Scores are stored as eight bytes per
+    (generated token, token before it), compressed to about a third.
     """
     p, g = counts.prompt_tokens, counts.generated_tokens
+    num_texts = counts.num_attributed + counts.num_attributed_beside
     one = text_seconds(config, counts, speeds, footprint, speeds.attribute)
     test = config.faithfulness
     tested = min(test.num_sequences, counts.num_attributed_test)
-    deletions = tested * min(test.steps_per_sequence, g) * 2 * (1 + test.num_random)
-    seconds = start + (counts.num_attributed + counts.num_attributed_of_it + tested) * one
-    seconds += deletions * (p + g) / 2 * speeds.forward
+    deletions = 1 + len(test.fractions) * 2 * (1 + test.num_random)
+    seconds = start + (num_texts + tested) * one + num_texts * 2 * (p + g) * speeds.forward
+    seconds += tested * min(test.steps_per_sequence, g) * deletions * (p + g) / 2 * speeds.forward
+    num_cells = num_texts / counts.num_attributed if counts.num_attributed else 0
+    sampled = num_cells * min(config.agreement.num_sequences, counts.num_attributed_test)
+    for method in [m for m in config.agreement.methods if m != config.method]:
+        other = config.model_copy(update={"method": method})
+        seconds += sampled * text_seconds(other, counts, speeds, footprint, speeds.attribute)
     if footprint.dtype != "float32" or footprint.quantization:
         checked = min(config.precision_check, counts.num_attributed_test)
         seconds += checked * text_seconds(config, counts, speeds, footprint, speeds.attribute_float32)
-    disk = 2 * counts.num_attributed * (g * p + g * (g - 1) / 2) * 8 / 3
+    disk = num_texts * (g * p + g * (g - 1) / 2) * 8 / 3
     needed = memory.attribute_bytes(config, counts, footprint)
     return Cost(stage="attribute", seconds=seconds, memory_gib=needed / GIB, disk_gib=disk / GIB)
 
@@ -182,15 +189,15 @@ def attribute_cost(
 def text_seconds(
     config: AttributionConfig, counts: Counts, speeds: Speeds, footprint: Footprint, gradient_seconds: float
 ) -> float:
-    """Of attributing one text: by gradients per pair, by Inseq's methods in passes over each prefix."""
+    """Of attributing one text: by gradients per pair, by occlusion a forward per token, by Inseq over each prefix."""
     p, g = counts.prompt_tokens, counts.generated_tokens
     pairs = g * p + g * (g - 1) / 2
     mean_prefix = p + (g - 1) / 2
     if config.method == "attention":
         return pairs * speeds.forward
-    if config.method == "occlusion":  # a pass without each token of the prefix
-        return pairs * mean_prefix * speeds.forward
-    if config.method == "value_zeroing":  # and that in every layer
+    if config.method == "occlusion":
+        return (p + g) ** 2 * speeds.forward
+    if config.method == "value_zeroing":  # a pass without each token of the prefix, in every layer
         return pairs * mean_prefix * footprint.num_layers * speeds.forward
     return pairs * gradient_seconds * (config.num_path_steps if config.method == "integrated_gradients" else 1)
 
