@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from detoxlens.attribution.sampling import draw, stratum_weights, toxic_prompts
+from detoxlens.params.attribution import AttributionConfig
+from detoxlens.params.load import load_params
+from tests.root import ROOT
 
 PROMPTS = [f"p{i:03d}" for i in range(200)]
 TOXIC = set(PROMPTS[::10])  # a tenth
@@ -30,9 +33,11 @@ def test_a_balanced_draw_is_half_toxic_as_far_as_there_are(num, toxic, others):
 
 
 def test_toxic_prompts_are_those_with_a_toxic_completion_among_the_attributed_ones():
-    toxicity = {("a", 0): 0.2, ("a", 1): 0.9, ("b", 0): 0.66, ("c", 0): 0.7}
-    assert toxic_prompts(toxicity, threshold=0.66, num_samples=1) == {"c"}
-    assert toxic_prompts(toxicity, threshold=0.66, num_samples=2) == {"a", "c"}
+    config = load_params(ROOT / "params.yaml").section("attribution", AttributionConfig)
+    toxicities = [("a", 0, 0.2), ("a", 1, 0.9), ("b", 0, 0.66), ("c", 0, 0.7)]
+    assert toxic_prompts(toxicities, config) == {"c"}  # .66 itself is not above .66
+    assert toxic_prompts(toxicities, config.model_copy(update={"samples_per_prompt": 2})) == {"a", "c"}
+    assert toxic_prompts(None, config) is None
 
 
 def test_weights_by_hand():

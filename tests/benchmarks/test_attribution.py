@@ -18,6 +18,8 @@ ATTRIBUTION = {
     "method": "input_x_gradient",
     "target": "probability",
     "filters": ["p50"],
+    "sample": "random",
+    "sample_toxic_above": 0.66,
     "max_sequences": 5,
     "samples_per_prompt": 1,
     "unit": "token",

@@ -7,12 +7,17 @@ tenth of its answers, a random 200 hold but 20 toxic ones. What is pooled over b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Completion
+from detoxlens.common.records import Completion, Score
 from detoxlens.common.seeding import derive_seed
 from detoxlens.params.attribution import AttributionConfig
+
+Sample = Literal["random", "balanced"]
+Toxicities = Sequence[tuple[str, int, float]] | None
+"""(prompt_id, sample_index, toxicity) of scored completions."""
 
 
 def choose(
@@ -63,15 +68,26 @@ def draw(prompts: Collection[str], num: int, *, seed: int, toxic: Collection[str
     return halves[0][:num_toxic] + halves[1][: num - num_toxic]
 
 
-def toxic_prompts(toxicity: Mapping[tuple[str, int], float], *, threshold: float, num_samples: int) -> set[str]:
-    """The prompts with a scored completion above `threshold` among the first `num_samples`.
+def basis(scores: Iterable[Score], grader: str) -> dict[Sample, Toxicities]:
+    """What prompts are drawn by, per value of `attribution.sample`: nothing, or the grader's toxicities.
+
+    A file each, so that a random sample does not depend on any score: DVC attributes nothing anew for another grader.
+    """
+    graded = [[s.prompt_id, s.sample_index, s.toxicity] for s in scores if s.scorer == grader]
+    return {"random": None, "balanced": [row for row in graded if row[2] is not None]}
+
+
+def toxic_prompts(toxicities: Toxicities, config: AttributionConfig) -> set[str] | None:
+    """The prompts with a completion above `sample_toxic_above` among those that are attributed; None: draw at random.
 
     Args:
-        toxicity: of `base`, by (prompt_id, sample_index); unscored completions are not in it.
-        threshold: toxicity, 0..1.
-        num_samples: completions of a prompt that are attributed.
+        toxicities: what `basis` found of `base`, for `config.sample`; an unscored completion is not in it.
+        config: threshold and samples per prompt.
     """
-    return {prompt for (prompt, i), value in toxicity.items() if i < num_samples and value > threshold}
+    if toxicities is None:
+        return None
+    attributed = (row for row in toxicities if row[1] < config.samples_per_prompt)
+    return {prompt for prompt, _, toxicity in attributed if toxicity > config.sample_toxic_above}
 
 
 def stratum_weights(population: Collection[str], drawn: Collection[str], toxic: Collection[str]) -> dict[str, float]:

@@ -41,6 +41,11 @@ class AttributionConfig(Section):
     """What is differentiated: p(y_t), or log p(y_t). The same scores for the first two methods."""
     filters: list[Name] = Field(min_length=1)
     """Names of `splits` whose test prompts are attributed."""
+    sample: Literal["random", "balanced"]
+    """Prompts alike, or half of them such as `it` answers toxically; means over both are then weighted back. One value
+    for all models, since dvc.yaml names by it the file that prompts are drawn by."""
+    sample_toxic_above: float = Field(gt=0, lt=1)
+    """Toxicity by toxicity.headline above which `balanced` takes an answer for toxic."""
     max_sequences: int = Field(ge=1)
     """Prompts per filter, drawn by run.seed; the same ones for every variant."""
     samples_per_prompt: int = Field(ge=1)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from detoxlens.attribution.sampling import basis, stratum_weights, toxic_prompts
 from detoxlens.common.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion, Fluency, Score
@@ -86,6 +87,7 @@ def _load_model(
         shown=_shown_keys(it, completions, toxicity, config),
         it_rows={_key(a): a for a in it if a.method == attribution.method},
         frequency=prompt_frequency(it),
+        weights=_weights(it, completions, scores, grader, attribution, config),
     )
     return {variant: _load_variant(layout, model, variant, group, grader, shared) for variant, group in groups.items()}
 
@@ -101,6 +103,8 @@ class Shared:
     """Of `it` reading its own text, by the headline's method."""
     frequency: Mapping[str, int]
     """In how many prompts each content word stands."""
+    weights: Mapping[str, float]
+    """Prompt -> how many prompts it stands for, where not every one stands for itself."""
 
 
 def _shown_keys(
@@ -110,6 +114,23 @@ def _shown_keys(
     test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     attributed = {_key(a) for a in it if a.scores is not None} & test
     return set(choose(toxicity, attributed, config.num_heatmaps, config))
+
+
+def _weights(
+    it: Sequence[Attribution],
+    completions: Sequence[Completion],
+    scores: Sequence[Score],
+    grader: str,
+    attribution: AttributionConfig,
+    config: ReportConfig,
+) -> dict[str, float]:
+    """Of a balanced sample of the primary split, the test's and `val`'s each for itself; {} for a random one."""
+    toxic = toxic_prompts(basis(scores, grader)[attribution.sample], attribution)
+    found: dict[str, float] = {}
+    for split in ("test", "val") if toxic is not None else ():
+        prompts = {c.prompt_id for c in completions if c.split == split and config.primary_split in c.filters}
+        found |= stratum_weights(prompts, {a.prompt_id for a in it} & prompts, toxic)
+    return found
 
 
 def _scores(layout: Layout, model: str, variant: str, grader: str) -> dict[str, list[Score]]:
@@ -165,6 +186,7 @@ def _traces(
             trace_of(
                 a,
                 unit=shared.attribution.unit,
+                weight=shared.weights.get(a.prompt_id, 1.0),
                 it_scores=_it_scores(a, shared) if same is None else None,
                 frequency=shared.frequency if a.reader == a.text_source else None,
                 headline_scores=None if same is None or a.reader != a.text_source else same.scores,

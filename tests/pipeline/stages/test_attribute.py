@@ -10,9 +10,10 @@ from ruamel.yaml import YAML
 from detoxlens.attribution import attribute as attribute_sequences
 from detoxlens.attribution import resumable
 from detoxlens.attribution.reliance import prompt_reliance
-from detoxlens.common.artifacts import Layout, read_json, read_rows, write_rows
+from detoxlens.attribution.sampling import basis
+from detoxlens.common.artifacts import Layout, read_json, read_rows, write_json, write_rows
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Attribution, Completion, ModelRef
+from detoxlens.common.records import Attribution, Completion, ModelRef, Score
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.load import Params
@@ -25,6 +26,8 @@ SECTION = {
     "method": "input_x_gradient",
     "target": "probability",
     "filters": ["p50"],
+    "sample": "random",
+    "sample_toxic_above": 0.66,
     "max_sequences": 3,
     "samples_per_prompt": 1,
     "unit": "token",
@@ -75,6 +78,28 @@ def write_completions(layout: Layout, *, num: int) -> None:
         rows = [completion(n, tuple(range(20 + shift, 20 + shift + n % 5))) for n in range(num)]
         rows += [completion(0, (7, 8), sample_index=1), completion(98, (1, 2), split="val")]
         write_rows(layout.completions("m", variant), rows, Completion)
+
+    for sample, toxicities in basis(scores_of(num), "grader").items():
+        write_json(layout.drawn_by("m", "it", sample), toxicities)
+
+
+def scores_of(num: int) -> list[Score]:
+    """Of the completions of `it`: those to prompts 8 and 10 are toxic by the grader, all by another scorer."""
+    row = Score(
+        prompt_id="",
+        sample_index=0,
+        scorer="grader",
+        scorer_version="1",
+        label="toxic",
+        activation="sigmoid",
+        truncated=False,
+        toxicity=0.0,
+        status="ok",
+        error="",
+    )
+    of = [dataclasses.replace(row, prompt_id=f"{n:016x}", toxicity=0.9 if n in (8, 10) else 0.1) for n in range(num)]
+    failed = dataclasses.replace(row, prompt_id=f"{6:016x}", sample_index=1, toxicity=None, status="failed")
+    return [*of, failed, *(dataclasses.replace(r, scorer="other", toxicity=1.0) for r in of)]
 
 
 def run(layout: Layout, variant: str = "ft", **changes) -> list[Attribution]:
@@ -144,6 +169,32 @@ def test_what_the_report_decides_changes_no_byte_here(layout):
     before = layout.attributions("m", "ft").read_bytes()
     run(layout, unit="word", mask_template=True)
     assert layout.attributions("m", "ft").read_bytes() == before
+
+
+def test_a_balanced_sample_is_half_toxic_and_the_same_prompts_for_every_variant(layout):
+    def drawn(variant, **changes):
+        rows = run(layout, variant, **{"max_sequences": 4, "sample": "balanced"} | changes)
+        return sorted({int(r.prompt_id, 16) for r in rows} - {int(VAL, 16)})
+
+    found = drawn("ft")  # of 0, 2, 4, 6, 8, 10 in the filter
+    assert {8, 10} < set(found) and len(found) == 4
+    assert drawn("it") == found
+    assert not {8, 10} & set(drawn("ft", sample="random", max_sequences=2))  # by this seed
+    assert drawn("ft", sample_toxic_above=0.95) == drawn("ft", sample="random")  # none is toxic: others fill up
+
+
+def test_a_random_sample_is_drawn_by_no_score(layout):
+    before = layout.drawn_by("m", "it", "random").read_bytes()
+    for sample, toxicities in basis([], "grader").items():
+        write_json(layout.drawn_by("m", "it", sample), toxicities)
+    assert layout.drawn_by("m", "it", "random").read_bytes() == before
+
+
+def test_the_sample_cannot_be_another_ones_of_a_model(layout):
+    raw = params().raw
+    raw = raw | {"models": {"m": raw["models"]["m"] | {"overrides": {"attribution": {"sample": "balanced"}}}}}
+    with pytest.raises(UserError, match=r"attribution.sample='balanced' is overridden for m/ft: .* one for all models"):
+        attribute.run(layout.root, Params(raw), model="m", variant="ft")
 
 
 def test_dvc_notices_every_setting_that_changes_a_byte_here():

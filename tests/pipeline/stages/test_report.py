@@ -19,6 +19,8 @@ SECTIONS = {
         "method": "input_x_gradient",
         "target": "probability",
         "filters": ["p50"],
+        "sample": "random",
+        "sample_toxic_above": 0.66,
         "max_sequences": 10,
         "samples_per_prompt": 1,
         "unit": "token",

@@ -1,6 +1,7 @@
 """Stage attribute@model-variant: what each generated token drew on, and whether the answer can be trusted.
 
-    deps: models/<m>/base, adapters/<m>/{<v>,it}, outputs/<m>/{<v>,it}/completions.parquet
+    deps: models/<m>/base, adapters/<m>/{<v>,it}, outputs/<m>/{<v>,it}/completions.parquet,
+          outputs/<m>/it/drawn_by/<attribution.sample>.json
     outs: outputs/<m>/<v>/attributions.parquet, outputs/<m>/<v>/faithfulness.json
 
 A variant's stage completes its 2x2 of model and text (`evaluation.effects`), on the same prompts for all variants: the
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,13 @@ from detoxlens.attribution.pieces import pieces_of
 from detoxlens.attribution.precision import precision_summary
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.attribution.resumable import attribute_rows
-from detoxlens.attribution.sampling import choose, draw
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.attribution.sampling import choose, draw, toxic_prompts
+from detoxlens.common.artifacts import Layout, read_json, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion
 from detoxlens.common.seeding import derive_seed
 from detoxlens.jobs.batches import tell_share_done
-from detoxlens.jobs.scratch import replace_output
+from detoxlens.jobs.scratch import Scratch, replace_output
 from detoxlens.jobs.shares import Share, device_of
 from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.loading import load_model, load_tokenizer
@@ -53,8 +56,14 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     """Runs the stage; or a share of its batches, which wait in the scratch folder for a run without `share`."""
     layout, spec, run_config = Layout(root), params.model(model), params.run
     config = params.section("attribution", AttributionConfig, model=model, variant=variant)
+    if config.sample != params.section("attribution", AttributionConfig).sample:
+        raise UserError(
+            f"attribution.sample={config.sample!r} is overridden for {model}/{variant}: dvc.yaml names by the section's"
+            " own value the file that prompts are drawn by. Set attribution.sample itself; it is one for all models."
+        )
     cells = {"it": ["it"]} if variant == "it" else {variant: [variant, "it"], "it": [variant]}
     paths = {source: layout.completions(model, source) for source in (variant, "it")}
+    drawn_by = layout.drawn_by(model, "it", config.sample)
     title, part = f"attribute {model}/{variant}", share.part if share else None
     with stage_scratch(
         root,
@@ -66,44 +75,36 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             "seed": run_config.seed,
             "device": run_config.device,
         },
-        inputs=[
-            *paths.values(),
-            *(layout.adapter(model, reader) for reader in cells),
-        ],
+        inputs=[*paths.values(), drawn_by, *(layout.adapter(model, reader) for reader in cells)],
         seed=run_config.seed,
         num_threads=run_config.num_threads,
         part=part,
     ) as scratch:
+        toxic = toxic_prompts(read_json(drawn_by), config)
         texts = {
-            source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path)
+            source: choose(read_rows(path, Completion), config, seed=run_config.seed, where=path, toxic=toxic)
             for source, path in paths.items()
         }
-        table, own, num_left = [], [], 0
-        checks: dict[str, object] = {}
-        pieces = _Pieces(layout, params, model, variant)
+        reads: list[Read] = []
         for reader, sources in cells.items():
             rows = [(source, row) for source in sources for row in texts[source]]
             network = _load(layout, params, model, reader, spec, share)
-            for settings, chosen in _by_method(config, rows, seed=run_config.seed):
-                found = attribute_rows(
-                    scratch, network, [row for _, row in chosen], settings, name=f"{reader}-{settings.method}",
-                    title=_title(title, reader, variant, settings.method, config.method, share),
-                    reliance=settings is config, share=share,
-                )  # fmt: skip
-                if share is not None:
-                    num_left += found.count(None)
-                    continue
-                for (source, row), result in zip(chosen, found, strict=True):
-                    table.append(result.record(row, reader=reader, text_source=source, **pieces.of(row)))
-                    if settings is config and source == variant == reader and row.split == "test":
-                        own.append((row, result))
+            reads += _read(scratch, network, reader, rows, config, seed=run_config.seed, title=title, share=share)
             if share is None and reader == variant:
+                own = [r for r in reads if r.is_headline and r.source == variant and r.row.split == "test"]
                 checks = _faithfulness(network, own, config, seed=run_config.seed)
             del network  # before the next is loaded
         if share is not None:
+            num_left = sum(read.result is None for read in reads)
             tell_share_done(title, share, num_left=num_left, unit="completions")
             return
-        precision = _precision(layout, params, model, variant, [result for _, result in own], config, title)
+        precision = _precision(layout, params, model, variant, [read.result for read in own], config, title)
+        pieces = _Pieces(layout, params, model, variant)
+        table = [
+            r.result.record(r.row, reader=r.reader, text_source=r.source, **pieces.of(r.row))
+            for r in reads
+            if r.result is not None
+        ]
         built = scratch.path / "attributions.parquet", scratch.path / "faithfulness.json"
         write_rows(built[0], table, Attribution)
         write_json(built[1], checks | precision)
@@ -112,23 +113,50 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         scratch.finish()
 
 
-def _by_method(
-    config: AttributionConfig, rows: Sequence[tuple[str, Completion]], *, seed: int
-) -> Iterator[tuple[AttributionConfig, Sequence[tuple[str, Completion]]]]:
-    """The headline's settings with all rows, then each further method with the sample of test prompts."""
-    yield config, rows
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """One completion read by one model, attributed by one method."""
+
+    reader: str
+    source: str
+    """The variant whose completion it is."""
+    row: Completion
+    is_headline: bool
+    """By `attribution.method`, not by one that it is compared with."""
+    result: SequenceAttribution | None
+    """None where it is another share's, not finished yet."""
+
+
+def _read(
+    scratch: Scratch,
+    network: nn.Module,
+    reader: str,
+    rows: Sequence[tuple[str, Completion]],
+    config: AttributionConfig,
+    *,
+    seed: int,
+    title: str,
+    share: Share | None,
+) -> Iterator[Read]:
+    """All rows by the headline's method, and a sample of the test prompts by each further one."""
     prompts = {row.prompt_id for _, row in rows if row.split == "test"}
     sample = set(draw(prompts, config.agreement.num_sequences, seed=derive_seed(seed, "agreement")))
-    for method in config.agreement.methods:
-        if sample and method != config.method:
-            yield config.model_copy(update={"method": method}), [r for r in rows if r[1].prompt_id in sample]
-
-
-def _title(title: str, reader: str, variant: str, method: str, headline: str, share: Share | None) -> str:
-    """`attribute tiny-neox/ft: it reads, saliency 0/4`."""
-    parts = [f"{reader} reads"] if reader != variant else []
-    parts += [method] if method != headline else []
-    return f"{title}{': ' if parts else ''}{', '.join(parts)}{f' {share}' if share else ''}"
+    sampled = [(source, row) for source, row in rows if row.prompt_id in sample]
+    others = [method for method in config.agreement.methods if method != config.method and sampled]
+    for method, chosen in ((config.method, rows), *((method, sampled) for method in others)):
+        found = attribute_rows(
+            scratch,
+            network,
+            [row for _, row in chosen],
+            config.model_copy(update={"method": method}),
+            name=f"{reader}-{method}",
+            title=f"{title}: {reader} reads, {method}{f' {share}' if share else ''}",
+            reliance=method == config.method,
+            share=share,
+        )
+        for (source, row), result in zip(chosen, found, strict=True):
+            is_headline = method == config.method
+            yield Read(reader=reader, source=source, row=row, is_headline=is_headline, result=result)
 
 
 class _Pieces:
@@ -161,20 +189,22 @@ def _load(
 
 
 def _faithfulness(
-    network: nn.Module, own: Sequence[tuple[Completion, SequenceAttribution]], config: AttributionConfig, *, seed: int
+    network: nn.Module, own: Sequence[Read], config: AttributionConfig, *, seed: int
 ) -> dict[str, object]:
     """The deletion and randomisation tests on a random sample."""
     test = config.faithfulness
-    usable = [(row, result) for row, result in own if result.scores is not None]
-    usable.sort(key=lambda pair: derive_seed(seed, "faithfulness", pair[0].prompt_id, pair[0].sample_index))
+    usable = [read for read in own if read.result.scores is not None]
+    usable.sort(key=lambda read: derive_seed(seed, "faithfulness", read.row.prompt_id, read.row.sample_index))
     return check_faithfulness(
         network,
         [
             Subject(
-                attribution=result,
-                user_tokens=tuple(j for j, of_template in enumerate(row.prompt_token_is_template) if not of_template),
+                attribution=read.result,
+                user_tokens=tuple(
+                    j for j, is_template in enumerate(read.row.prompt_token_is_template) if not is_template
+                ),
             )
-            for row, result in usable[: test.num_sequences]
+            for read in usable[: test.num_sequences]
         ],
         fractions=test.fractions,
         steps_per_sequence=test.steps_per_sequence,

@@ -1,7 +1,7 @@
 """Stage score@model-variant: grades every completion with every scorer, and says how fluent it is.
 
 deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
-outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet
+outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet, outputs/<m>/<v>/drawn_by (for `attribute`)
 
 What is computed here (verdicts of local scorers, the likelihoods) is kept in batches of `BATCH_SIZE`: a killed run goes
 on behind the last and gives the same bytes; so do several processes with a share each. Remote services have their own
@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_rows
+from detoxlens.attribution.sampling import basis
+from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Fluency, ModelRef, Score
 from detoxlens.common.scoring import CachedService, Scorer
@@ -114,6 +115,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             scores += calibration.apply(scores)
         write_rows(layout.scores(model, variant), scores, Score)
         write_rows(layout.fluency(model, variant), fluency, Fluency)
+        for sample, toxicities in basis(scores, config.headline).items():
+            write_json(layout.drawn_by(model, variant, sample), toxicities)
         scratch.finish()
 
 
