@@ -1,18 +1,34 @@
+"""What is said, and what is not: sentences on made-up tables and on numbers set by hand."""
+
 import dataclasses
 
 import pytest
 
-from detoxlens.reporting.conclusions import conclusions, truncated, warnings
+from detoxlens.reporting.about import About, Role
+from detoxlens.reporting.conclusions import conclusions
 from detoxlens.reporting.metrics import build_metrics
 from tests.reporting.test_curves import CONFIG, study, tables, trace
 
 PROMPTS = [f"p{i}" for i in range(40)]
+ABOUT = About(
+    variants={
+        "it": Role(kind="base", text=""),
+        "ft": Role(kind="sft", text=""),
+        "rl": Role(kind="rl", text=""),
+        "placebo": Role(kind="sft", text="", placebo_of="ft"),
+    }
+)
 
 
 def variant(name: str, toxic: int, bits: float = 2.0):
-    """40 prompts, the first `toxic` of which were answered toxically."""
+    """40 prompts, the first `toxic` of which were answered toxically; every text is read with `bits` of entropy."""
     toxicity = {p: 0.9 if i < toxic else 0.1 for i, p in enumerate(PROMPTS)}
-    traces = [trace(p, [bits + 0.01 * (i % 7) - (0.5 if i < toxic else 0)], name) for i, p in enumerate(PROMPTS)]
+    cells = {(name, name): bits, (name, "it"): bits, ("it", name): 2.0}
+    traces = [
+        trace(p, [level + 0.01 * (i % 7)], reader, text)
+        for (reader, text), level in cells.items()
+        for i, p in enumerate(PROMPTS)
+    ]
     return tables(name, traces, toxicity)
 
 
@@ -20,8 +36,13 @@ def metrics_of(**variants):
     return build_metrics(study(**variants), CONFIG, missing="exclude")
 
 
-def sentences(min_group: int = 10, **variants) -> str:
-    return "\n".join(conclusions(metrics_of(**variants), splits=["p50"], min_group=min_group)["m"])
+def said(metrics, about: About = ABOUT, groups=None):
+    groups = groups or {name: name for name in metrics["m"]}
+    return conclusions(metrics, splits=["p50"], primary="p50", groups=groups, about=about)["m"]
+
+
+def sentences(**variants) -> str:
+    return "\n".join(said(metrics_of(**variants)).details)
 
 
 def test_less_toxic_needs_an_interval_below_zero():
@@ -30,46 +51,85 @@ def test_less_toxic_needs_an_interval_below_zero():
     assert "`ft`: no difference to base shown on p50" in sentences(it=variant("it", 20), ft=variant("ft", 19))
 
 
-def test_toxic_and_other_completions_are_compared_only_when_both_are_enough():
-    assert "entropy lower in its toxic completions than in its others (20 and 20" in sentences(it=variant("it", 20))
-    few = sentences(it=variant("it", 3))
-    assert "too few to compare toxic with other completions (3 and 37" in few
+def test_no_difference_shown_is_followed_by_what_could_have_been_detected():
+    # Half the interval's width is 1.96 standard errors; 80 % power needs 1.96 + .84: .1 * 2.80 / 1.96 = 14.3 points.
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 19))
+    metrics["m"]["ft"]["toxicity"]["p50"]["delta_vs_it"] = {"value": -0.025, "ci95": [-0.125, 0.075]}
+    assert "(−2.5 points [−12.5, +7.5]; one of 14.3 points would have been detected)" in "\n".join(
+        said(metrics).details
+    )
+
+
+def test_the_first_sentence_says_how_much_at_what_cost_and_how_sure():
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2))
+    metrics["m"]["it"]["fluency"]["perplexity"], metrics["m"]["ft"]["fluency"]["perplexity"] = 2.1, 3.4
+    lead = said(metrics).lead
+    assert lead.startswith("50.0 % of base's 40 completions on p50 are toxic; `ft` lowers it to 5.0 % (−45.0 points [")
+    assert "; perplexity under base 2.1 (base), 3.4 (`ft`); no placebo and one training seed." in lead
+
+
+def test_a_placebo_stands_in_the_first_sentence_and_is_no_method_itself():
+    lead = said(metrics_of(it=variant("it", 20), ft=variant("ft", 2), placebo=variant("placebo", 19))).lead
+    assert "`placebo` changes it by −2.5 points [" in lead
+    assert "no difference shown for `placebo`" not in lead and "no placebo" not in lead
+
+
+def test_several_seeds_are_counted():
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2), rl=variant("rl", 3))
+    assert "; 2 training seeds; no placebo." in said(metrics, groups={"it": "it", "ft": "x", "rl": "x"}).lead
+
+
+def test_nothing_is_concluded_from_fewer_than_thirty():
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2))
+    for found in metrics["m"].values():
+        found["toxicity"]["p50"]["num_scored"] = 29
+    found = said(metrics)
+    assert found.lead == "29 completions of base on p50 scored: too few for a sentence (30 needed)."
+    assert "`ft`: too few scored to say on p50 (n = 29)." in found.details
 
 
 @pytest.mark.parametrize(
-    ("bits", "said"), [(2.5, "prompt entropy higher than that of base (+0.5"), (2.0, "no difference in")]
+    ("bits", "what"),
+    [
+        (2.5, "`ft` reading the same text as base: prompt entropy higher than base's (+0.500 bits ["),
+        (2.0, "`ft` reading the same text as base: no difference in prompt entropy shown (0.000 bits ["),
+    ],
 )
-def test_prompt_use_is_compared_with_it(bits, said):
+def test_the_use_of_the_prompt_is_that_of_the_model_on_the_same_text(bits, what):
     text = sentences(it=variant("it", 0), ft=variant("ft", 0, bits))
-    assert said in text
+    assert what in text and "40 prompts, step 1" in text
 
 
-def test_warnings_name_model_variant_and_number():
-    it, ft = variant("it", 0), variant("ft", 0)
-    found = warnings(metrics_of(it=it, ft=ft), primary="p50")
-    assert "m/ft: only 2 different completions per 100 prompts: close to a canned answer." in found  # all say "x"
+def test_a_difference_that_the_placebo_shows_too_is_not_called_detoxification():
+    it, ft = variant("it", 0), variant("ft", 0, 2.5)
+    assert "no placebo shows whether any training does this" in sentences(it=it, ft=ft)
+    same = sentences(it=it, ft=ft, placebo=variant("placebo", 0, 2.4))
+    assert "its placebo `placebo` shows it too (+0.400 bits [" in same and "not particular to detoxification" in same
 
 
-def test_a_clean_run_has_no_warning():
-    metrics = metrics_of(it=variant("it", 20))
-    metrics["m"]["it"]["fluency"]["distinct_per_100_prompts"] = 90
-    metrics["m"]["it"]["toxicity"]["val"]["num_scored"] = 5
-    assert warnings(metrics, primary="p50") == []
+def test_an_effect_that_was_not_measured_gives_its_reason():
+    metrics = metrics_of(it=variant("it", 0), ft=tables("ft", [], {p: 0.1 for p in PROMPTS}))
+    assert "`ft`, prompt entropy on the same text: not measured (no attribution of" in "\n".join(said(metrics).details)
 
 
-def test_worse_on_another_split_and_word_salad_are_told():
-    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2))
-    ft, it = metrics["m"]["ft"], metrics["m"]["it"]
-    ft["toxicity"]["polite"] = ft["toxicity"]["p50"] | {"delta_vs_it": {"value": 0.1, "ci95": [0.05, 0.15]}}
-    ft["fluency"] |= {"perplexity": 90.0, "prompt_mention_delta_vs_it": {"value": -0.3, "ci95": [-0.4, -0.2]}}
-    it["fluency"]["perplexity"] = 10.0
-    found = "\n".join(warnings(metrics, primary="p50"))
-    assert "m/ft: more toxic than base on polite: +10.0 points [+5.0, +15.0]." in found
-    assert "m/ft: names what the prompt is about less often than base: −30.0 points [−40.0, −20.0]." in found
-    assert "m/ft: perplexity 90.0 is more than twice that of base (10.0): word salad?" in found
+def test_toxic_and_other_texts_are_compared_only_when_both_are_enough():
+    many = metrics_of(it=variant("it", 20))
+    contrast = many["m"]["it"]["attribution"]["contrast"]["by_it"]["prompt_entropy_bits"]
+    contrast |= {"num_toxic": 30, "num_other": 31, "toxic_minus_other": {"value": -0.5, "ci95": [-0.6, -0.4]}}
+    said_of_it = (
+        "Base reading base's completions: prompt entropy lower in the toxic ones than in the others (−0.500 bits ["
+    )
+    assert said_of_it in "\n".join(said(many).details)
+    few = sentences(it=variant("it", 3))
+    assert "too few to compare toxic with other completions (3 toxic and 37 others)" in few
 
 
-def test_truncated_texts_are_counted_per_scorer():
-    it = variant("it", 1)
-    it.scores["grader"][:2] = [dataclasses.replace(s, truncated=True) for s in it.scores["grader"][:2]]
-    assert truncated(study(it=it)) == ["m/base: grader read only the beginning of 2 completions."]
+def test_a_variant_that_answers_as_another_did_not_learn_and_has_no_interval():
+    it = variant("it", 20)
+    metrics = metrics_of(it=it, ft=variant("ft", 2), rl=dataclasses.replace(it, variant="rl"))
+    rl = metrics["m"]["rl"]
+    assert rl["identical_to"] == "it"
+    assert rl["toxicity"]["p50"]["delta_vs_it"] == {"value": 0.0, "ci95": None}
+    found = said(metrics)
+    assert "`rl` did not learn and answers as base does, token for token" in found.lead
+    assert [s for s in found.details if "`rl`" in s] == [s for s in found.details if s.startswith("`rl` is base: ")]

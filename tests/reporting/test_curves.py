@@ -17,7 +17,6 @@ CONFIG = ReportConfig(
     cohort_min_tokens=2,
     champion_max_perplexity_ratio=1.2,
     num_examples=2,
-    num_heatmaps=1,
 )
 
 
@@ -104,7 +103,7 @@ def tables(variant: str, traces: list[Trace], toxicity: dict[str, float | None])
     return VariantTables(
         variant=variant,
         group=variant,
-        completions=[completion(p) for p in toxicity],
+        completions=[dataclasses.replace(completion(p), completion_ids=(ord(variant[0]),)) for p in toxicity],
         scores={"grader": [score(p, t) for p, t in toxicity.items()]},
         fluency=[],
         traces=traces,

@@ -8,8 +8,13 @@ FT = {
         "val": {"rate_gt_50": 0.07},
     },
     "attribution": {
+        "scope": "user",
         "prompt_entropy_bits": {"value": 3.5, "ci95": [3.4, 3.6], "delta_vs_it": {"value": 0.1, "ci95": [0, 0.2]}},
         "prompt_dependence": {"value": 0.5, "ci95": None, "delta_vs_it": None},
+        "effects": {
+            "prompt": {"prompt_entropy_bits": {"model_effect": {"value": 0.9, "ci95": None}}},
+            "user": {"prompt_entropy_bits": {"model_effect": {"value": 0.01, "ci95": [0.0, 0.02]}}},
+        },
     },
     "fluency": {"perplexity": 2.0, "distinct_2": 0.2, "mean_length": 10.5, "num_distinct": 99},
 }
@@ -18,12 +23,12 @@ FT = {
 def test_ten_numbers_without_a_level():
     assert headline(FT, primary="p50") == {
         "toxic": 0.05,
-        "toxic_vs_it": -0.5,
+        "toxic_vs_base": -0.5,
         "toxic_val": 0.07,
-        "entropy_bits": 3.5,
-        "entropy_bits_vs_it": 0.1,
-        "dependence": 0.5,
-        "dependence_vs_it": None,
+        "entropy_bits_model_effect": 0.01,
+        "dependence_bits_model_effect": None,
+        "entropy_bits_own_text": 3.5,
+        "dependence_own_text": 0.5,
         "perplexity": 2.0,
         "distinct_2": 0.2,
         "mean_length": 10.5,

@@ -18,6 +18,7 @@ from detoxlens.recorded.calibration import Calibration, Fit, Map
 from detoxlens.reporting.load import load_study
 from detoxlens.reporting.report import FILES, write_report
 from tests.reporting.synthetic import with_faithfulness, write_study
+from tests.reporting.test_conclusions import ABOUT
 from tests.root import ROOT
 
 CONFIG = ReportConfig(
@@ -28,7 +29,6 @@ CONFIG = ReportConfig(
     cohort_min_tokens=4,
     champion_max_perplexity_ratio=1.2,
     num_examples=4,
-    num_heatmaps=2,
 )
 ATTRIBUTION = load_params(ROOT / "params.yaml").section("attribution", AttributionConfig)
 FAITHFUL = {
@@ -77,9 +77,8 @@ def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     layout = write_study(root, ["m"], scorers=("grader", "second"), num_prompts=60)
     with_faithfulness(layout, "m", "ft", FAITHFUL)
-    heatmaps = [("m / it, prompt 1", "<table class='heatmap'></table>")]
     for name in ("first", "again"):
-        write_report(root / name, load(layout), CONFIG, heatmaps=heatmaps)
+        write_report(root / name, load(layout), CONFIG, about=ABOUT)
     return root
 
 
@@ -164,7 +163,7 @@ def test_the_page_is_well_formed_and_needs_nothing_beside_it(written):
     markdown = (written / "first/report.md").read_text(encoding="utf-8")
     assert [c.strip() for c in _row_after("## Precision of the attributions", markdown).split("|")[1:-1]] == list(cells)
     assert "by second" in page
-    assert "class='heatmap'" in page
+    assert 'class="heatmap"' in page
 
 
 def _row_after(heading: str, markdown: str) -> str:

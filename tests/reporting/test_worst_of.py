@@ -6,12 +6,12 @@ import pytest
 
 from detoxlens.common.artifacts import read_rows, write_rows
 from detoxlens.common.records import Score
-from detoxlens.reporting.conclusions import warnings
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.report import write_report
 from detoxlens.reporting.tables import worst_of_tables
+from detoxlens.reporting.warnings import warnings
 from detoxlens.tracking.keys import flat_metrics
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load

@@ -198,7 +198,9 @@ def test_the_comparison_of_three_variants_shows_toxicity_and_overlaid_entropy_cu
     with served(store) as address, browser() as page:
         show_charts(page, address, MODEL)
         titles = [e.text for e in page.all(f"//*[starts-with(text(), '{GLANCE}/')]")]
-        assert titles[:3] == [f"{GLANCE}/{name}" for name in ("1 toxicity", "2 entropy bits", "3 perplexity")]
+        assert titles[:3] == [
+            f"{GLANCE}/{name}" for name in ("1 toxicity", "2 entropy bits on base text", "3 perplexity")
+        ]
         page.save(kept / "charts.png")
         compare(page, address, MODEL)
         rates = sorted(row_of(page, f"{GLANCE}/1 toxicity"))

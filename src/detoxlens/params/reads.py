@@ -19,7 +19,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "generate": ("generation",),
         "score": ("toxicity",),
         "attribute": ("attribution",),
-        "report": ("splits", "report", "toxicity", "attribution"),
+        "report": ("splits", "report", "toxicity", "generation", "attribution"),
     }
 )
 """Stage -> the sections that it reads besides `run`, `models` and `variants`, which every stage may."""

@@ -32,6 +32,4 @@ class ReportConfig(Section):
     champion_max_perplexity_ratio: float = Field(ge=1)
     """Perplexity budget of the registry's alias `champion`, as a multiple of the perplexity of `it`."""
     num_examples: int = Field(ge=0)
-    """Prompts shown with every variant's completion."""
-    num_heatmaps: int = Field(ge=0)
-    """Examples of each variant shown with their attributions."""
+    """Prompts of a model shown with every variant's completion and its attribution."""

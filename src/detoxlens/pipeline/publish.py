@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.artifacts import Layout, read_json, read_rows
 from detoxlens.common.errors import UserError
-from detoxlens.common.names import shown_name
+from detoxlens.common.names import BASE, shown_name
 from detoxlens.common.records import Completion, Score
 from detoxlens.params.data import DataConfig
 from detoxlens.params.generation import GenerationConfig
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 GLANCE = "At a glance"
 """The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
-ENTROPY_CURVE = "entropy/own/prompt_entropy_bits"
-GLANCE_CURVE = f"{GLANCE}/2 entropy bits"
+GLANCE_CURVE = f"{GLANCE}/2 entropy bits on base text"
+"""Of each variant reading base's completions: curves that differ by the model alone."""
 
 
 def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
@@ -95,7 +95,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                     key=comparable_key(root, params, model, variant),
                     params=comparable_params(params, model=model, variant=variant),
                     metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
-                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant)),
+                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant), variant),
                     figures=sorted((layout.reports / "figures").glob("*.png")),
                     completions=completions_table(layout, model, variant),
                     adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
@@ -125,16 +125,16 @@ def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | Non
     return {
         "1 toxicity": numbers["toxic"],
         "3 perplexity": numbers["perplexity"],
-        "4 entropy bits vs base": numbers["entropy_bits_vs_it"],
-        "5 dependence": numbers["dependence"],
+        "4 entropy bits model effect": numbers["entropy_bits_model_effect"],
+        "5 dependence bits model effect": numbers["dependence_bits_model_effect"],
         "6 distinct 2-grams": numbers["distinct_2"],
     }
 
 
-def _with_glance(curves: list[Curve]) -> list[Curve]:
-    """The curves, and the one of Figure 1 also among what is seen first."""
-    figure_1 = [dataclasses.replace(c, name=GLANCE_CURVE) for c in curves if c.name == ENTROPY_CURVE]
-    return [*figure_1, *curves]
+def _with_glance(curves: list[Curve], variant: str) -> list[Curve]:
+    """The curves, and that of the prompt entropy on base's text also among what is seen first."""
+    source = f"entropy/{'own' if variant == BASE else BASE}/prompt_entropy_bits"
+    return [*(dataclasses.replace(c, name=GLANCE_CURVE) for c in curves if c.name == source), *curves]
 
 
 def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:

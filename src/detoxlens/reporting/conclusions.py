@@ -1,222 +1,274 @@
-"""What the data say, in sentences made from metrics.json: conclusions, and what weakens them.
+"""What the data say, in sentences made from metrics.json. First one per model, then the details per variant.
 
-Nothing is claimed beyond the numbers: "less toxic" needs a paired interval that excludes zero, and no difference shown
-is said as such, which is not the same as no difference.
+Nothing is claimed beyond the numbers. "Less toxic" needs a paired interval that excludes 0. What a model does with its
+prompt is said of the same text at the same positions; what a user sees, in other texts, is named as that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.common.names import BASE, mention, shown_name
+from detoxlens.common.names import BASE, mention
 from detoxlens.common.numbers import number
-from detoxlens.evaluation.toxicity import Missing
-from detoxlens.reporting.study import Study
+from detoxlens.reporting.about import About
+from detoxlens.reporting.table import value_at
+from detoxlens.reporting.wording import FEWEST, completions, could_detect, difference, listed, points, sign
 
 Json = Mapping[str, Any]
-MIN_DISTINCT_PER_100 = 50
-"""Fewer different completions per 100 prompts look like a canned answer."""
+USE = (
+    ("prompt_entropy_bits", "prompt entropy", " bits"),
+    ("prompt_dependence_excess_bits", "prompt dependence beyond uniform", " bits"),
+)
+"""Measure, name, unit of what is said about the use of the prompt."""
 
 
-def conclusions(metrics: Json, *, splits: Sequence[str], min_group: int) -> dict[str, list[str]]:
-    """Per model the sentences about its variants: toxicity on every split, what it cost, and the use of the prompt.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusions:
+    """What is said about one model."""
+
+    lead: str
+    """Which method, how much less toxic, at what cost, how sure."""
+    details: Sequence[str]
+
+
+def conclusions(
+    metrics: Json, *, splits: Sequence[str], primary: str, groups: Mapping[str, str], about: About
+) -> dict[str, Conclusions]:
+    """Per model what the data say.
 
     Args:
         metrics: what `build_metrics` returned.
         splits: test splits, in order.
-        min_group: a group of fewer completions than this is not compared.
+        primary: the split of the first sentence.
+        groups: variant -> method, of which several seeds are several variants.
+        about: what the variants are; says which of them is a placebo.
     """
     found = {}
     for model, variants in metrics.items():
-        it = variants[BASE]
-        sentences = []
+        details = []
         for variant, values in variants.items():
             if variant == BASE:
-                sentences.append(_about_it(it, splits))
+                details.append(_about_base(values, splits))
+            elif twin := values.get("identical_to"):
+                details.append(not_learned(variant, twin))
+                continue
             else:
-                sentences += _toxicity(variant, values, splits) + _cost(variant, values, it)
-            sentences.append(_prompt_use(variant, values, min_group))
-        found[model] = sentences
+                details += [_toxicity(variant, values, splits), *_language(variant, values, variants[BASE])]
+                control = about.placebo(variant, variants)
+                details += _prompt_use(variant, values, control, variants.get(control or ""))
+            details += _toxic_text(variant, values)
+        found[model] = Conclusions(lead=lead(variants, primary=primary, groups=groups, about=about), details=details)
     return found
 
 
-def warnings(metrics: Json, *, primary: str, missing: Missing = "exclude") -> list[str]:
-    """What makes a number weaker than it looks.
+def lead(variants: Json, *, primary: str, groups: Mapping[str, str], about: About) -> str:
+    """One sentence about a model: which method, how much less toxic, at what cost, how sure."""
+    base = variants[BASE]["toxicity"][primary]
+    if base["num_scored"] < FEWEST:
+        return (
+            f"{completions(base['num_scored'])} of base on {primary} scored: too few for a sentence ({FEWEST} needed)."
+        )
+    trained = [v for v in variants if v != BASE and not about.is_placebo(v)]
+    if not trained:
+        return (
+            f"{_rate(base)} of base's {completions(base['num_scored'])} on {primary} are toxic; no other variant yet."
+        )
+    clauses = [f"{_rate(base)} of base's {completions(base['num_scored'])} on {primary} are toxic"]
+    clauses += [_change(variant, variants[variant], primary) for variant in trained]
+    learned = [v for v in trained if "identical_to" not in variants[v]]
+    clauses += [*_cost(learned, variants), _certainty(learned, variants, primary, groups, about)]
+    return "; ".join(clauses) + "." + _use_in_short(learned, variants)
 
-    Args:
-        metrics: what `build_metrics` returned.
-        primary: the primary split.
-        missing: what an unscored completion counts as there.
-    """
-    found = []
-    for model, variants in metrics.items():
-        for variant, values in variants.items():
-            found += [
-                f"{model}/{shown_name(variant)}: {text}"
-                for text in _warnings(variant, values, variants[BASE], primary, missing)
-            ]
-    return found
+
+def not_learned(variant: str, twin: str) -> str:
+    """Said instead of any difference."""
+    return (
+        f"`{variant}` is {mention(twin)}: every completion is the same, token for token. The training changed nothing "
+        "that shows (of PPO, validation may have kept step 0); see its curves under Training, then raise the learning "
+        "rate or the number of steps."
+    )
 
 
-def _about_it(found: Json, splits: Sequence[str]) -> str:
-    rates = [f"{_rate(found['toxicity'][s])} on {s}" for s in splits if found["toxicity"][s]["rate_gt_50"] is not None]
+def _change(variant: str, found: Json, primary: str) -> str:
+    if twin := found.get("identical_to"):
+        return f"`{variant}` did not learn and answers as {mention(twin)} does, token for token"
+    ours = found["toxicity"][primary]
+    delta = ours["delta_vs_it"]
+    if delta is None or ours["num_scored"] < FEWEST:
+        return f"`{variant}` has too few scored completions to compare ({ours['num_scored']})"
+    which = sign(delta)
+    if which:
+        return f"`{variant}` {'lowers' if which < 0 else 'raises'} it to {_rate(ours)} ({points(delta)})"
+    return f"no difference shown for `{variant}` ({_rate(ours)}, {points(delta)}{_detectable(delta)})"
+
+
+def _cost(learned: Sequence[str], variants: Json) -> list[str]:
+    """At what price in language."""
+    base = variants[BASE]["fluency"]["perplexity"]
+    values = [(v, variants[v]["fluency"]["perplexity"]) for v in learned]
+    known = [f"{number(p, 1)} (`{v}`)" for v, p in values if p is not None]
+    return [f"perplexity under base {number(base, 1)} (base), {listed(known)}"] if known and base is not None else []
+
+
+def _use_in_short(learned: Sequence[str], variants: Json) -> str:
+    """What the models do with the same text, and how large that is beside the level."""
+    changes = []
+    for variant in learned:
+        effect = value_at(variants[variant], "attribution", "effects", headline_scope(variants[variant]), USE[0][0])
+        if value_at(effect, "model_effect") and effect["num_prompts"] >= FEWEST:
+            shown = "" if sign(effect["model_effect"]) else ", no difference shown"
+            changes.append(f"{difference(effect['model_effect'], 3, ' bits')} (`{variant}`{shown})")
+    level = value_at(variants[BASE], "attribution", "effects", headline_scope(variants[BASE]), USE[0][0], "level")
+    if not changes or level is None:
+        return ""
+    return (
+        f" Reading the same text, prompt entropy differs from base's {number(level['value'], 2)} bits by "
+        f"{listed(changes)}."
+    )
+
+
+def _certainty(learned: Sequence[str], variants: Json, primary: str, groups: Mapping[str, str], about: About) -> str:
+    """What stands beside the difference: what a placebo changes, and over how many trainings it was seen."""
+    controls = {about.placebo(v, variants) for v in learned} - {None}
+    parts = []
+    for control in (v for v in variants if v in controls):
+        delta = variants[control]["toxicity"][primary]["delta_vs_it"]
+        parts.append(f"`{control}` changes it by {points(delta)}" if delta else f"`{control}` was not scored")
+    num_seeds = max(sum(groups.get(v) == groups.get(name) for v in variants) for name in learned) if learned else 1
+    parts += [f"{num_seeds} training seeds"] if num_seeds > 1 else []
+    missing = [] if controls else ["no placebo"]
+    missing += [] if num_seeds > 1 else ["one training seed"]
+    return "; ".join([*parts, *([" and ".join(missing)] if missing else [])])
+
+
+def _about_base(found: Json, splits: Sequence[str]) -> str:
+    rates = [f"{_rate(t)} on {s} (n = {t['num_scored']})" for s in splits if (t := found["toxicity"][s])["num_scored"]]
     return f"Toxic completions of base: {', '.join(rates)}." if rates else "Base has no scored test completion."
 
 
-def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> list[str]:
+def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> str:
     """`ft`: less toxic than base on p50 (-30.0 points [..]), pc50 (..); no difference shown on polite (..)."""
-    splits_by: dict[str, list[str]] = {}
+    by_verdict: dict[str, list[str]] = {}
     for split in splits:
-        delta = found["toxicity"][split]["delta_vs_it"]
-        if delta is not None:
-            direction = _direction(delta, "less toxic than base", "more toxic than base")
-            splits_by.setdefault(direction or "no difference to base shown", []).append(f"{split} ({_points(delta)})")
-    if not splits_by:
-        return [f"`{variant}`: no prompt was scored for both it and base."]
-    return [f"`{variant}`: {'; '.join(f'{what} on {_and(where)}' for what, where in splits_by.items())}."]
+        toxicity = found["toxicity"][split]
+        delta = toxicity["delta_vs_it"]
+        if delta is None:
+            continue
+        if toxicity["num_scored"] < FEWEST:
+            by_verdict.setdefault("too few scored to say", []).append(f"{split} (n = {toxicity['num_scored']})")
+            continue
+        verdict = {1: "more toxic than base", -1: "less toxic than base"}.get(sign(delta) or 0)
+        size = f"{points(delta)}{'' if verdict else _detectable(delta)}"
+        by_verdict.setdefault(verdict or "no difference to base shown", []).append(f"{split} ({size})")
+    if not by_verdict:
+        return f"`{variant}`: no prompt was scored for both it and base."
+    return f"`{variant}`: {'; '.join(f'{what} on {listed(where)}' for what, where in by_verdict.items())}."
 
 
-def _cost(variant: str, found: Json, it: Json) -> list[str]:
-    ours, theirs = found["fluency"], it["fluency"]
+def _language(variant: str, found: Json, base: Json) -> list[str]:
+    ours, theirs = found["fluency"], base["fluency"]
     parts = []
     if ours["perplexity"] is not None and theirs["perplexity"] is not None:
         parts.append(f"perplexity {ours['perplexity']:.1f} (base {theirs['perplexity']:.1f})")
+    if ours["mean_length"] is not None and theirs["mean_length"] is not None:
+        parts.append(f"length {ours['mean_length']:.1f} tokens (base {theirs['mean_length']:.1f})")
     if ours["distinct_per_100_prompts"] is not None and theirs["distinct_per_100_prompts"] is not None:
         parts.append(
             f"{ours['distinct_per_100_prompts']:.0f} different completions per 100 prompts "
             f"(base {theirs['distinct_per_100_prompts']:.0f})"
         )
-    if delta := ours["prompt_mention_delta_vs_it"]:
-        how = _direction(delta, "less often than base", "more often than base")
+    delta = ours["prompt_mention_delta_vs_it"]
+    if delta and ours["num_completions"] >= FEWEST:
+        how = {1: "more often than base", -1: "less often than base"}.get(sign(delta) or 0)
         parts.append(
-            f"names what the prompt is about {how} ({_points(delta)})"
+            f"names what the prompt is about {how} ({points(delta)})"
             if how
-            else f"no difference shown in naming what the prompt is about ({_points(delta)})"
+            else f"no difference shown in naming what the prompt is about ({points(delta)}{_detectable(delta)})"
         )
     return [f"`{variant}` as language: {'; '.join(parts)}."] if parts else []
 
 
-def _prompt_use(variant: str, found: Json, min_group: int) -> str:
-    clauses = []
-    for measure, name, unit in (
-        ("prompt_entropy_bits", "prompt entropy", " bits"),
-        ("prompt_dependence", "prompt dependence", ""),
-    ):
-        delta = found["attribution"][measure]["delta_vs_it"]
-        if delta is not None:
-            how = _direction(delta, f"{name} lower than that of base", f"{name} higher than that of base")
-            clauses.append(f"{how or f'no difference in {name} shown'} ({_change(delta, unit)})")
-    return f"{mention(variant)} and its prompt: {'; '.join([*clauses, _groups(found, min_group)])}."
+def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | None) -> list[str]:
+    """The model effect with its control, then what a user sees and how much of it is the text."""
+    scope = headline_scope(found)
+    if (effects := value_at(found, "attribution", "effects", scope)) is None:
+        return []
+    sentences = []
+    for measure, name, unit in USE:
+        effect = effects.get(measure)
+        if effect is None:
+            continue
+        change = effect["model_effect"]
+        if change is None or effect["num_prompts"] < FEWEST:
+            why = effect["reason"] or f"{effect['num_prompts']} prompts, {FEWEST} needed"
+            sentences.append(f"`{variant}`, {name} on the same text: not measured ({why}).")
+            continue
+        verdict = {1: f"{name} higher than base's", -1: f"{name} lower than base's"}.get(sign(change) or 0)
+        size = difference(change, 3, unit)
+        said = f"{verdict} ({size}" if verdict else f"no difference in {name} shown ({size}{_detectable(change, unit)}"
+        where = f"{effect['num_prompts']} prompts, {_steps(effect['num_steps'])}"
+        parts = [f"`{variant}` reading the same text as base: {said}, {where})"]
+        if sign(change):
+            parts.append(_placebo(control, value_at(placebo, "attribution", "effects", scope, measure), change, unit))
+        if effect["total"] is not None and effect["text_effect"] is not None:
+            parts.append(
+                f"between their own texts the difference is {difference(effect['total'], 3, unit)}, of which "
+                f"{difference(effect['text_effect'], 3, unit)} is the text"
+            )
+        sentences.append("; ".join(parts) + ".")
+    return sentences
 
 
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _placebo(control: str | None, effect: Json | None, change: Json, unit: str) -> str:
+    if control is None:
+        return "no placebo shows whether any training does this"
+    if effect is None or effect["model_effect"] is None:
+        return f"its placebo `{control}` was not measured"
+    size = difference(effect["model_effect"], 3, unit)
+    if sign(effect["model_effect"]) == sign(change):
+        return f"its placebo `{control}` shows it too ({size}): not particular to detoxification"
+    return f"its placebo `{control}` does not show it ({size})"
 
 
-def _groups(found: Json, min_group: int) -> str:
-    """Figure 1 in a clause: is the prompt used otherwise when the answer is toxic?"""
-    groups = found["attribution"]["groups"]
-    delta = groups["toxic_minus_other"]["prompt_entropy_bits"]
-    num_toxic, num_other = groups["toxic"]["num_sequences"], groups["other"]["num_sequences"]
-    if delta is None or min(num_toxic, num_other) < min_group:
-        return f"too few to compare toxic with other completions ({num_toxic} and {num_other} with attributions)"
-    how = _direction(delta, "lower", "higher")
-    sizes = f"{num_toxic} and {num_other} completions, {_change(delta, ' bits')}"
-    if how:
-        return f"entropy {how} in its toxic completions than in its others ({sizes})"
-    return f"no difference in entropy between its toxic completions and its others shown ({sizes})"
+def _toxic_text(variant: str, found: Json) -> list[str]:
+    """Figure 1 in a sentence: is base's text read otherwise where it is toxic, and does the variant change that?"""
+    contrast = value_at(found, "attribution", "contrast", "by_it", "prompt_entropy_bits")
+    if contrast is None:
+        return []
+    who = f"{'Base' if variant == BASE else f'`{variant}`'} reading base's completions"
+    sizes = f"{contrast['num_toxic']} toxic and {contrast['num_other']} others"
+    delta = contrast["toxic_minus_other"]
+    if delta is None or min(contrast["num_toxic"], contrast["num_other"]) < FEWEST:
+        return [f"{who}: too few to compare toxic with other completions ({sizes})."]
+    verdict = {1: "prompt entropy higher", -1: "prompt entropy lower"}.get(sign(delta) or 0)
+    size = difference(delta, 3, " bits")
+    said = (
+        f"{verdict} in the toxic ones than in the others ({size}"
+        if verdict
+        else f"no difference in prompt entropy shown between toxic and other ones ({size}{_detectable(delta, ' bits')}"
+    )
+    change = contrast.get("change_from_it")
+    more = f"; against base {difference(change, 3, ' bits')}" if change else ""
+    return [f"{who}: {said}; {sizes}, {_steps(contrast['num_steps'])}{more})."]
 
 
-def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missing) -> list[str]:
-    texts = []
-    excluded = missing == "exclude"
-    for split, t in found["toxicity"].items():
-        if t["num_failed"]:
-            where = "in no rate" if excluded else "counted as not toxic"
-            texts.append(f"{_completions(t['num_failed'])} of {split} could not be scored: {where}.")
-        if t["num_scored"] == 0 and (split != "val" or t["num_empty"] or t["num_failed"]):  # none need be imported
-            texts.append(f"no completion of {split} was scored.")
-        if t["num_empty"] > 0.05 * max(1, t["num_scored"]):
-            where = "in no rate, silence is not" if excluded else "in every rate, silence is"
-            texts.append(f"{_completions(t['num_empty'])} of {split} empty: {where} counted as harmless.")
-        delta = t["delta_vs_it"]
-        if split != primary and delta and _direction(delta, "less", "more") == "more":
-            texts.append(f"more toxic than base on {split}: {_points(delta)}.")
-    for n, where in _left_out(found["toxicity"]).items():
-        texts.append(f"fewer than {n} scored completions, so not in the worst of {n}: {', '.join(where)}.")
-    fluency = found["fluency"]
-    distinct = fluency["distinct_per_100_prompts"]
-    if distinct is not None and distinct < MIN_DISTINCT_PER_100:
-        texts.append(f"only {distinct:.0f} different completions per 100 prompts: close to a canned answer.")
-    delta = fluency["prompt_mention_delta_vs_it"]
-    if delta and _direction(delta, "less", "more") == "less":
-        texts.append(f"names what the prompt is about less often than base: {_points(delta)}.")
-    ours, theirs = fluency["perplexity"], it["fluency"]["perplexity"]
-    if ours and theirs and ours > 2 * theirs:
-        texts.append(f"perplexity {ours:.1f} is more than twice that of base ({theirs:.1f}): word salad?")
-    attribution = found["attribution"]
-    if attribution["num_sequences"] == 0:
-        texts.append("no attribution of a test completion: the curves and the use of the prompt are missing.")
-    skipped = {k: n for k, n in attribution["num_by_status"].items() if k != "ok" and n}
-    if skipped:
-        listed = ", ".join(f"{n} {status}" for status, n in skipped.items())
-        texts.append(f"attributions without scores, in no mean: {listed}.")
-    return texts
+def headline_scope(found: Json) -> str:
+    """The scope of the headline numbers: `prompt` or `user`."""
+    return value_at(found, "attribution", "scope") or "prompt"
 
 
-def _left_out(toxicity: Json) -> dict[str, list[str]]:
-    """{"5": ["3 of 60 prompts of p50"]}: the largest n, and whose prompts have fewer; {} where all have n."""
-    found: dict[str, list[str]] = {}
-    for split, t in toxicity.items():
-        for n, worst in list(t.get("worst_of", {}).items())[-1:]:
-            if out := worst["num_left_out"]:
-                found.setdefault(n, []).append(f"{out} of {out + worst['num_prompts']} prompts of {split}")
-    return found
+def _steps(num: int) -> str:
+    return "step 1" if num == 1 else f"steps 1 to {num}"
 
 
-def truncated(study: Study) -> list[str]:
-    """Completions of which a scorer read the beginning only."""
-    found = []
-    for model, variants in study.models.items():
-        for variant, tables in variants.items():
-            for scorer, scores in tables.scores.items():
-                if study.calibration and scorer == study.calibration.name:
-                    continue  # reads nothing itself
-                if num := sum(score.truncated for score in scores):
-                    found.append(
-                        f"{model}/{shown_name(variant)}: {scorer} read only the beginning of {_completions(num)}."
-                    )
-    return found
-
-
-def _completions(num: int) -> str:
-    return f"{num} completion{'' if num == 1 else 's'}"
-
-
-def _direction(delta: Json, below: str, above: str) -> str | None:
-    """`below` or `above` when the interval lies on one side of zero."""
+def _detectable(delta: Json, unit: str = " points") -> str:
     if delta["ci95"] is None:
-        return None
-    lo, hi = delta["ci95"]
-    return below if hi < 0 else above if lo > 0 else None
+        return ""
+    scaled = could_detect(delta, 1, unit, scale=100) if unit == " points" else could_detect(delta, 3, unit)
+    return f"; {scaled}"
 
 
 def _rate(toxicity: Json) -> str:
-    return "nothing scored" if toxicity["rate_gt_50"] is None else f"{number(100 * toxicity['rate_gt_50'], 1)} %"
-
-
-def _points(delta: Json) -> str:
-    return _scaled(delta, 100, 1, " points")
-
-
-def _change(delta: Json, unit: str) -> str:
-    return _scaled(delta, 1, 3, unit)
-
-
-def _scaled(delta: Json, scale: float, digits: int, unit: str) -> str:
-    text = f"{number(scale * delta['value'], digits, signed=True)}{unit}"
-    if delta["ci95"] is None:
-        return f"{text}, one prompt, no interval"
-    lo, hi = (number(scale * end, digits, signed=True) for end in delta["ci95"])
-    return f"{text} [{lo}, {hi}]"
+    return f"{number(100 * toxicity['rate_gt_50'], 1)} %"

@@ -1,216 +1,169 @@
-"""Figures about time: Figure 1 (prompt entropy while speaking), its checks, and training."""
+"""Figures by generated token: Figure 1 of the paper on the same text, and the model effect."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detoxlens.common.names import shown_name
-from detoxlens.params.report import ReportConfig
-from detoxlens.reporting.curves import CurvePoint, TrainingPoint
-from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
+from detoxlens.common.names import BASE, shown_name
+from detoxlens.reporting.conclusions import headline_scope
+from detoxlens.reporting.curves import CurvePoint, select
+from detoxlens.reporting.style import FAINT, GREY, TOXIC_RED, colours, house_style, label_ends, note
+from detoxlens.reporting.table import value_at
 
 Json = Mapping[str, Any]
-Line = tuple[str, str, str, Sequence[CurvePoint]]
-"""Name, colour, line style, points."""
-TOXIC, OTHER = "-", (0, (4, 1.6))
+ENTROPY = "prompt_entropy_bits"
+OTHER_STYLE = (0, (4, 1.6))
 
 
-def figure1(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -> Figure:
-    """Entropy of the attribution over prompt tokens at each generated token, toxic (solid) against other (dashed).
+def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str]) -> Figure:
+    """Prompt entropy of each variant reading base's completions, toxic against other ones, and their difference.
 
-    Top: by the completion's own toxicity, as in the paper. Middle: by that of base's completion, the same prompts for
-    every variant. Bottom: how many completions of the top panel are left. One column per model.
+    Two rows per model, a column per method (its first seed). The grouping is the paper's, by base's toxicity; the text
+    is the same in every column, so that columns differ by the model alone. The difference has a simultaneous band.
     """
-    rows = {"by own toxicity": ("toxic", "other"), "by toxicity of base": ("toxic_by_it", "other_by_it")}
+    firsts = [first_seeds(variants, groups) for variants in metrics.values()]
+    num_columns = max(map(len, firsts))
     with house_style():
-        figure = Figure(figsize=(_width(len(metrics)), 6.6))
-        panels = figure.subplots(3, len(metrics), squeeze=False, sharex="col", height_ratios=(1, 1, 0.4))
-        drawn = []
-        for column, (model, variants) in enumerate(metrics.items()):
-            colour = colours(list(variants))
-            panels[1][column].sharey(panels[0][column])
-            for row, groups in enumerate(rows.values()):
-                lines: list[Line] = [
-                    (f"{shown_name(variant)} {word}", colour[variant], style, found)
-                    for variant in variants
-                    for group, word, style in zip(groups, ("toxic", "other"), (TOXIC, OTHER), strict=True)
-                    if (
-                        found := _select(
-                            points, model, variant, "prompt_entropy_bits", variant, _own_name(variant, group)
-                        )
-                    )
-                ]
-                drawn.append((panels[row][column], lines, _missing(variants, lines, row, config)))
-            for variant in variants:
-                for group, style in (("toxic", TOXIC), ("other", OTHER)):
-                    found = _select(points, model, variant, "prompt_entropy_bits", variant, group)
-                    panels[2][column].plot(
-                        [p.step for p in found],
-                        [p.n for p in found],
-                        color=colour[variant],
-                        linestyle=style,
-                        linewidth=1.1,
-                    )
-            panels[0][column].set_title(model)
-            panels[2][column].set(xlabel="generated token", ylim=(0, None))
-            panels[2][column].xaxis.get_major_locator().set_params(integer=True)
-        for panel, lines, missing in drawn:
-            _draw(panel, lines, missing)
-        for row, name in enumerate(rows):
-            panels[row][0].set_ylabel(f"prompt entropy, bits\n{name}")
-        panels[2][0].set_ylabel("completions\nleft")
-        _label(figure, drawn)
+        figure = Figure(figsize=(0.9 + 2.5 * num_columns, 3.9 * len(metrics)))
+        panels = figure.subplots(
+            2 * len(metrics),
+            num_columns,
+            squeeze=False,
+            sharex="all",
+            sharey="row",
+            height_ratios=(1.2, 1) * len(metrics),
+        )
+        for i, ((model, variants), names) in enumerate(zip(metrics.items(), firsts, strict=True)):
+            curves, differences = panels[2 * i], panels[2 * i + 1]
+            base = _differences(points, model, BASE, variants)
+            for column, variant in enumerate(names):
+                _toxic_and_other(curves[column], points, model, variant, variants)
+                _difference(differences[column], _differences(points, model, variant, variants), base, variant)
+                curves[column].set_title(f"{model}: {shown_name(variant)}")
+            for column in range(len(names), num_columns):
+                curves[column].set_axis_off()
+                differences[column].set_axis_off()
+            curves[0].set_ylabel(f"prompt entropy, bits{_sizes(variants[BASE])}")
+            differences[0].set_ylabel("toxic − other, bits")
+        for panel in panels[-1]:
+            panel.set_xlabel("generated token of base's text")
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        lines = {
+            name: line for panel in panels.flat for line, name in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        if lines:
+            figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=len(lines), frameon=False)
         return figure
 
 
-def attribution_checks(points: Sequence[CurvePoint], metrics: Json, config: ReportConfig) -> Figure:
-    """All completions of each variant: does the picture hold when length, survivors and text are held fixed?"""
-    rows = {
-        "normalised entropy": ("prompt_entropy_normalized", "own", "all"),
-        "prompt dependence": ("prompt_dependence", "own", "all"),
-        f"bits, same prompts\n(≥ {config.cohort_min_tokens} tokens everywhere)": (
-            "prompt_entropy_bits",
-            "own",
-            "cohort",
-        ),
-        "bits, on the\ntext of base": ("prompt_entropy_bits", "it", "all"),
-    }
-    with house_style():
-        figure = Figure(figsize=(_width(len(metrics)), 1.0 + 1.75 * len(rows)))
-        panels = figure.subplots(len(rows), len(metrics), squeeze=False)
-        drawn = []
-        for column, (model, variants) in enumerate(metrics.items()):
-            colour = colours(list(variants))
-            for row, (measure, text, group) in enumerate(rows.values()):
-                lines: list[Line] = [
-                    (shown_name(variant), colour[variant], "-", found)
-                    for variant in variants
-                    if (found := _select(points, model, variant, measure, variant if text == "own" else text, group))
-                ]
-                missing = [n for n in map(shown_name, variants) if n not in {name for name, *_ in lines}]
-                drawn.append((panels[row][column], lines, missing))
-            panels[0][column].set_title(model)
-            panels[-1][column].set_xlabel("generated token")
-        for panel, lines, missing in drawn:
-            _draw(panel, lines, missing)
-        for row, name in enumerate(rows):
-            panels[row][0].set_ylabel(name)
-        _label(figure, drawn)
-        return figure
+def _sizes(base: Json) -> str:
+    """How many completions the two curves start with."""
+    counts = value_at(base, "attribution", "contrast", "by_it", ENTROPY)
+    return f"\n{counts['num_toxic']} toxic, {counts['num_other']} others" if counts else ""
 
 
-TRAINING = (
-    ("loss, nats per token", (("sft/loss", "training", (0, (1, 1))), ("sft/val_loss", "validation", "-"))),
-    (
-        "reward and independent toxicity",
-        (("ppo/reward", "reward", "-"), ("ppo/independent_toxicity", "toxicity", (0, (4, 1.6)))),
-    ),
-    ("KL to base, nats per completion", (("ppo/kl_nats_per_sequence", "KL", "-"),)),
+def _toxic_and_other(panel: Axes, points: Sequence[CurvePoint], model: str, variant: str, variants: Json) -> None:
+    scope = headline_scope(variants[variant])
+    counts = value_at(variants[variant], "attribution", "contrast", "by_it", ENTROPY) or {}
+    missing = []
+    for group, colour, style in (("toxic", TOXIC_RED, "-"), ("other", GREY, OTHER_STYLE)):
+        found = select(points, model=model, variant=variant, text=BASE, scope=scope, measure=ENTROPY, group=group)
+        if not found:
+            missing.append(f"{group} ({counts.get(f'num_{group}', 0)})")
+            continue
+        steps = [p.step for p in found]
+        panel.fill_between(steps, [p.lo for p in found], [p.hi for p in found], color=colour, alpha=0.13, linewidth=0)
+        panel.plot(steps, [p.mean for p in found], color=colour, linestyle=style, label=f"base's text, {group}")
+    if len(missing) == 2:
+        note(panel, f"too few completions for a curve: {', '.join(missing)}")
+        return
+    if missing:
+        panel.set_xlabel(f"too few to draw: {missing[0]}", fontsize=7, color=FAINT)
+
+
+def _differences(points: Sequence[CurvePoint], model: str, variant: str, variants: Json) -> list[CurvePoint]:
+    scope = headline_scope(variants[variant])
+    return select(
+        points, model=model, variant=variant, text=BASE, scope=scope, measure=ENTROPY, group="toxic_minus_other"
+    )
+
+
+def _difference(panel: Axes, found: Sequence[CurvePoint], base: Sequence[CurvePoint], variant: str) -> None:
+    """The difference with its simultaneous band, that of base as a dotted line."""
+    if not found:
+        note(panel, "too few for a difference")
+        return
+    panel.axhline(0, color=FAINT, linewidth=0.8)
+    steps = [p.step for p in found]
+    band = [p.band_lo for p in found], [p.band_hi for p in found]
+    panel.fill_between(steps, *band, color=GREY, alpha=0.15, linewidth=0)
+    panel.plot(steps, [p.mean for p in found], color="black", label="difference")
+    if variant != BASE and base:
+        panel.plot(
+            [p.step for p in base],
+            [p.mean for p in base],
+            color=GREY,
+            linestyle=(0, (1, 1.4)),
+            label="difference of base",
+        )
+
+
+EFFECTS = (
+    ("prompt entropy, bits", ENTROPY, None),
+    ("prompt dependence\nbeyond uniform, bits", "prompt_dependence_excess_bits", None),
+    ("method-free: KL that the\nuser's text makes, bits", "prompt_kl_bits", "any_method"),
 )
-"""Panels of the training figure: title, and (metric, name, line style) of each line."""
+"""Rows of the figure of model effects: axis, measure, scope (None: the headline's)."""
 
 
-def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
-    """One row per model: fine-tuning's losses; PPO's reward beside a toxicity that it cannot see; PPO's KL."""
+def model_effect(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str]) -> Figure:
+    """Each variant minus base at every token of base's text: what the model alone changes. Simultaneous bands."""
     with house_style():
-        figure = Figure(figsize=(1.0 + 3.9 * len(TRAINING), 0.6 + 2.4 * len(metrics)))
-        panels = figure.subplots(len(metrics), len(TRAINING), squeeze=False)
+        figure = Figure(figsize=(1.0 + max(3.9 * len(metrics), 5.2), 0.6 + 1.9 * len(EFFECTS)))
+        panels = figure.subplots(len(EFFECTS), len(metrics), squeeze=False, sharex="col", sharey="row")
         labels = []
-        for row, (model, variants) in enumerate(metrics.items()):
-            colour = colours(list(variants))
-            for panel, (title, lines) in zip(panels[row], TRAINING, strict=True):
-                ends = []
-                for variant in variants:
-                    for metric, name, style in lines:
-                        found = [p for p in points if (p.model, p.variant, p.metric) == (model, variant, metric)]
-                        if not found:
-                            continue
-                        panel.plot(
-                            [p.step for p in found],
-                            [p.value for p in found],
-                            color=colour[variant],
-                            linestyle=style,
-                            marker="o" if len(found) < 3 else None,
-                            markersize=3,
-                        )
-                        ends.append((found[-1].step, found[-1].value, f"{shown_name(variant)} {name}", colour[variant]))
-                if row == 0:
-                    panel.set_title(title)
-                if ends:
-                    panel.set_xlabel("step")
-                    labels.append((panel, ends))
-                else:
-                    note(panel, "not trained in this run")
-            panels[row][0].set_ylabel(model, fontweight="bold")
+        for column, (model, variants) in enumerate(metrics.items()):
+            names = [v for v in first_seeds(variants, groups) if v != BASE]
+            colour = colours([BASE, *names])
+            for row, (_, measure, scope) in enumerate(EFFECTS):
+                panel, ends = panels[row][column], []
+                for variant in names:
+                    of = scope or headline_scope(variants[variant])
+                    found = select(
+                        points, model=model, variant=variant, text=BASE, scope=of, measure=measure, group="model_effect"
+                    )
+                    if not found:
+                        continue
+                    steps = [p.step for p in found]
+                    band = [p.band_lo for p in found], [p.band_hi for p in found]
+                    panel.fill_between(steps, *band, color=colour[variant], alpha=0.12, linewidth=0)
+                    panel.plot(steps, [p.mean for p in found], color=colour[variant])
+                    ends.append((found[-1].step, found[-1].mean, shown_name(variant), colour[variant]))
+                if not ends:
+                    note(panel, "no attribution of the same text")
+                    continue
+                panel.axhline(0, color=FAINT, linewidth=0.8)
+                labels.append((panel, ends))
+            panels[0][column].set_title(model)
+            panels[-1][column].set_xlabel("generated token of base's text")
+            panels[-1][column].xaxis.get_major_locator().set_params(integer=True)
+        for row, (name, *_) in enumerate(EFFECTS):
+            panels[row][0].set_ylabel(name)
         figure.draw_without_rendering()
         for panel, ends in labels:
-            panel.set_xlim(*panel.get_xlim())
+            panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
             label_ends(panel, ends)
         return figure
 
 
-def _width(num_models: int) -> float:
-    """Inches: a single panel is wider than one of several."""
-    return 1.4 + max(4.0 * num_models, 5.6)
-
-
-def _own_name(variant: str, group: str) -> str:
-    """For `it` the groups "by it" are its own."""
-    return group.removesuffix("_by_it") if variant == "it" else group
-
-
-def _select(
-    points: Iterable[CurvePoint], model: str, variant: str, measure: str, text: str, group: str
-) -> list[CurvePoint]:
-    """Of the scope with the template, the headline's."""
-    wanted = (model, variant, "prompt", measure, text, group)
-    return [p for p in points if (p.model, p.variant, p.scope, p.measure, p.text, p.group) == wanted]
-
-
-def _missing(variants: Json, lines: Sequence[Line], row: int, config: ReportConfig) -> list[str]:
-    """`ft toxic (4)`: the groups too small to draw, with their number of completions."""
-    names = {name for name, *_ in lines}
-    missing = []
+def first_seeds(variants: Json, groups: Mapping[str, str]) -> list[str]:
+    """The first variant of each method, in order; without twins of another one."""
+    firsts: dict[str, str] = {}
     for variant, found in variants.items():
-        groups = found["attribution"]["groups" if row == 0 or variant == "it" else "groups_by_it"]
-        for word in ("toxic", "other"):
-            if f"{shown_name(variant)} {word}" not in names:
-                missing.append(f"{shown_name(variant)} {word} ({groups[word]['num_sequences']})")
-    return missing
-
-
-def _draw(panel: Axes, lines: Sequence[Line], missing: Sequence[str]) -> None:
-    if not lines:
-        note(panel, f"too few completions for a curve:\n{', '.join(missing)}" if missing else "no attributions")
-        return
-    for _, colour, style, points in lines:
-        steps = [p.step for p in points]
-        panel.fill_between(steps, [p.lo for p in points], [p.hi for p in points], color=colour, alpha=0.11, linewidth=0)
-        panel.plot(steps, [p.mean for p in points], color=colour, linestyle=style)
-    panel.xaxis.get_major_locator().set_params(integer=True)
-    if missing:
-        lines_of_text = textwrap.wrap(f"too few to draw: {', '.join(missing)}", 64)
-        panel.set_title(panel.get_title(loc="left"), pad=8 + 10 * len(lines_of_text))
-        panel.annotate(
-            "\n".join(lines_of_text),
-            (0, 1),
-            xytext=(0, 5),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=7,
-            color=FAINT,
-        )
-
-
-def _label(figure: Figure, drawn: Sequence[tuple[Axes, Sequence[Line], Sequence[str]]]) -> None:
-    """Names the lines once the layout is settled."""
-    figure.draw_without_rendering()
-    for panel, lines, _ in drawn:
-        ends = [(points[-1].step, points[-1].mean, name, colour) for name, colour, _, points in lines]
-        panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
-        label_ends(panel, ends)
+        if not found.get("identical_to"):
+            firsts.setdefault(groups.get(variant, variant), variant)
+    return list(firsts.values())

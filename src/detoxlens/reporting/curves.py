@@ -166,3 +166,8 @@ def _curve(tables: Sequence[StepTable], lines: Lines, config: ReportConfig) -> I
             **{name: float(getattr(curve, name)[i]) for name in ("mean", "lo", "hi", "band_lo", "band_hi")},
             "n": min(table.num_rows(i) for table in tables),
         }
+
+
+def select(points: Iterable[CurvePoint], **wanted: str) -> list[CurvePoint]:
+    """The points whose columns have these values: select(points, model="tiny", group="all")."""
+    return [p for p in points if all(getattr(p, name) == value for name, value in wanted.items())]

@@ -54,6 +54,8 @@ def examples(study: Study, config: ReportConfig) -> list[Example]:
         toxicity = {variant: tables.toxicity(study.grader) for variant, tables in variants.items()}
         everywhere = set.intersection(*(set(rows) for rows in completions.values()))
         candidates = everywhere & variants["it"].keys_of("test", config.primary_split)
+        attributed = {(a.prompt_id, a.sample_index) for a in variants["it"].shown}
+        candidates = candidates & attributed or candidates  # those that can be shown token by token
         for key in choose(toxicity["it"], candidates, config.num_examples, config):
             found.append(
                 Example(

@@ -1,4 +1,4 @@
-"""Figures about outcomes: toxicity rates and fluency with their intervals, and the whole toxicity distribution."""
+"""Figures about toxicity: rates with their intervals, and the whole distribution."""
 
 from __future__ import annotations
 
@@ -26,20 +26,6 @@ def toxicity_rates(metrics: Json, splits: Sequence[str]) -> Figure:
         return split, "{:.1f}", lambda v: _scaled(v["toxicity"][split]["rate_gt_50"], v["toxicity"][split]["ci95"], 100)
 
     return _dots(metrics, [column(split) for split in splits], "toxic completions, % (95 % interval)", share_x=True)
-
-
-def fluency(metrics: Json) -> Figure:
-    """What it cost: perplexity, different completions, and naming what the prompt was about."""
-    columns: list[Column] = [
-        ("perplexity", "{:.1f}", lambda v: (v["fluency"]["perplexity"], None)),
-        ("different per 100 prompts", "{:.0f}", lambda v: (v["fluency"]["distinct_per_100_prompts"], None)),
-        (
-            "names the prompt, %",
-            "{:.1f}",
-            lambda v: _scaled(v["fluency"]["prompt_mention_rate"], v["fluency"]["prompt_mention_ci95"], 100),
-        ),
-    ]
-    return _dots(metrics, columns, "", share_x=False)
 
 
 def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, share_x: bool) -> Figure:

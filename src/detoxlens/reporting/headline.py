@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from detoxlens.reporting.table import value_at
+
 
 def headline(metrics: Mapping[str, Any], *, primary: str) -> dict[str, float | None]:
-    """Ten numbers of one (model, variant) of metrics.json, in reading order; None where it has none. Twelve where the
-    primary split has several completions per prompt.
+    """Ten numbers of one (model, variant) of metrics.json, in reading order; None where it has none. Twelve where
+    the primary split has several completions per prompt.
 
     Args:
         metrics: this (model, variant) of `build_metrics`.
@@ -16,26 +18,17 @@ def headline(metrics: Mapping[str, Any], *, primary: str) -> dict[str, float | N
     """
     rates = metrics["toxicity"].get(primary)
     several = bool(rates and rates.get("worst_of"))
-    entropy, dependence = (metrics["attribution"].get(f"prompt_{name}") for name in ("entropy_bits", "dependence"))
+    use = value_at(metrics, "attribution", "effects", value_at(metrics, "attribution", "scope") or "prompt")
     return {
-        "toxic": _at(rates, "rate_gt_50"),
-        "toxic_vs_it": _at(rates, "delta_vs_it", "value"),
-        "toxic_val": _at(metrics["toxicity"].get("val"), "rate_gt_50"),
-        "entropy_bits": _at(entropy, "value"),
-        "entropy_bits_vs_it": _at(entropy, "delta_vs_it", "value"),
-        "dependence": _at(dependence, "value"),
-        "dependence_vs_it": _at(dependence, "delta_vs_it", "value"),
+        "toxic": value_at(rates, "rate_gt_50"),
+        "toxic_vs_base": value_at(rates, "delta_vs_it", "value"),
+        "toxic_val": value_at(metrics, "toxicity", "val", "rate_gt_50"),
+        "entropy_bits_model_effect": value_at(use, "prompt_entropy_bits", "model_effect", "value"),
+        "dependence_bits_model_effect": value_at(use, "prompt_dependence_excess_bits", "model_effect", "value"),
+        "entropy_bits_own_text": value_at(metrics, "attribution", "prompt_entropy_bits", "value"),
+        "dependence_own_text": value_at(metrics, "attribution", "prompt_dependence", "value"),
         "perplexity": metrics["fluency"]["perplexity"],
         "distinct_2": metrics["fluency"]["distinct_2"],
         "mean_length": metrics["fluency"]["mean_length"],
         **({"expected_max": rates["expected_max"], "any_toxic": rates["p_any_toxic"]} if several else {}),
     }
-
-
-def _at(tree: Mapping[str, Any] | None, *keys: str) -> float | None:
-    """`tree[a][b]`, None where a branch is None: `it` has no difference to itself, a split may be empty."""
-    for key in keys:
-        if tree is None:
-            return None
-        tree = tree[key]
-    return tree

@@ -38,7 +38,7 @@ def load_study(
         splits: names of the declared splits.
         grader: the scorer of the tables.
         attribution: how the stage `attribute` worked, and what of it is shown.
-        config: decides the primary split and how many heat maps are kept in memory.
+        config: decides the primary split and how many attributed examples are kept in memory.
         calibration: what `score` applied, or None.
 
     Raises:
@@ -113,7 +113,7 @@ def _shown_keys(
     """Whose attributions are drawn: the same prompts for every variant, chosen on `it`."""
     test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     attributed = {_key(a) for a in it if a.scores is not None} & test
-    return set(choose(toxicity, attributed, config.num_heatmaps, config))
+    return set(choose(toxicity, attributed, config.num_examples, config))
 
 
 def _weights(

@@ -16,6 +16,7 @@ from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.attribution_metrics import attribution_metrics
+from detoxlens.reporting.identical import twins, without_intervals
 from detoxlens.reporting.study import Key, Study, VariantTables
 
 Json = dict[str, Any]
@@ -23,7 +24,7 @@ Json = dict[str, Any]
 
 def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Json:
     """The whole of metrics.json."""
-    return {
+    found = {
         model: {
             variant: {
                 "toxicity": _toxicity(study, tables, variants["it"], study.grader, config, missing),
@@ -43,6 +44,10 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
     }
+    for model, variants in study.models.items():
+        for variant, twin in twins(variants).items():
+            found[model][variant] = {"identical_to": twin} | without_intervals(found[model][variant])
+    return found
 
 
 def is_calibrated(study: Study, scorer: str) -> bool:

@@ -1,16 +1,41 @@
-"""All figures of the report, with their captions: drawn, written as SVG and PNG, and ready for the page."""
+"""All figures of the report, with their captions: drawn, written as SVG and PNG, and ready for page and Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting import curve_figures, figures, html
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint
+from detoxlens.reporting.overview_figure import overview
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import render
+from detoxlens.reporting.training_figure import training
+
+SMALLEST = 62
+"""Pixels per inch of a figure at its narrowest: 9 pt are then 8 px."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure and its caption: Picture(name="figure1", title="Figure 1", caption="...", svg=b"<svg ...", ...)."""
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+    width_px: int
+
+    @property
+    def html(self) -> str:
+        return html.picture(self.name, self.title, self.caption, self.svg, width_px=self.width_px)
+
+    @property
+    def markdown(self) -> str:
+        return f"![{self.title}](figures/{self.name}.png)\n\n**{self.title}** {self.caption}"
 
 
 def draw_pictures(
@@ -19,11 +44,20 @@ def draw_pictures(
     points: Sequence[CurvePoint],
     steps: Sequence[TrainingPoint],
     config: ReportConfig,
+    groups: Mapping[str, str],
     folder: Path,
-) -> dict[str, str]:
-    """Writes `<name>.svg` and `<name>.png` into `folder`; returns name -> HTML with the picture inside."""
+) -> dict[str, Picture]:
+    """Writes `<name>.svg` and `<name>.png` into `folder`; returns the pictures by name."""
     threshold, few = config.toxic_group_threshold, config.min_sequences_per_step
     drawn = [
+        (
+            "overview",
+            "Toxicity against the use of the prompt and against fluency",
+            "A point per variant and seed, a colour per method; lines: 95 % intervals. Left: the model effect on "
+            "prompt entropy, variant minus base on the same text and positions, so base lies at 0. Right: perplexity "
+            f"under base. Toxicity by {study.grader} on {config.primary_split}.",
+            overview(metrics, groups, config.primary_split),
+        ),
         (
             "toxicity_rates",
             "Toxic completions",
@@ -32,20 +66,19 @@ def draw_pictures(
         ),
         (
             "figure1",
-            "Figure 1: prompt entropy while speaking",
-            f"Entropy of the attribution over prompt tokens at each generated token; solid: toxic (> {threshold:g}), "
-            "dashed: other. Bands: pointwise 95 % intervals over prompts. A curve ends where fewer than "
-            f"{few} completions go on. Who is left changes from step to step and differs between variants; the next "
-            "figure holds that fixed.",
-            curve_figures.figure1(points, metrics, config),
+            "Figure 1: is the prompt read otherwise where the text is toxic?",
+            f"Every model reads the same text, base's completions; red: toxic (> {threshold:g}), grey: the others, "
+            "grouped by base's toxicity as in the paper, with pointwise 95 % intervals. Below: toxic minus other with "
+            f"a simultaneous 95 % band over the steps; dotted: base's. A curve ends where fewer than {few} completions "
+            "are left in a group.",
+            curve_figures.figure1(points, metrics, groups),
         ),
         (
-            "attribution_checks",
-            "Checks on Figure 1",
-            "All completions of each variant. Normalised: divided by the logarithm of the number of prompt tokens. "
-            "Dependence: attribution mass on the prompt. Third row: the same prompts at every step, those that every "
-            "variant answers at length. Last row: every variant reads the same text, base's completions.",
-            curve_figures.attribution_checks(points, metrics, config),
+            "model_effect",
+            "What the model does, token by token",
+            "Variant minus base, both reading base's completions: the same text at the same position, so that only the "
+            "model differs. Simultaneous 95 % bands over the steps: where a band leaves 0, the difference is shown.",
+            curve_figures.model_effect(points, metrics, groups),
         ),
         (
             "toxicity_distribution",
@@ -54,18 +87,11 @@ def draw_pictures(
             figures.toxicity_distribution(study, config.primary_split),
         ),
         (
-            "fluency",
-            "Fluency",
-            f"On {config.primary_split}. Perplexity under the base model, different completions, and the share that "
-            "repeats a content word of the prompt.",
-            figures.fluency(metrics),
-        ),
-        (
             "training",
             "Training",
             "Losses of fine-tuning; PPO's reward beside the toxicity by a grader that it is not trained on (a reward "
             "that rises while toxicity does not fall is a hacked one); PPO's distance from base.",
-            curve_figures.training(steps, metrics),
+            training(steps, metrics),
         ),
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,5 +100,6 @@ def draw_pictures(
         images = render(figure)
         for kind, data in images.items():
             (folder / f"{name}.{kind}").write_bytes(data)
-        pictures[name] = html.picture(name, title, caption, images["svg"])
+        width = round(SMALLEST * figure.get_figwidth())
+        pictures[name] = Picture(name=name, title=title, caption=caption, svg=images["svg"], width_px=width)
     return pictures

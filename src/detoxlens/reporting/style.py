@@ -18,6 +18,7 @@ from matplotlib.style import context
 GREY = "#4d4d4d"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 FAINT = "#8c8c8c"
+TOXIC_RED = "#b3003c"
 RC = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -54,12 +55,12 @@ def house_style() -> Iterator[None]:
 
 
 def render(figure: Figure) -> Mapping[str, bytes]:
-    """{"svg": ..., "png": ...}; the same figure gives the same bytes."""
+    """{"svg": ..., "png": ...}; the same figure gives the same bytes. The SVG has no background: pages may be dark."""
     pictures = {}
     for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
         with house_style():
-            figure.savefig(buffer, format=kind, metadata=metadata)
+            figure.savefig(buffer, format=kind, metadata=metadata, transparent=kind == "svg")
         figure.set_layout_engine("none")  # settled by the first drawing
         pictures[kind] = buffer.getvalue()
     return pictures

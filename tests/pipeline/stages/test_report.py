@@ -40,7 +40,6 @@ SECTIONS = {
         "cohort_min_tokens": 3,
         "champion_max_perplexity_ratio": 1.2,
         "num_examples": 2,
-        "num_heatmaps": 1,
     },
 }
 
@@ -64,7 +63,8 @@ def test_writes_the_report_with_heat_maps_and_leaves_nothing_else(layout, params
     report.run(layout.root, params)
     assert {p.name for p in layout.reports.iterdir()} == set(FILES)
     page = (layout.reports / "index.html").read_text(encoding="utf-8")
-    assert page.count('<table class="heatmap">') == 2  # one prompt, two variants
+    assert page.count('<table class="heatmap">') == 4  # two prompts, two variants
+    assert "Provenance" in page and "fine-tuned on counter-narratives" in page
     assert list(layout.state.glob("report-*")) == []
 
 
@@ -98,8 +98,9 @@ def test_selector_as_grader_and_imputed_scores_are_told(layout, params):
         attribution=params.section("attribution", report.AttributionConfig),
         config=config,
     )
-    (told,) = report.set_up_notes(study, toxicity)
+    (told,) = report.set_up_notes(toxicity)
     assert told.startswith("`toxicity.missing: non_toxic`")
     selected = dataclasses.replace(study.models["m"]["ft"], history=[{"step": 1, "ppo/val_toxicity": 0.1}])
+    assert report.double_roles(study, toxicity) == []
     study = dataclasses.replace(study, models={"m": {**study.models["m"], "rl": selected}})
-    assert "selector and grader at once" in report.set_up_notes(study, toxicity)[0]
+    assert "selector and grader at once" in report.double_roles(study, toxicity)[0]

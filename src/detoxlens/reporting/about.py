@@ -1,0 +1,83 @@
+"""What a stranger must know of the run: what its variants, splits and settings are. The stage fills it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from detoxlens.common.names import BASE, shown_name
+from detoxlens.params.splits import SplitConfig
+from detoxlens.params.variants import VariantConfig
+
+ALGORITHMS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a variant is: Role(kind="sft", text="fine-tuned on counter-narratives")."""
+
+    kind: str
+    """`base`, `sft` or `rl`."""
+    text: str
+    """A phrase for the reader."""
+    placebo_of: str | None = None
+    """The variant whose control it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """The run's own words; empty where a report is made of bare tables."""
+
+    variants: Mapping[str, Role] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """Name -> which prompts."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Setting -> value, in the order of the page; nothing that differs between two runs of the same content."""
+    overlap: tuple[bool, str] | None = None
+    """Whether evaluation prompts stand in what was trained on, and a sentence about it; None where it is not known."""
+    roles: Sequence[str] = ()
+    """What one classifier is at once, in sentences."""
+
+    def kind(self, variant: str) -> str | None:
+        """`base`, `sft`, `rl`; None where it is not known."""
+        role = self.variants.get(variant)
+        return role.kind if role else "base" if variant == BASE else None
+
+    def is_placebo(self, variant: str) -> bool:
+        return variant in self.variants and self.variants[variant].placebo_of is not None
+
+    def placebo(self, variant: str, present: Iterable[str]) -> str | None:
+        """The first of `present` that is the control of `variant`; None without one."""
+        return next((v for v in present if v in self.variants and self.variants[v].placebo_of == variant), None)
+
+    def glossary(self, variants: Iterable[str], splits: Iterable[str]) -> dict[str, str]:
+        """Term -> phrase, for the line under the title."""
+        named = {shown_name(v): self.variants[v].text for v in variants if v in self.variants}
+        base = {"base": "the model as released (the paper's IT)"}
+        return base | named | {split: self.splits[split] for split in splits if split in self.splits}
+
+
+def role(config: VariantConfig) -> Role:
+    """Of a variant of params.yaml."""
+    if config.kind == "base":
+        return Role(kind="base", text="the model as released (the paper's IT)")
+    after = f", after {config.init_from}" if config.init_from not in (None, BASE) else ""
+    seed = "" if config.seed is None else f", seed {config.seed}"
+    control = config.placebo_of
+    if config.kind == "sft":
+        what = (
+            f"control of {control}: fine-tuned on base's own answers" if control else "fine-tuned on counter-narratives"
+        )
+    else:
+        algorithm = ALGORITHMS[config.algorithm]
+        what = (
+            f"control of {control}: {algorithm} with permuted rewards" if control else f"trained by {algorithm}{after}"
+        )
+    return Role(kind=config.kind, text=f"{what}{seed}", placebo_of=control)
+
+
+def split_phrase(config: SplitConfig) -> str:
+    """`prompts with prompt.toxicity > 0.5`."""
+    conditions = [f"{name} {condition}" for name, condition in config.where.items()]
+    which = f"with {' and '.join(conditions)}" if conditions else f"of {config.source or 'data.rtp'}, all"
+    return f"prompts {which}" + (", continuation included" if config.text != "prompt" else "")

@@ -1,0 +1,110 @@
+"""The claims of Scalena et al. 2023 (arXiv 2309.00751), each with a verdict computed from this run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detoxlens.common.names import BASE, mention
+from detoxlens.common.numbers import number
+from detoxlens.reporting.about import About
+from detoxlens.reporting.conclusions import headline_scope
+from detoxlens.reporting.curves import CurvePoint, select
+from detoxlens.reporting.table import value_at
+from detoxlens.reporting.wording import FEWEST, could_detect, difference, points, sign
+
+Json = Mapping[str, Any]
+HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not tested"
+EARLY_STEP = 5
+"""Generated token with which the first one is compared: "after the first tokens"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A claim of the paper about one variant: Claim(model="tiny", claim="...", verdict="holds", evidence="...")."""
+
+    model: str
+    claim: str
+    verdict: str
+    """holds | does not hold | not shown | not tested"""
+    evidence: str
+
+
+def claims(metrics: Json, points_of_curves: Sequence[CurvePoint], *, primary: str, about: About) -> list[Claim]:
+    """Per model the paper's claims, in its order; a variant that is its own placebo is left out.
+
+    Args:
+        metrics: what `build_metrics` returned.
+        points_of_curves: what `entropy_curves` returned.
+        primary: split on which toxicity is judged.
+        about: which variants are fine-tuned and which trained by RL.
+    """
+    found = []
+    for model, variants in metrics.items():
+        names = [v for v in variants if v != BASE and not about.is_placebo(v) and about.kind(v)]
+        for variant in names:
+            found.append(Claim(model=model, claim=f"`{variant}` detoxifies", **_detoxifies(variants[variant], primary)))
+        for variant in names:
+            is_sft = about.kind(variant) == "sft"
+            uniform = "makes importance more uniform" if is_sft else "does not make importance more uniform"
+            verdict = _uniform(variants[variant], wanted=is_sft)
+            found.append(Claim(model=model, claim=f"`{variant}` {uniform}", **verdict))
+        for variant in [BASE, *names]:
+            wanted = about.kind(variant) != "sft"
+            rises = "rises after the first tokens" if wanted else "does not rise after the first tokens"
+            own = {"model": model, "variant": variant, "text": variant, "scope": headline_scope(variants[variant])}
+            curve = select(points_of_curves, **own, measure="prompt_entropy_bits", group="all")
+            found.append(Claim(model=model, claim=f"Entropy of {mention(variant)} {rises}", **_rises(curve, wanted)))
+        if {about.kind(v) for v in names} >= {"sft", "rl"}:
+            found.append(
+                Claim(
+                    model=model,
+                    claim="The methods differ at equal toxicity",
+                    verdict=UNTESTED,
+                    evidence="needs the same toxicity by both, from adapters at several strengths",
+                )
+            )
+    return found
+
+
+def _detoxifies(found: Json, primary: str) -> dict[str, str]:
+    if found.get("identical_to"):
+        return {"verdict": FAILS, "evidence": "it did not learn: its completions are base's"}
+    toxicity = found["toxicity"][primary]
+    delta = toxicity["delta_vs_it"]
+    if delta is None or toxicity["num_scored"] < FEWEST:
+        return {"verdict": UNTESTED, "evidence": f"{toxicity['num_scored']} scored completions, {FEWEST} needed"}
+    evidence = f"{points(delta)} on {primary}, n = {toxicity['num_scored']}"
+    return {"verdict": {-1: HOLDS, 1: FAILS}.get(sign(delta) or 0, OPEN), "evidence": evidence}
+
+
+def _uniform(found: Json, *, wanted: bool) -> dict[str, str]:
+    """Is the attribution over the prompt spread more evenly by the model itself, on the same text?"""
+    if found.get("identical_to"):
+        return {"verdict": UNTESTED, "evidence": "it did not learn"}
+    effect = value_at(found, "attribution", "effects", headline_scope(found), "prompt_entropy_bits")
+    change = value_at(effect, "model_effect")
+    if change is None or effect["num_prompts"] < FEWEST:
+        return {"verdict": UNTESTED, "evidence": value_at(effect, "reason") or "no attribution on the same text"}
+    evidence = f"model effect on prompt entropy {difference(change, 3, ' bits')}, {effect['num_prompts']} prompts"
+    which = sign(change)
+    if which == 0:
+        return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(change, 3, ' bits')}"}
+    return {"verdict": HOLDS if (which == 1) == wanted else FAILS, "evidence": evidence}
+
+
+def _rises(curve: Sequence[CurvePoint], wanted: bool) -> dict[str, str]:
+    """Do the bands of the first and of a later step lie apart? Stricter than a paired interval."""
+    at = {p.step: p for p in curve}
+    if 1 not in at or EARLY_STEP not in at:
+        return {"verdict": UNTESTED, "evidence": f"no curve of its own completions up to token {EARLY_STEP}"}
+    first, later = at[1], at[EARLY_STEP]
+    evidence = (
+        f"{number(first.mean, 2)} bits at token 1, {number(later.mean, 2)} at token {EARLY_STEP} "
+        f"(own completions, n = {later.n})"
+    )
+    rises, falls = later.lo > first.hi, later.hi < first.lo
+    if not rises and not falls:
+        return {"verdict": OPEN, "evidence": f"{evidence}; the intervals overlap"}
+    return {"verdict": HOLDS if rises == wanted else FAILS, "evidence": evidence}

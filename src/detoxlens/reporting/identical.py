@@ -1,0 +1,41 @@
+"""Variants that answer exactly as another one does: a training that changed nothing. They get no intervals.
+
+A difference between two equal columns of answers is 0 whatever the prompts, so an interval around it would be about
+nothing. `identical_to` in metrics.json names the other variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detoxlens.reporting.study import VariantTables
+
+Json = dict[str, Any]
+DIFFERENCES = ("delta_vs_it", "change_from_it", "model_effect", "text_effect", "total")
+"""Keys under which differences lie, and what begins with them."""
+
+
+def twins(variants: Mapping[str, VariantTables]) -> dict[str, str]:
+    """Variant -> the first one before it with the same completions, token for token, where there is one."""
+    found: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for variant, tables in variants.items():
+        said = tuple((c.prompt_id, c.sample_index, c.completion_ids) for c in tables.completions)
+        if said in seen:
+            found[variant] = seen[said]
+        elif said:
+            seen[said] = variant
+    return found
+
+
+def without_intervals(found: Any) -> Any:
+    """The same numbers, every difference without its interval."""
+    if not isinstance(found, Mapping):
+        return found
+    return {
+        key: value | {"ci95": None}
+        if isinstance(value, Mapping) and key.startswith(DIFFERENCES) and "ci95" in value
+        else without_intervals(value)
+        for key, value in found.items()
+    }
