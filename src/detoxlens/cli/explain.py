@@ -1,4 +1,4 @@
-"""`detoxlens explain`: one completion, looked at."""
+"""`detoxlens preview`: prompts as a model reads them. `detoxlens explain`: one completion, attributed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from typing import Annotated
 
 import typer
 
-from detoxlens.cli.app import TOOLS, Context, app
+from detoxlens.cli.app import TOOLS, Context, ModelOption, app
+
+
+@app.command(rich_help_panel=TOOLS)
+def preview(
+    model: ModelOption,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt of your own; repeatable.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts, where none is given.")] = 3,
+) -> None:
+    """Show prompts as the model reads them: text, tokens, ids, and what is template, system message or user's text."""
+    from detoxlens.explain.preview import preview as look
+    from detoxlens.explain.terminal import print_previews
+    from detoxlens.params.load import load_params
+
+    found = look(
+        Context.root, load_params(Context.root / Context.params_path), model, prompts=prompt or (), count=count
+    )
+    print_previews(found)
+    if found.warning:
+        typer.echo(f"\nWarning: {found.warning}", err=True)
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from detoxlens.explain.explanation import Explanation
+from detoxlens.explain.preview import Previews
 
 WIDEST_TOKEN = 12
 """Columns of the terminal; a longer token ends in `…`."""
@@ -36,6 +38,24 @@ def print_explanation(explanation: Explanation) -> None:
     """Prints it on standard output, coloured where that is a terminal."""
     console = Console(highlight=False)
     console.print(view(explanation, width=console.width))
+
+
+REGIONS = {"template": "dim", "system": "magenta", "user": "bold cyan", "earlier": "yellow"}
+"""Region of a prompt token -> its style."""
+
+
+def print_previews(found: Previews) -> None:
+    """Prints each prompt as the model reads it, coloured by region, then its tokens with their ids."""
+    console = Console(highlight=False)
+    legend = Text.assemble("Regions: ", *((f"{name} ", style) for name, style in REGIONS.items()))
+    console.print(legend)
+    for one in found.shown:
+        text, tokens = Text(), []
+        for piece, token, region in zip(one.pieces, one.prompt.ids, one.prompt.regions, strict=True):
+            visible = "".join(c if c.isprintable() or c == "\n" else "�" for c in piece)
+            text.append(visible.replace("\n", "⏎\n"), style=REGIONS[region])
+            tokens.append(Text.assemble((shown(piece), REGIONS[region]), " ", (str(token), "dim")))
+        console.print(Text(), text, Columns(tokens), Text(f"{len(one.prompt.ids)} tokens", style="dim"), sep="\n")
 
 
 def shown(piece: str, *, widest: int = WIDEST_TOKEN) -> str:
