@@ -170,8 +170,10 @@ def test_a_short_attention_window_is_crossed_and_a_long_one_is_not():
     assert (len(limited.long), len(limited.short)) == (20, 15)
 
 
-def test_a_model_that_reads_what_comes_after_is_refused_before_the_first_token():
-    bert = random_model("bert").float()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_that_reads_what_comes_after_is_refused_before_the_first_token(dtype):
+    """Between two continuations BERT's logits differ by .03 of their spread, and a causal model's by nothing."""
+    bert = random_model("bert").to(dtype)
     with pytest.raises(UserError, match="BertLMHeadModel reads the tokens after a position"):
         sample(bert, PROMPTS, config=GREEDY, seeds=[0] * 4, eos_token_id=0, pad_token_id=PAD, batch_size=4)
     with pytest.raises(UserError, match="BertLMHeadModel reads the tokens after a position"):
@@ -185,6 +187,17 @@ def test_a_model_that_needs_more_than_token_ids_is_refused():
 
     with pytest.raises(UserError, match=r"NeedsImages cannot be run on token ids alone .*You have to specify pixel"):
         examine(neox(NeedsImages), pad_token_id=PAD)
+
+
+def test_a_model_that_normalises_over_the_whole_row_is_refused():
+    class OverTheRow(hf.GPTNeoXForCausalLM):
+        def forward(self, input_ids=None, **kwargs):
+            found = super().forward(input_ids=input_ids, **kwargs)
+            found.logits = found.logits * input_ids.shape[1]
+            return found
+
+    with pytest.raises(UserError, match="OverTheRow is changed by the padding behind a text"):
+        examine(neox(OverTheRow), pad_token_id=PAD)
 
 
 def test_padding_without_a_row_in_the_embedding_is_filled_with_another_token():
