@@ -11,7 +11,8 @@ def test_the_documented_example_runs(tmp_path, make_policy, tokenizer, monkeypat
     monkeypatch.chdir(tmp_path)
     make_policy().get_base_model().__class__(make_policy().config).save_pretrained("policy")
     tokenizer.save_pretrained("policy")
-    code = textwrap.dedent(detoxlens.rl.__doc__.split("\n\n", 1)[1])
+    lines = detoxlens.rl.__doc__.splitlines()
+    code = textwrap.dedent("\n".join(line for line in lines if not line or line.startswith("    ")))
     names = {"checkpoint": "policy", "prompts": [f"Zorgon number {i} sings" for i in range(8)]}
     exec(code, names)
     assert len(names["result"].history) == 4

@@ -1,36 +1,36 @@
 """PPO for LoRA adapters on any reward over texts, usable on its own.
 
-from pathlib import Path
+    from pathlib import Path
 
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from detoxlens.params.generation import GenerationConfig
-from detoxlens.rl import PPO, PpoConfig
+    from detoxlens.params.generation import GenerationConfig
+    from detoxlens.rl import PPO, PpoConfig
 
-tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-model = AutoModelForCausalLM.from_pretrained(checkpoint)
-model = get_peft_model(model, LoraConfig(r=8, target_modules=["query_key_value"], task_type="CAUSAL_LM"))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = get_peft_model(model, LoraConfig(r=8, target_modules=["query_key_value"], task_type="CAUSAL_LM"))
 
-def brevity(texts):  # any callable: texts in, one number per text out
-    return [1 / (1 + len(text.split())) for text in texts]
+    def brevity(texts):  # any callable: texts in, one number per text out
+        return [1 / (1 + len(text.split())) for text in texts]
 
-decoding = GenerationConfig(
-    max_new_tokens=16, min_new_tokens=2, temperature=1.0, top_k=0, top_p=1.0, no_repeat_ngram_size=0,
-    num_samples=1, batch_size="auto",
-)
-config = PpoConfig(num_steps=4, rollout_batch_size=8, learning_rate=1e-3)
-ppo = PPO(model, tokenizer, brevity, config=config, decoding=decoding, seed=0)
-result = ppo.train(
-    [tokenizer(text).input_ids for text in prompts],
-    checkpoint_folder=Path("ppo-checkpoints"),  # killed? run it again, and it ends with the same bytes
-    on_step=print,
-)
-model.save_pretrained("adapter")
+    decoding = GenerationConfig(
+        max_new_tokens=16, min_new_tokens=2, temperature=1.0, top_k=0, top_p=1.0, no_repeat_ngram_size=0,
+        num_samples=1, batch_size="auto",
+    )
+    config = PpoConfig(num_steps=4, rollout_batch_size=8, learning_rate=1e-3)
+    ppo = PPO(model, tokenizer, brevity, config=config, decoding=decoding, seed=0)
+    result = ppo.train(
+        [tokenizer(text).input_ids for text in prompts],
+        checkpoint_folder=Path("ppo-checkpoints"),  # killed? run it again, and it ends with the same bytes
+        on_step=print,
+    )
+    model.save_pretrained("adapter")
 
-# RLOO and GRPO take the same arguments: GroupTrainer(model, tokenizer, brevity, algorithm="rloo", ...).
-# In processes that torchrun or accelerate launch has started:
-# with join(os.environ, device="cuda") as world: PPO(model.to(world.device), ..., world=world).train(...)
+RLOO and GRPO take the same arguments: `GroupTrainer(model, tokenizer, brevity, algorithm="rloo", ...)`.
+In processes that torchrun or accelerate launch has started:
+`with join(os.environ, device="cuda") as world: PPO(model.to(world.device), ..., world=world).train(...)`.
 """
 
 from __future__ import annotations
