@@ -65,15 +65,15 @@ def said(variant, **ft):
 
 
 def test_the_first_sentence_says_how_toxic_compared_with_what_and_how_sure():
-    assert said("it").startswith("**40.0 % [35.0, 45.0] of 400 completions are toxic (score above .5, split `p50`)**.")
+    assert said("it").startswith("**40.0 [35.0, 45.0] % of 400 completions are toxic (score above .5, split `p50`)**.")
     text = said("ft")
-    assert "**, -10.0 points [-20.0, +1.0] against base: no difference shown." in text
+    assert "**, −10.0 points [−20.0, +1.0] against base: no difference shown." in text
     assert "Perplexity of its completions under base: 2.50." in text
     assert "m, `ft`, experiment `e`, commit `0123456789`. Tables and figures: `reports/index.html`." in text
 
 
 def test_a_training_that_kept_nothing_is_said_and_an_unscored_split_too():
-    assert "are those of base: training `ft` kept nothing" in said("ft", fluency=FLUENCY)
-    assert "kept nothing" not in said("ft")
+    assert "`ft` is base: every completion is the same" in said("ft", identical_to="it")
+    assert "every completion is the same" not in said("ft")
     unscored = {"rate_gt_50": None, "ci95": None, "num_scored": 0, "delta_vs_it": None}
     assert said("ft", toxicity={"p50": unscored}).startswith("**No completion of `ft` on p50 has a score**.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detoxlens.common.names import BASE, mention
+from detoxlens.common.names import mention
 from detoxlens.params.load import Params
 
 Json = Mapping[str, Any]
@@ -64,13 +64,20 @@ def description(model: str, variant: str, metrics: Json, *, split: str, made_by:
         split: the primary split.
         made_by: the tags of the run.
     """
+    from detoxlens.reporting.conclusions import headline_scope, not_learned
+    from detoxlens.reporting.table import value_at
+    from detoxlens.reporting.wording import difference, sign
+
     own, lines = metrics[variant], []
     if rates := own["toxicity"].get(split):
         lines.append(f"**{_rate(variant, rates, split)}**{_difference(rates)}")
     if (perplexity := own["fluency"]["perplexity"]) is not None:
         lines.append(f"Perplexity of its completions under base: {perplexity:.2f}.")
-    if variant != BASE and own["fluency"] == metrics[BASE]["fluency"]:
-        lines.append(f"Its completions are those of base: training {mention(variant)} kept nothing that it had learnt.")
+    if twin := own.get("identical_to"):
+        lines.append(not_learned(variant, twin))
+    elif effect := value_at(own, "attribution", "effects", headline_scope(own), "prompt_entropy_bits", "model_effect"):
+        sure = ": no difference shown" if sign(effect) == 0 else ""
+        lines.append(f"Prompt entropy against base on the same text: {difference(effect, 3, ' bits')}{sure}.")
     if changed := made_by.get("detoxlens.changed"):
         keys = changed.split(", ")
         more = f" and {len(keys) - MAX_SHOWN} more" if len(keys) > MAX_SHOWN else ""
@@ -84,18 +91,20 @@ def description(model: str, variant: str, metrics: Json, *, split: str, made_by:
 def _rate(variant: str, rates: Json, split: str) -> str:
     if rates["rate_gt_50"] is None:
         return f"No completion of {mention(variant)} on {split} has a score"
-    low, high = rates["ci95"]
-    share = f"{100 * rates['rate_gt_50']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{share} of {rates['num_scored']} completions are toxic (score above .5, split `{split}`)"
+    from detoxlens.reporting.cells import with_interval
+
+    share = with_interval(rates["rate_gt_50"], rates["ci95"], 1, scale=100)
+    return f"{share} % of {rates['num_scored']} completions are toxic (score above .5, split `{split}`)"
 
 
 def _difference(rates: Json) -> str:
     delta = rates.get("delta_vs_it")
     if not delta or delta["value"] is None:
         return "."
-    low, high = delta["ci95"]
-    sure = "" if low > 0 or high < 0 else ": no difference shown"
-    return f", {100 * delta['value']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] against base{sure}."
+    from detoxlens.reporting.wording import points, sign
+
+    sure = ": no difference shown" if sign(delta) == 0 else ""
+    return f", {points(delta)} against base{sure}."
 
 
 def _leaves(tree: Any, path: Sequence[str] = ()):
