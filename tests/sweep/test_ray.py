@@ -11,6 +11,7 @@ import pytest
 from detoxlens.jobs.cluster import Secrets
 from detoxlens.sweep import ray_engine
 from tests.ray_cluster import ray_cluster
+from tests.root import ROOT
 from tests.sweep.project import begin, main, outcome, run_sweep, trials_of
 
 __all__ = ["ray_cluster"]
@@ -65,7 +66,7 @@ def test_a_trial_on_ray_has_the_keys_of_the_command_while_it_runs(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(ray_engine, "watchdog", lambda sweep: None)
     monkeypatch.setattr(ray_engine, "try_one", lambda *_, **__: seen.append(os.environ["OPENAI_API_KEY"]) or 7)
-    sweep = SimpleNamespace(open=lambda: None)
+    sweep = SimpleNamespace(open=lambda: None, root=ROOT)
     assert ray_engine._try_one(sweep, 3, Secrets({"OPENAI_API_KEY": "zorgon"})) == 7
     assert seen == ["zorgon"] and "OPENAI_API_KEY" not in os.environ
 

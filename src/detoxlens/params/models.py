@@ -63,7 +63,11 @@ class ModelConfig(WeightsConfig):
     """Branch, tag or commit; `base` resolves it to a commit sha and pins it. Of a GGUF file: its sha256."""
     template: Annotated[
         Annotated[TemplateConfig, Tag("<written>")] | Annotated[ChatTemplate, Tag("<chat>")],
-        Discriminator(_kind_of_template),
+        Discriminator(
+            _kind_of_template,
+            custom_error_type="template",
+            custom_error_message="allowed are chat, {system: ...}, or {user: ..., bot: ..., reply: ..., end: ...}",
+        ),
     ] = ChatTemplate()
     """`chat` (the default), {system: ...} with it, or one that is written out: {user, bot, reply, end}."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)

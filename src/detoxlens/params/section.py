@@ -46,9 +46,6 @@ def parse(cls: type[S], raw: Any, where: str) -> S:
                 lines.append(f"{key}.{error['ctx']['key']} is not a known key.{error['msg']}.")
             elif error["type"] == "of_key":
                 lines.append(f"{key}.{error['ctx']['key']}{error['msg']}.")
-            elif error["type"] == "union_tag_not_found":
-                allowed = "chat, {system: ...}, or {user: ..., bot: ..., reply: ..., end: ...}"
-                lines.append(f"{key}={error['input']!r}: allowed are {allowed}.")
             elif error["type"] == "missing":
                 lines.append(f"{key} is missing; add it (see the committed params.yaml).")
             else:
