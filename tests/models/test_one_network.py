@@ -97,6 +97,19 @@ def test_any_other_adapter_is_merged_and_changes_no_logit(tmp_path, targets, set
     assert (sampled - logits(tmp_path, adapter=None)[1]).abs().max() > 1e-2
 
 
+def test_an_adapter_on_rwkv_is_the_same_in_training_and_in_evaluation(tmp_path):
+    """transformers halves RWKV's weights every six layers in evaluation mode, and leaves an adapter's as they are."""
+    config = hf.RwkvConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=7, attention_hidden_size=32, context_length=64
+    )
+    save(tmp_path, config, ["output", "value"])
+    network, evaluated = logits(tmp_path)
+    with torch.no_grad():
+        trained = network.train()(input_ids=IDS, use_cache=False).logits.double()
+    assert (trained - evaluated).abs().max() < 1e-5
+    assert (logits(tmp_path, merged=True)[1] - evaluated).abs().max() < 1e-4
+
+
 def test_merging_a_small_adapter_in_bfloat16_is_no_worse_than_sampling_from_it(tmp_path):
     """Both round; what counts is that neither is further from float32 than the other (their updates are 1e-3)."""
     save(tmp_path, NEOX, ["query_key_value", "dense"], scale=1e-3)

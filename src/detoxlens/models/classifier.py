@@ -194,7 +194,7 @@ def _num_positions(model: PreTrainedModel) -> int:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return module.num_embeddings - module.padding_idx - 1
-    return getattr(model.config, "max_position_embeddings", None) or 512
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 512
 
 
 def _folder(source: str, revision: str | None) -> Path:

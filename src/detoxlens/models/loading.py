@@ -107,6 +107,8 @@ def load_model(
             ignore_mismatched_sizes=True,  # named by check_weights
         )
     check_weights(model, report, name=ref.base)
+    if getattr(model.config, "rescale_every", 0):  # RWKV halves weights in evaluation mode, but not an adapter's
+        model.config.rescale_every = 0
     if spec.quantization:
         make_differentiable(model, spec.quantization, name=ref.base)
     model = model if placed else model.to(device)

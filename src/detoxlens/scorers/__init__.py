@@ -87,7 +87,7 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool =
     if kind not in SCORERS:
         raise UserError(
             f"toxicity.scorers: unknown scorer {name!r}.{did_you_mean(kind, SCORERS)} Allowed: profanity_check, "
-            "hf:<hub id or folder>[@<revision>][#<label>], perspective[:<language>], openai_moderation[:<model>], "
-            "recorded:<file>."
+            "hf:<hub id or folder>[@<revision>][#<label>[=<activation>]], perspective[:<language>], "
+            "openai_moderation[:<model>], recorded:<file>."
         )
     return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize))
