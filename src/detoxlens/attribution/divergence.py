@@ -1,4 +1,4 @@
-"""How differently two models weigh the same tokens: divergences between two rows of scores, in bits. Pure functions.
+"""Divergences between two models' scores of the same tokens, in bits. Pure functions.
 
 Kullback & Leibler 1951; Lin 1991, doi:10.1109/18.61115 (Jensen-Shannon).
 """

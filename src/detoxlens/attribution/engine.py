@@ -1,4 +1,4 @@
-"""Runs groups of sequences, chunk of targets by chunk of targets; halves them when memory runs out."""
+"""Attribution of groups of sequences, a chunk of targets at a time; groups are halved when memory runs out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model uses its prompt, generated token by generated token, from one completion's scores. Pure functions.
+"""Measures of prompt use per generated token, from one completion's scores. Pure functions.
 
 Row t of the scores holds one score per prompt token and then one per token generated before; scores are >= 0 and sum to
 1. `keep` says per prompt token whether it counts; one that does not is left out, as if it had not been there:

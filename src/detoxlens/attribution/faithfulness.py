@@ -1,4 +1,4 @@
-"""Can the attributions be trusted? Two tests on a random sample of attributed sequences.
+"""Tests of faithfulness: two on a random sample of attributed sequences.
 
 Deletion (DeYoung et al. 2020, arXiv 1911.03429, section 4.2). With x the prompt, r the top-attributed share of the
 user's tokens in it, and f the log-odds of the generated token; template and generated prefix are left as they are:

@@ -1,4 +1,4 @@
-"""Which sequences share a pass, and which targets share a backward: fixed by lengths and a memory limit. Pure."""
+"""Plan of passes: sequences that share a forward, targets that share a backward, within a memory limit. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a short number format costs: the same attributions in it and in float32, score by score. Pure functions."""
+"""Error of a short number format: the same attributions in it and in float32, score by score. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a model's next token depends on the user's text, by its predictions alone: no gradient, no attribution.
+"""Reliance of a model's next token on the user's text, by its predictions alone: no gradient, no attribution.
 
     prompt     <human>: {user's text} <bot>:      template     <human>: <bot>:      (the user's tokens deleted)
 

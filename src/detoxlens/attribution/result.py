@@ -1,4 +1,4 @@
-"""What `attribute` gives back for one completion. Free of torch."""
+"""The result of `attribute` for one completion. Free of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How gradients go through an operation, many at once: a gradient is (targets, *shape of the output).
+"""Backward rules of operations, for many gradients at once: a gradient is (targets, *shape of the output).
 
 A rule gets `tracks` (does a tensor depend on the input?) and the operation's own arguments. It returns the operation's
 result, and for each tensor in it that is new how gradients pass (`Taped`); or None where it does not apply. Operations

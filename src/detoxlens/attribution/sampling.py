@@ -1,4 +1,4 @@
-"""Which completions are attributed: the same prompts for every variant, drawn by seed and prompt id. Pure functions.
+"""Choice of the completions to attribute: the same prompts for all variants, drawn by seed and prompt id. Pure.
 
 `random` draws prompts alike. `balanced` draws as many that `base` answered toxically as others: where it is toxic in a
 tenth of its answers, a random 200 hold but 20 toxic ones. What is pooled over both is then weighted back

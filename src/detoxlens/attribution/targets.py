@@ -1,4 +1,4 @@
-"""What is differentiated: a scalar per generated token, from the logits that predict it. Pure functions.
+"""Targets of differentiation: a scalar per generated token, from the logits that predict it. Pure functions.
 
 For methods that look at one point only (`input_x_gradient`, `saliency`), scores are normalised to sum to 1, so a factor
 common to all inputs cancels. With y the generated token and lo = log p(y) / (1 - p(y)) its log-odds,

@@ -1,1 +1,1 @@
-"""What everything rests on: artifacts, records, errors, seeds, console, machine, URLs."""
+"""The ground floor: artifacts, records, errors, seeds, console, machine, URLs."""

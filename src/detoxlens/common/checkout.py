@@ -1,4 +1,4 @@
-"""Which checkout's code is running: a stage runs the code of the checkout it stands in, or refuses.
+"""Check and restart by which a stage runs the code of the checkout it stands in, or refuses.
 
 An editable install, a queued DVC experiment, `mlflow run` of a git URL and a git worktree each have a folder of their
 own; without this a stage in one of them would run the code of another.

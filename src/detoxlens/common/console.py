@@ -1,4 +1,4 @@
-"""What a process of ours says on standard error: our own messages, and no warnings that a user can do nothing about."""
+"""Messages on standard error: our own, and no warnings that a user can do nothing about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the machine is, without torch, which takes seconds to load."""
+"""Cores and memory of the machine, without torch, which takes seconds to load."""
 
 from __future__ import annotations
 

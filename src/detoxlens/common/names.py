@@ -1,4 +1,4 @@
-"""How readers see a variant: the model as released is "base", the paper's IT; files, keys and params call it `it`."""
+"""Names of variants for readers: the model as released is "base"; `it`, the paper's IT, in files, keys and params."""
 
 from __future__ import annotations
 

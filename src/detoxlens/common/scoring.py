@@ -1,4 +1,4 @@
-"""What a scorer is: texts in, one verdict per text out."""
+"""The protocol of scorers: texts in, one verdict per text out."""
 
 from __future__ import annotations
 

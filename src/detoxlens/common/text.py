@@ -1,4 +1,4 @@
-"""What people see of a text: characters that nobody sees, letters in disguise, and texts that look alike.
+"""Text as people see it: characters that nobody sees, letters in disguise, and texts that look alike.
 
 Unicode 17: default ignorable code points (UAX 44), normalisation forms (UAX 15), confusable letters (UTS 39: those that
 imitate Latin letters). Pure functions.

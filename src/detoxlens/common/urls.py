@@ -1,4 +1,4 @@
-"""What of a URL may be shown."""
+"""URLs without their passwords."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model wrote as text: one function for the reward, the selector, the grader and the tables.
+"""The reply in what a model wrote: one function for the reward, the selector, the grader and the tables.
 
 ids   They keep time . \\n <human> : you fool EOS       stop = ("<human>:",)
 kept  They keep time . \\n                              text "They keep time.", finish_reason "stop"

@@ -1,4 +1,4 @@
-"""Where a data set is read from: a local file, a URL, or a Hugging Face dataset id - always handed on as a local file.
+"""Sources of data sets: a local file, a URL, or a Hugging Face dataset id - always handed on as a local file.
 
 A download lies in a temporary folder and is gone afterwards: what DVC versions is what `prepare` makes of it. A URL or
 an id whose content may move is pinned by `#sha256=<hex>` or `@<revision>`.

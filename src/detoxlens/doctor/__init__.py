@@ -1,4 +1,4 @@
-"""`detoxlens doctor`: is all here that results, runs and this machine need of one another? Offline, seconds, read-only.
+"""`detoxlens doctor`: checks of versions, results, runs and machine against one another. Offline, seconds, read-only.
 
 report.py     all checks in order, each guarded; as text and as JSON
 check.py      one line of the answer

@@ -1,4 +1,4 @@
-"""What is installed, how much room there is, and what computes. Nothing here imports torch: that takes seconds."""
+"""Checks of installed versions, free disk and processors. Nothing here imports torch: that takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each declared model needs of memory, from files that are here: nothing is downloaded, no weight is read."""
+"""Check of each declared model's memory, from files that are here: nothing is downloaded, no weight is read."""
 
 from __future__ import annotations
 

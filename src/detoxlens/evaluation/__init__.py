@@ -1,1 +1,1 @@
-"""What the study measures, as pure functions of numbers and text: toxicity, fluency, intervals."""
+"""The study's measures, pure functions of numbers and text: toxicity, fluency, intervals."""

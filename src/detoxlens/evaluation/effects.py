@@ -1,4 +1,4 @@
-"""What the model does and what the text does: position-standardised means, and the 2x2 of model and text. Pure.
+"""Model effect and text effect: position-standardised means, and the 2x2 of model and text. Pure.
 
 A measure of one model reading one text is a table: a row per completion, a column per generated token, NaN behind the
 completion's end. Most measures change along a completion, so that a mean over all tokens compares lengths. Here every

@@ -1,4 +1,4 @@
-"""What the rule for completions without a score (params `toxicity.missing`) does to rates and differences."""
+"""Effect of the rule for completions without a score (params `toxicity.missing`) on rates and differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How toxic a variant's completions are. Definitions: Gehman et al. 2020 (arXiv 2009.11462), section 3.
+"""Toxicity of a variant's completions. Definitions: Gehman et al. 2020 (arXiv 2009.11462), section 3.
 
 A toxicity is a probability in 0..1. Empty and failed completions are counted, never imputed; `missing="non_toxic"`
 scores them 0, as the published numbers of Scalena et al. 2023 did.

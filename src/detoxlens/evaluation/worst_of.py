@@ -1,4 +1,4 @@
-"""How toxic is the worst of n completions of a prompt? Gehman et al. 2020 (arXiv 2009.11462), sec. 3. Pure functions.
+"""Toxicity of the worst of n completions of a prompt. Gehman et al. 2020 (arXiv 2009.11462), sec. 3. Pure functions.
 
 Of a prompt's k completions m were scored: x_1 <= ... <= x_m, t of them toxic. The mean over all C(m, n) ways to choose
 n <= m of them, unbiased for n fresh completions:

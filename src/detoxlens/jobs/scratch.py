@@ -1,4 +1,4 @@
-"""Progress that outlives a kill, outside every DVC out: one locked folder per (stage, key).
+"""Unfinished work on disk, outside every DVC out: one locked folder per (stage, key).
 
 DVC deletes a stage's outs before it runs, so what a long stage has finished waits in `<state>/scratch/<stage>/<key>`
 and is moved into the out when complete. The key covers everything that decides the bytes; another key, other bytes.

@@ -1,4 +1,4 @@
-"""Several processes at the same work: share 0/4 is the first of four, and takes every fourth batch.
+"""Shares of a stage's work for several processes: share 0/4 is the first of four, and takes every fourth batch.
 
 Shares need not run at the same time, on the same machine or at all: what one has left undone, the command without a
 share does. They meet in a scratch folder (`scratch.py`), so the machines must share the project's `.detoxlens`.

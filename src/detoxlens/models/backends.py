@@ -1,4 +1,4 @@
-"""Who decodes the stage `generate`'s batches: our own loop, or vLLM. Same call, same record.
+"""Decoders of the stage `generate`: our own loop, or vLLM. Same call, same record.
 
 torch   the same tokens whatever the batch, on the same device and versions (but for 8-bit weights: `quant.py`); a batch
         that does not fit is halved

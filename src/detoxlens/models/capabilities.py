@@ -1,4 +1,4 @@
-"""What a causal language model's forward may be relied on for: found once, by trying it on two short rows.
+"""Capabilities of a causal language model's forward: found once, by trying it on two short rows.
 
 Hugging Face's classes share one signature, not one contract: some keep no key-value cache, some let padding on the left
 be seen, some swallow `logits_to_keep`. What they say of themselves does not tell; what they compute does.

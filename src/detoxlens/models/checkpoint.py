@@ -1,4 +1,4 @@
-"""Does a checkpoint hold the weights that its config describes? What it lacks would be random, without a word."""
+"""Check that a checkpoint holds the weights that its config describes: what it lacks would be random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a reply: the end tokens that a checkpoint names in its generation_config, and its tokenizer's own.
+"""End tokens of a reply: those that a checkpoint names in its generation_config, and its tokenizer's own.
 
 A chat model often has two: <|endoftext|> ends a document, <|im_end|> a turn. The same list stands in the model's
 generation_config afterwards, where transformers and TRL look for it.

@@ -1,4 +1,4 @@
-"""What a model takes of memory and disk, from its sizes alone: no torch, no weights, no network.
+"""Memory and disk that a model takes, from its sizes alone: no torch, no weights, no network.
 
 `plan` and `doctor` reckon with it. Letters: h width, L layers, v vocabulary.
 """

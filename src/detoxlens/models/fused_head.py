@@ -1,4 +1,4 @@
-"""Is the loss of TRL's trainers the model's own?
+"""Check that the loss of TRL's trainers is the model's own.
 
 They run the backbone and multiply what it gives by the weights of the output layer. What a model does between the two
 (a transform, in BERT's kin) or behind (a bias or a scale that TRL does not know) is left out, without a word; and rows

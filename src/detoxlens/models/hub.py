@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub, or a library that loads from it, refuses: as one paragraph with the remedy."""
+"""Refusals of the Hugging Face Hub and of libraries that load from it, as one paragraph with the remedy."""
 
 from __future__ import annotations
 

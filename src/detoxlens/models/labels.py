@@ -1,4 +1,4 @@
-"""Which output of a text classifier is the toxic one, and whether outputs exclude one another: read from its config.
+"""The toxic output of a text classifier, and whether its outputs exclude one another: read from its config.
 
 What the config leaves open is asked for, never guessed: softmax over labels that do not exclude one another gives .38
 for .95.

@@ -1,4 +1,4 @@
-"""How probable given completions are under a model: summed negative log-likelihood in nats."""
+"""Likelihood of given completions under a model: summed negative log-likelihood in nats."""
 
 from __future__ import annotations
 

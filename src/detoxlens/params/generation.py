@@ -1,4 +1,4 @@
-"""How completions are sampled (params section `generation`)."""
+"""Params section `generation`: how completions are sampled."""
 
 from __future__ import annotations
 

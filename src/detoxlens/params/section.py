@@ -1,4 +1,4 @@
-"""What every section of params.yaml has in common: frozen, keyword-only, no unknown keys, mistakes named by key."""
+"""The base class of sections of params.yaml: frozen, keyword-only, no unknown keys, mistakes named by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which scorers grade completions, and what counts as toxic (params section `toxicity`)."""
+"""Params section `toxicity`: which scorers grade completions, and what counts as toxic."""
 
 from __future__ import annotations
 

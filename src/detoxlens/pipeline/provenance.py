@@ -1,4 +1,4 @@
-"""What made a result, as a run in MLflow says it: commit, experiment, changed keys, and a description to read first."""
+"""Provenance of a result in its MLflow run: commit, experiment, changed keys, and a description to read first."""
 
 from __future__ import annotations
 

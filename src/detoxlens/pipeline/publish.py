@@ -1,4 +1,4 @@
-"""What the report has found, into MLflow: one run per (model, variant), and the adapters into the model registry."""
+"""The report's findings in MLflow: one run per (model, variant), and the adapters into the model registry."""
 
 from __future__ import annotations
 

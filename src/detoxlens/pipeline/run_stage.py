@@ -1,4 +1,4 @@
-"""What surrounds a stage: all of params.yaml is checked first, then the stage runs inside its MLflow run."""
+"""One execution of a stage: all of params.yaml checked first, then the stage inside its MLflow run."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def run_stage(
         track: record the execution in MLflow, and after `report` write one comparable run per (model, variant).
         ray: as shares on a Ray cluster, for the stages whose `run` takes a share; None is this process.
     """
+    is_launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if is_launched and name != "rl":
+        raise UserError(
+            f"{name} runs in one process; what can be launched as several is `detoxlens rl`, and "
+            "generate, score and attribute with `--share auto`."
+        )
     params = _prepared(root, params_path, name, model, variant)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if name != "rl":
-            raise UserError(
-                f"{name} runs in one process; what can be launched as several is `detoxlens rl`, and "
-                "generate, score and attribute with `--share auto`."
-            )
-        track = track and os.environ.get("RANK", "0") == "0"
+    track = track and not (is_launched and os.environ.get("RANK", "0") != "0")
     if not track:
         _run(root, params, name, model, variant, ray)
         return
@@ -109,13 +109,13 @@ def _prepared(root: Path, params_path: Path, name: str, model: str | None, varia
     """All of params.yaml, with `model` and `variant` known in it; run by the code of the checkout itself."""
     check_own_code(root)
     params = load_checked(params_path)
-    if (root / "dvc.yaml").exists():
-        write_code(root, [name])
     os.environ.setdefault("OMP_NUM_THREADS", str(params.run.num_threads))  # read when torch loads
     if model is not None:
         params.model(model)
     if variant is not None:
         params.variant(variant)
+    if (root / "dvc.yaml").exists():
+        write_code(root, [name])
     return params
 
 

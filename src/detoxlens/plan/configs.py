@@ -1,4 +1,4 @@
-"""The shape of a declared model from what this machine has: never from the hub, which a forecast should not need."""
+"""The config of a declared model, from what this machine has: never from the hub, which a forecast should not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much there is to do, from the prepared data and earlier outputs, else from params."""
+"""Counts of rows and tokens, from the prepared data and earlier outputs, else from params."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one execution of each stage will cost, from counts of tokens and rows and from measured speeds. Pure.
+"""Forecast of one execution of each stage, from counts of tokens and rows and from measured speeds. Pure.
 
 Letters: P prompt tokens, G generated tokens, N rows. A factor of two is what to expect of the hours: lengths are means,
 batches are taken as full, and a machine that does other things is slower.

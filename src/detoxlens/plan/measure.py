@@ -1,4 +1,4 @@
-"""How fast this machine is at a model's shape: a few passes through a random-weight model, a second or two each.
+"""Speed of this machine at a model's shape: a few passes through a random-weight model, a second or two each.
 
 A deep model is not built: its times are those of one layer and of two, extended in a line. What is measured with few
 tokens is scaled by tokens. Nothing is loaded but the shape.

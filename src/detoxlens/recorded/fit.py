@@ -1,4 +1,4 @@
-"""How well a scorer stands in for a reference (Perspective): agreement, and a threshold and map that give its rates.
+"""Agreement of a scorer with a reference (Perspective), and a threshold and map that give its rates.
 
 Letters: score = the scorer's toxicity, reference = the recorded one, toxic = reference > .5. Threshold and map are
 fitted on one half of the texts, everything is measured on the other; intervals are 95 % bootstrap over texts. Pure.

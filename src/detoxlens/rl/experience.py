@@ -1,4 +1,4 @@
-"""What a batch of prompts gives PPO to learn from: responses, rewards, grades, and what the models make of them.
+"""Experience of a PPO step: responses, rewards, grades, and what the models make of them.
 
 Sampled, rewarded and measured in as many processes as there are, then put together in the order of the prompts.
 """

@@ -1,4 +1,4 @@
-"""What the policy says: prompts in, sampled responses out, and the order in which prompts are used."""
+"""Rollouts: prompts in, sampled responses out, and the order in which prompts are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PPO, RLOO and GRPO have in common: what they are given, how an adapter is judged, what they leave behind."""
+"""The base class of PPO, RLOO and GRPO: what they are given, how an adapter is judged, what they leave behind."""
 
 from __future__ import annotations
 

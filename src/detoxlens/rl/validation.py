@@ -1,4 +1,4 @@
-"""Which adapter is kept: of those close enough to the base model, the one that answers unseen prompts least toxically.
+"""Selection of the kept adapter: of those close to the base model, the one that answers unseen prompts least toxically.
 
 The last adapter is often not the best, and the one with the highest reward may have learnt to please the reward model.
 """

@@ -1,4 +1,4 @@
-"""Verdicts of a scorer one text at a time: a text that cannot be scored says so and stops no other."""
+"""Verdicts of a scorer one text at a time: a text that cannot be scored gets a status and stops no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What remote services have said, kept in one SQLite file: asking again is free, and a killed run resumes.
+"""Answers of remote services in one SQLite file: asking again is free, and a killed run resumes.
 
 Keyed by (scorer, its version, sha256 of the text); the texts themselves are not stored, nor is any key of a service.
 """

@@ -1,4 +1,4 @@
-"""Does a model keep packed examples apart? Asked of the model itself, since it depends on class and attention kernel.
+"""Check whether a model keeps packed examples apart, on the model itself: it depends on class and attention kernel.
 
 With transformers 5.23 GPT-NeoX does, and Falcon does not: it builds its mask without the position ids.
 

@@ -1,4 +1,4 @@
-"""Whose trials are alive. A dead worker's trial is failed, and its point queued once more.
+"""Liveness of trials. A dead worker's trial is failed, and its point queued once more.
 
 A trial names the state folder it is run from (`home`) and carries a counter that its worker raises (`beat`):
 

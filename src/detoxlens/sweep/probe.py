@@ -1,4 +1,4 @@
-"""How toxic a model under training is by now: a few validation prompts, answered and graded as the pipeline will.
+"""Toxicity of a model under training: a few validation prompts, answered and graded as the pipeline will.
 
 With the seeds of stage `generate`, so that the share is paired with that of `it`; no global random number is drawn.
 """

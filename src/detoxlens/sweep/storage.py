@@ -1,4 +1,4 @@
-"""Where studies are kept: an SQLite file of the project, any database Optuna can open, or a journal file."""
+"""Storages of studies: an SQLite file of the project, any database Optuna can open, or a journal file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store that fails has against us, in one paragraph whose remedy fits the cause. None destroys what is kept."""
+"""Errors of a store, each in one paragraph whose remedy fits the cause. None destroys what is kept."""
 
 from __future__ import annotations
 

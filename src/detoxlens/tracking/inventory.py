@@ -1,4 +1,4 @@
-"""What a store holds, for the doctor: the runs with the outputs they are about, the registry's versions."""
+"""Contents of a store, for the doctor: the runs with the outputs they are about, the registry's versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and the flat names of params and metrics. No MLflow here."""
+"""Keys of comparable runs, and the flat names of params and metrics. No MLflow here."""
 
 from __future__ import annotations
 

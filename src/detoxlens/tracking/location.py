@@ -1,4 +1,4 @@
-"""Where the artifacts of a local store lie: MLflow writes absolute folders into its database, and projects are moved.
+"""Location of a local store's artifacts: MLflow writes absolute folders into its database, and projects are moved.
 
     experiments.artifact_location   file:///home/ada/old/.detoxlens/mlartifacts/detoxlens
     runs.artifact_uri               file:///home/ada/old/.detoxlens/mlartifacts/detoxlens/0f3a.../artifacts

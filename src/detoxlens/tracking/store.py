@@ -1,4 +1,4 @@
-"""Where runs are recorded: one SQLite file of the main repository, or wherever MLFLOW_TRACKING_URI points."""
+"""The store of runs: one SQLite file of the main repository, or wherever MLFLOW_TRACKING_URI points."""
 
 from __future__ import annotations
 
