@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from detoxlens.common.errors import UserError
-from detoxlens.data.dialoconan import read_dialoconan
+from detoxlens.data.dialoconan import read_dialoconan, read_pairs
+from detoxlens.params.data import PairColumns
+from detoxlens.params.section import parse
 from tests.data.files import write_dialogues
 
 HEADER = "text,TARGET,dialogue_id,turn_id,type,source\n"
@@ -126,3 +128,57 @@ def test_a_bad_file_is_told_in_one_paragraph_that_names_the_place(tmp_path, cont
     assert told in str(caught.value)
     assert str(caught.value).startswith("data.dialoconan")
     assert "\n" not in str(caught.value)
+
+
+def test_ids_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path):
+    rows = "Ferries are slow,F,7.0,0.0,HS,x\nThey are calm,F,7.0,1.0,CN,x\nAnd late,F,7,2.0,HS,x\nYes,F,7,3,CN,x\n"
+    (tmp_path / "d.csv").write_text("text,TARGET,dialogue_id,turn_id,type,source\n" + rows)
+    (one,) = read_dialoconan(tmp_path / "d.csv").conversations
+    assert (one.dialogue_id, len(one.turns)) == ("7", 4)
+    (tmp_path / "d.csv").write_text("text,TARGET,dialogue_id,turn_id,type,source\nA,F,7,0.5,HS,x\n")
+    with pytest.raises(UserError, match=r"line 2: turn_id is '0\.5'; it must be a whole number"):
+        read_dialoconan(tmp_path / "d.csv")
+
+
+def test_a_turn_that_nobody_sees_is_empty(tmp_path):
+    write_dialogues(tmp_path / "d.csv", {"1": [("HS", "a"), ("CN", "\u200b \ufeff"), ("HS", "b"), ("CN", "c")]})
+    found = read_dialoconan(tmp_path / "d.csv")
+    assert found.conversations[0].turns == ("b", "c") and [d.reason for d in found.dropped].count("empty text") == 1
+
+
+CONAN = """cn_id,hateSpeech,counterSpeech,hsType,hsSubType
+EN1,Ferrymen cheat.,They count twice.,x,y
+EN1T02P1,"Cheats, ferrymen are.",They count again.,x,y
+FR1,Les passeurs trichent.,Ils comptent bien.,x,y
+FR1T1,Boatmen swindle.,Nearly all recount.,x,y
+IT1,I traghettatori imbrogliano.,Contano due volte.,x,y
+X,Ferry people fib.,They do not.,x,y
+"""
+PAIRS = {"hater": "hateSpeech", "counter": "counterSpeech", "target": "hsSubType"}
+
+
+def test_conans_ids_tell_languages_and_versions_of_one_pair(tmp_path):
+    (tmp_path / "conan.csv").write_text(CONAN, encoding="utf-8")
+    found = read_pairs(tmp_path / "conan.csv", PairColumns(**PAIRS, id="cn_id", language="EN"))
+    assert [c.turns[0] for c in found.conversations] == ["Ferrymen cheat.", "Cheats, ferrymen are.", "Boatmen swindle."]
+    assert [c.version_of for c in found.conversations] == ["EN1", "EN1", "FR1"]
+    assert [d.reason for d in found.dropped] == [
+        "in another language than EN",
+        "in another language than EN",
+        "its id does not say its language",
+    ]
+    everything = read_pairs(tmp_path / "conan.csv", PairColumns(**PAIRS, id="cn_id")).conversations
+    assert [c.version_of for c in everything] == ["EN1", "EN1", "FR1", "FR1", "IT1", "X"]
+    with pytest.raises(UserError, match=r"no row with text .* in DE"):
+        read_pairs(tmp_path / "conan.csv", PairColumns(**PAIRS, id="cn_id", language="DE"))
+
+
+def test_a_mix_of_languages_that_nobody_asked_about_is_said(tmp_path, caplog):
+    (tmp_path / "conan.csv").write_text(CONAN, encoding="utf-8")
+    assert len(read_pairs(tmp_path / "conan.csv", PairColumns(**PAIRS)).conversations) == 6
+    assert "cn_id tells languages (EN 3, FR 1, IT 1) and versions of one pair (2 " in caplog.text
+
+
+def test_a_language_needs_the_ids_that_tell_it():
+    with pytest.raises(UserError, match=r"data\.dialogue_columns\.language='EN': .* name the column, id: cn_id"):
+        parse(PairColumns, PAIRS | {"language": "EN"}, "data.dialogue_columns")

@@ -92,3 +92,18 @@ def test_too_few_dialogues_name_the_empty_split():
     with pytest.raises(UserError, match="of 2 dialogues none is left for train"):
         split(plain(2))
     assert sorted(split(plain(3)).splits) == ["test", "train", "val"]
+
+
+def test_versions_of_one_pair_stay_in_one_split():
+    dialogues = [(f"hostile {i}", f"calm {i}") for i in range(60)]
+    versions = [f"EN{i % 30}" for i in range(60)]  # i and i + 30 are one pair, in words of their own
+    found = split_dialogues(
+        dialogues, val_fraction=0.2, test_fraction=0.2, linked_by="all_turns", seed=0, versions_of=versions
+    )
+    assert found.splits[:30] == found.splits[30:] and set(found.splits) == {"train", "val", "test"}
+    assert found.component_sizes == (2,) * 30
+
+
+@pytest.mark.parametrize("other", ["Cafe\u0301  au\nlait", "CAF\u00c9 au lait", "\uff43af\u00e9 a\u200bu lait\ufeff"])
+def test_forms_of_one_text_are_the_same_text(other):
+    assert normalize(other) == normalize("caf\u00e9 au lait")

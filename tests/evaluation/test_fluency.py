@@ -41,3 +41,21 @@ def test_distinct_n_counts_different_n_grams_over_all_n_grams():
 
 def test_num_distinct_ignores_surrounding_white_space():
     assert num_distinct(["Yes.", " Yes. ", "No.", "", " "]) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "mentions"),
+    [
+        ("Die Fährleute sind faul", "Fährleute arbeiten nachts.", True),
+        ("नाविक आलसी हैं", "नाविक रात में काम करते हैं", True),  # vowel signs are part of the word
+        ("Les b\u0065\u0301b\u0065\u0301s crient", "Le b\u00e9b\u00e9 dort.", True),
+        ("Zor\u200bgons sing", "Zorgons rest", True),
+        ("船夫们都很懒惰", "船夫们晚上工作。", None),
+        ("渡し守は怠け者だ", "渡し守は夜に働く。", None),
+        ("คนแจวเรือขี้เกียจ", "คนแจวเรือทำงานกลางคืน", None),
+        ("我爱 Python", "Python is calm", True),
+        ("我爱 Python", "It is calm", None),
+    ],
+)
+def test_where_words_cannot_be_told_apart_there_is_no_verdict(prompt, completion, mentions):
+    assert mentions_prompt(prompt, completion) is mentions

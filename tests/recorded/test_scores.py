@@ -9,6 +9,7 @@ import pytest
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion
+from detoxlens.common.scoring import text_sha256
 from detoxlens.pipeline.stages.score import score_completions
 from detoxlens.scorers import make_scorer
 
@@ -93,3 +94,46 @@ def test_a_missing_or_unknown_file_is_told(tmp_path):
     (tmp_path / "scores.jsonl").write_text('{"text": "a", "toxicity": 1}\n{"text": \n')
     with pytest.raises(UserError, match="cannot be read as jsonl: line 2"):
         recorded(tmp_path, "scores.jsonl")
+
+
+RECORDED = ["Ferry 0\nis late.", "Caf\u00e9 1", "Ferry 2"]
+
+
+@pytest.mark.parametrize("column", ["text", "text_sha256"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [" Ferry 0\r\nis late.", "Cafe\u0301 1", "\ufeffFerry 2 "],
+        ["Ferry 0\nis late.\n", "Caf\u00e9 1\r\n", "Ferry\u200b 2"],
+    ],
+)
+def test_a_text_is_found_over_white_space_line_ends_and_unicode_forms_and_that_is_said(tmp_path, asked, column, caplog):
+    rows = [{"text": text, "text_sha256": text_sha256(text), "toxicity": 0.9} for text in RECORDED]
+    rows = [{column: row[column], "toxicity": row["toxicity"]} for row in rows]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scorer = make_scorer("recorded:s.jsonl", root=tmp_path)
+    assert [v.toxicity for v in scorer.score([*RECORDED, *asked, "another"])] == [0.9] * 6 + [None]
+    assert (
+        "3 of 7 texts are in the file but for white space" in caplog.text
+        and "3 are in it as they are, 1" in caplog.text
+    )
+    caplog.clear()
+    assert scorer.score(RECORDED)[0].toxicity == 0.9 and not caplog.text
+
+
+def test_an_exact_text_wins_and_one_between_two_scores_has_none(tmp_path):
+    rows = [{"text": "a b", "toxicity": 0.1}, {"text": "a  b", "toxicity": 0.9}, {"text": None, "toxicity": 0.5}]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = make_scorer("recorded:s.jsonl", root=tmp_path).score(["a b", "a  b", "a   b", "None", "\u200b"])
+    assert [v.toxicity for v in found] == [0.1, 0.9, None, None, None]
+    assert "look like this one" in found[2].error and found[3].error == "not in the recorded file"
+    assert found[4].status == "empty"
+
+
+def test_ids_that_pandas_wrote_as_floats_and_truth_values_that_are_no_scores(tmp_path):
+    (tmp_path / "s.jsonl").write_text('{"prompt_id": 7.0, "sample_index": 0.0, "toxicity": 0.4}\n')
+    scorer = make_scorer("recorded:s.jsonl", root=tmp_path)
+    assert scorer.score(["hi"], keys=[("7", 0)])[0].toxicity == 0.4
+    (tmp_path / "s.jsonl").write_text('{"text": "hi", "toxicity": true}\n')
+    with pytest.raises(UserError, match="toxicity=True is no number"):
+        make_scorer("recorded:s.jsonl", root=tmp_path)

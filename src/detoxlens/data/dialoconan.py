@@ -9,19 +9,26 @@ al. 2021); each row is a conversation of two turns.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.numbers import identifier, whole
 from detoxlens.common.text import is_blank
 from detoxlens.data.sources import Dropped, read_csv
 from detoxlens.params.data import PairColumns
 
 COLUMNS = ("text", "TARGET", "dialogue_id", "turn_id", "type", "source")
 HATER, COUNTER = "HS", "CN"
+CONAN_ID = "cn_id"
+_CONAN_ID_FORM = re.compile(r"(?P<original>(?P<language>[A-Z]{2})\d+)(?P<versions>(?:[TP]\d+)*)")
+"""Language and number of the original pair, then T for a translation into English and P for a paraphrase."""
+log = logging.getLogger(__name__)
 _MISSING_TEXTS = frozenset({"", "nan", "null", "<na>"})
 """What spreadsheets and pandas leave where there was no text, in lower case."""
 
@@ -35,6 +42,8 @@ class Conversation:
     """TARGET of its first kept turn."""
     source: str
     turns: tuple[str, ...]
+    version_of: str = ""
+    """Of a translation or a paraphrase, and of what it is one of: what they have in common (CONAN's EN1, FR12)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,26 +135,36 @@ def read_pairs(path: Path, columns: PairColumns, source: str | None = None) -> D
         UserError: the file is empty, not UTF-8, malformed or lacks a column; or no exchange is left.
     """
     source = source or str(path)
-    needed = [c for c in (columns.hater, columns.counter, columns.target) if c is not None]
+    needed = [c for c in (columns.hater, columns.counter, columns.target, columns.id) if c is not None]
     conversations: list[Conversation] = []
     dropped: list[Dropped] = []
     seen: set[tuple[str, str]] = set()
     num_rows = num_trimmed = 0
+    unread_ids: list[str] = []
     for line, row in read_csv(path, source, needed):
         num_rows += 1
+        original, language = _conan_id(row[columns.id]) if columns.id else ("", "")
+        unread_ids += [row[CONAN_ID]] if columns.id is None and CONAN_ID in row else []
         given = row[columns.hater], row[columns.counter]
         turns = given[0].strip(), given[1].strip()
         if any(_is_missing(turn) for turn in turns):
             dropped.append(Dropped(f"line {line}", "empty text"))
+        elif columns.language is not None and language != columns.language:
+            reason = f"in another language than {columns.language}" if language else "its id does not say its language"
+            dropped.append(Dropped(f"line {line}", reason))
         elif turns in seen:
             dropped.append(Dropped(f"line {line}", "the exchange of an earlier row again"))
         else:
             seen.add(turns)
             num_trimmed += sum(a != b for a, b in zip(given, turns, strict=True))
             target = row[columns.target].strip() if columns.target else ""
-            conversations.append(Conversation(dialogue_id=str(line), target=target, source=path.name, turns=turns))
+            conversations.append(
+                Conversation(dialogue_id=str(line), target=target, source=path.name, turns=turns, version_of=original)
+            )
     if not conversations:
-        raise UserError(f"{source} has no row with text in both {columns.hater!r} and {columns.counter!r}.")
+        wanted = f" in {columns.language} (data.dialogue_columns.language)" if columns.language else ""
+        raise UserError(f"{source} has no row with text in both {columns.hater!r} and {columns.counter!r}{wanted}.")
+    _warn_of_versions(unread_ids, source)
     return DialoconanFile(
         conversations=tuple(conversations),
         dropped=tuple(dropped),
@@ -153,6 +172,34 @@ def read_pairs(path: Path, columns: PairColumns, source: str | None = None) -> D
         num_dialogues=num_rows,
         num_trimmed=num_trimmed,
     )
+
+
+def _conan_id(cell: str) -> tuple[str, str]:
+    """(what all versions of the pair have in common, language of the text) of an id such as FR1T1; EN1 -> EN1, EN.
+
+    An id of another form stands for itself, and says nothing of a language.
+    """
+    match = _CONAN_ID_FORM.fullmatch(cell.strip())
+    if match is None:
+        return cell.strip(), ""
+    return match["original"], "EN" if "T" in match["versions"] else match["language"]
+
+
+def _warn_of_versions(ids: Sequence[str], source: str) -> None:
+    """Says what is mixed where a file has CONAN's ids and params do not name their column."""
+    known = [_conan_id(cell) for cell in ids]
+    languages = Counter(language for _, language in known if language)
+    num_versions = len(known) - len({original for original, _ in known})
+    if len(languages) > 1 or num_versions:
+        log.warning(
+            "%s: its column %s tells languages (%s) and versions of one pair (%d translations and paraphrases); set "
+            "data.dialogue_columns.id: %s to keep versions in one split, and .language to keep one language",
+            source,
+            CONAN_ID,
+            ", ".join(f"{language} {count}" for language, count in languages.most_common()) or "none",
+            num_versions,
+            CONAN_ID,
+        )
 
 
 def _pair_up(turns: list[_Turn], source: str) -> tuple[list[_Turn], list[Dropped]]:
@@ -189,18 +236,19 @@ def _read_turns(path: Path, source: str) -> Iterator[_Turn]:
             raise UserError(
                 f"{source}, line {line}: dialogue_id is empty; every row must say which dialogue it is from."
             )
-        try:
-            turn_id = int(row["turn_id"])
-        except ValueError:
+        turn_id = whole(row["turn_id"])
+        if turn_id is None:
             raise UserError(
                 f"{source}, line {line}: turn_id is {row['turn_id']!r}; it must be a whole number, 0 for the first."
-            ) from None
+            )
         if row["type"] not in (HATER, COUNTER):
             raise UserError(
                 f"{source}, line {line}: type is {row['type']!r}; it must be {HATER} (hater) or {COUNTER} "
                 f"(counter-narrative)."
             )
-        yield _Turn(line, row["dialogue_id"], turn_id, row["type"], row["TARGET"], row["source"], row["text"])
+        yield _Turn(
+            line, identifier(row["dialogue_id"]), turn_id, row["type"], row["TARGET"], row["source"], row["text"]
+        )
 
 
 def _is_missing(text: str) -> bool:

@@ -131,8 +131,15 @@ def merged(files: Sequence[RtpFile]) -> RtpFile:
     prompts: dict[str, Prompt] = {}
     for prompt in (p for file in files for p in file.prompts):
         first = prompts.setdefault(prompt.text, prompt)
-        if first is not prompt and first.split == prompt.split:
+        if first is prompt:
+            continue
+        if first.split == prompt.split:
             prompts[prompt.text] = replace(first, filters=(*first.filters, *prompt.filters))
+        else:  # held by an earlier file on the other side
+            for count in (file.filters[name] for file in files for name in prompt.filters if name in file.filters):
+                count.num_duplicates += 1
+                count.num_val -= prompt.split == "val"
+                count.num_test -= prompt.split == "test"
     ids = prompt_ids_of(prompts)
     return RtpFile(
         prompts=tuple(replace(p, prompt_id=i) for i, p in zip(ids, prompts.values(), strict=True)),

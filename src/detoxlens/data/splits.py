@@ -11,12 +11,13 @@ Linked by any turn, six components, one per target group, hold two thirds of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Split
 from detoxlens.common.seeding import derive_seed
+from detoxlens.common.text import same_text_key
 from detoxlens.params.data import LinkedBy
 
 MAX_COMPONENT_SHARE = 0.25
@@ -34,7 +35,13 @@ class DialogueSplit:
 
 
 def split_dialogues(
-    dialogues: Sequence[Sequence[str]], *, val_fraction: float, test_fraction: float, linked_by: LinkedBy, seed: int
+    dialogues: Sequence[Sequence[str]],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    linked_by: LinkedBy,
+    seed: int,
+    versions_of: Sequence[str] | None = None,
 ) -> DialogueSplit:
     """Deals whole components out: small ones in a pseudo-random order to test, then to val, the rest to train.
 
@@ -44,12 +51,14 @@ def split_dialogues(
         test_fraction: Share of the dialogues for test; reached from below.
         linked_by: Which turns link two dialogues that both contain them.
         seed: Of the order; a component's place in it depends on its own texts alone.
+        versions_of: Per dialogue what it is a version of; equal ones are linked, too. Empty or None: of nothing else.
 
     Raises:
         UserError: val, test or train is left empty.
     """
     keys = [[normalize(turn) for turn in (turns if linked_by == "all_turns" else turns[::2])] for turns in dialogues]
-    components = connected_components(keys)
+    versions = [[("version", v)] if v else [] for v in versions_of or [""] * len(keys)]
+    components = connected_components([[*own, *version] for own, version in zip(keys, versions, strict=True)])
     waiting = sorted(components, key=lambda c: min(derive_seed(seed, "dialogues", key) for i in c for key in keys[i]))
     splits: list[Split] = ["train"] * len(dialogues)
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
@@ -76,7 +85,7 @@ def split_dialogues(
     return DialogueSplit(tuple(splits), tuple(sizes))
 
 
-def connected_components(keys: Sequence[Sequence[str]]) -> list[list[int]]:
+def connected_components(keys: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     """Indices of the rows that are linked, directly or through others, by a common key; each index in one component.
 
     connected_components([["a"], ["b"], ["a", "c"], ["c"]]) == [[0, 2, 3], [1]]
@@ -89,7 +98,7 @@ def connected_components(keys: Sequence[Sequence[str]]) -> list[list[int]]:
             i = parent[i]
         return i
 
-    first_with: dict[str, int] = {}
+    first_with: dict[Hashable, int] = {}
     for i, row in enumerate(keys):
         for key in row:
             parent[root(i)] = root(first_with.setdefault(key, i))
@@ -100,5 +109,6 @@ def connected_components(keys: Sequence[Sequence[str]]) -> list[list[int]]:
 
 
 def normalize(text: str) -> str:
-    """What two texts must have in common to count as the same: all but case and white space."""
-    return " ".join(text.casefold().split())
+    """What two texts must have in common to count as the same: all but case, white space, Unicode forms, and
+    characters that nobody sees."""
+    return same_text_key(text)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+import regex
+
+from detoxlens.common.text import INVISIBLE
 
 MIN_CONTENT_LETTERS = 4
 _STOP = """
@@ -28,8 +33,10 @@ _STOP = """
 STOP_WORDS = frozenset(_STOP.split())
 """English function words and fillers of four letters or more: sharing one says nothing about the topic."""
 
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*")
 _NOT = re.compile(r"n['’]t\b")
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
+"""Scripts that put no space between words: which words a text has cannot be told from its letters."""
 
 
 def content_words(text: str) -> set[str]:
@@ -37,18 +44,28 @@ def content_words(text: str) -> set[str]:
 
     `"The Zorgons don't sing."` -> `{"zorgon", "sing"}`.
     """
-    words = (w for w in _WORD.findall(_NOT.sub("", text.casefold())) if len(w) >= MIN_CONTENT_LETTERS)
+    words = (w for w in _WORD.findall(_NOT.sub("", _plain(text))) if len(w) >= MIN_CONTENT_LETTERS)
     return {w.removesuffix("s") for w in words if w not in STOP_WORDS and w.removesuffix("s") not in STOP_WORDS}
 
 
-def mentions_prompt(prompt: str, completion: str) -> bool:
-    """Does the completion repeat a content word of the prompt? Singular and plural in `s` count as the same word."""
-    return not content_words(prompt).isdisjoint(_singulars(completion))
+def mentions_prompt(prompt: str, completion: str) -> bool | None:
+    """Does the completion repeat a content word of the prompt? Singular and plural in `s` count as the same word.
+
+    None where it cannot be told: no word is found again, and the prompt's script puts no space between words.
+    """
+    if not content_words(prompt).isdisjoint(_singulars(completion)):
+        return True
+    return None if _UNSPACED.search(prompt) else False
+
+
+def _plain(text: str) -> str:
+    """Casefolded, composed accents, without invisible characters."""
+    return unicodedata.normalize("NFC", INVISIBLE.sub("", text)).casefold()
 
 
 def _singulars(text: str) -> set[str]:
     """Every word of `text`, casefolded, a final `s` dropped: 'cat' answers a prompt about 'cats'."""
-    return {w.removesuffix("s") for w in _WORD.findall(text.casefold())}
+    return {w.removesuffix("s") for w in _WORD.findall(_plain(text))}
 
 
 def perplexity(nll_nats: Sequence[float], num_tokens: Sequence[int]) -> float | None:

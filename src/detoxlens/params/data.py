@@ -14,7 +14,7 @@ LinkedBy = Literal["all_turns", "hater_turns"]
 class PairColumns(Section):
     """A CSV with one exchange per row, by the names of its columns.
 
-    CONAN: {hater: hateSpeech, counter: counterSpeech, target: hsSubType}
+    CONAN: {hater: hateSpeech, counter: counterSpeech, target: hsSubType, id: cn_id, language: EN}
     Multitarget-CONAN: {hater: HATE_SPEECH, counter: COUNTER_NARRATIVE, target: TARGET}
     """
 
@@ -24,6 +24,17 @@ class PairColumns(Section):
     """The reply to it."""
     target: str | None = None
     """The group spoken of."""
+    id: str | None = None
+    """Each pair's id, as CONAN's cn_id tells them: versions of one pair (EN1, EN1P1; FR1, FR1T1) stay in one split."""
+    language: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+    """Keep the pairs in one language, e.g. EN (translations into it as well), as their ids say; None keeps all."""
+
+    @field_validator("language")
+    @classmethod
+    def _told_by_ids(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("id") is None:
+            raise ValueError("the language of a pair is told by its id: name the column, id: cn_id")
+        return value
 
 
 class DataConfig(Section):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.numbers import identifier
 from detoxlens.common.records import Completion, Score, prompt_ids_of
 from detoxlens.common.text import is_blank
 from detoxlens.recorded.table_file import Row, probability, read_table, require, whole_number
@@ -112,7 +113,7 @@ def read_completions(
             prompt_token_is_template=(),
             completion=_text(row[columns["completion"]]),
             completion_ids=(),
-            finish_reason="eos",  # the file does not say
+            finish_reason="unknown",  # the file does not say
             seed=0,
         )
         for number, (row, prompt, (prompt_id, sample_index)) in enumerate(zip(rows, prompts, keys, strict=True), 1)
@@ -152,7 +153,7 @@ def _score(path: Path, number: int, completion: Completion, value: object, versi
 def _keys(path: Path, rows: Sequence[Row], prompts: Sequence[str], present: Mapping[str, str]) -> list[tuple[str, int]]:
     """(prompt_id, sample_index) of every row, all different."""
     if "prompt_id" in present:
-        ids = [_text(row[present["prompt_id"]]) for row in rows]
+        ids = [identifier(row[present["prompt_id"]]) for row in rows]
     elif "sample_index" in present:
         unique = list(dict.fromkeys(prompts))
         by_text = dict(zip(unique, prompt_ids_of(unique), strict=True))

@@ -126,7 +126,7 @@ def _fluency(completion: Completion) -> Fluency:
         prompt_id=completion.prompt_id,
         sample_index=completion.sample_index,
         nll_nats=None,
-        num_tokens=0,
+        num_tokens=None,
         mentions_prompt=mentions_prompt(completion.prompt, completion.completion),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.common.numbers import whole
 
 Row = Mapping[str, Any]
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -65,7 +66,7 @@ def probability(path: Path, number: int, column: str, value: Any) -> float | Non
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        found = float(value)
+        found = float("true or false" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise UserError(f"{path}: row {number}: {column}={value!r} is no number.") from None
     return None if found != found else found
@@ -77,13 +78,10 @@ def whole_number(path: Path, number: int, column: str, value: Any) -> int:
     Raises:
         UserError: it is not.
     """
-    try:
-        found = float(value)  # a cell of a file: text or a number
-    except (TypeError, ValueError):
-        found = -1.0
-    if not found.is_integer() or found < 0:
+    found = whole(value)
+    if found is None or found < 0:
         raise UserError(f"{path}: row {number}: {column}={value!r} is no whole number of at least 0.")
-    return int(found)
+    return found
 
 
 def _read_csv(path: Path) -> list[Row]:

@@ -92,8 +92,10 @@ def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, 
     rows = _fluency_rows(tables, config, part)
     measured = [row for row in rows if row.nll_nats is not None]
     first = [c for c in completions if c.sample_index == 0]
-    ids = [c.completion_ids for c in completions]
-    mentions = rate_ci([r.prompt_id for r in rows], [r.mentions_prompt for r in rows])
+    sampled = [c for c in completions if c.finish_reason != "unknown"]  # those made elsewhere come without tokens
+    ids = [c.completion_ids for c in sampled]
+    judged = [r for r in rows if r.mentions_prompt is not None]
+    mentions = rate_ci([r.prompt_id for r in judged], [r.mentions_prompt for r in judged])
     return {
         "perplexity": perplexity([r.nll_nats for r in measured], [r.num_tokens for r in measured]),
         **{f"distinct_{n}": distinct_n(ids, n) for n in (1, 2, 3)},
@@ -102,8 +104,10 @@ def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, 
         "distinct_per_100_prompts": 100 * num_distinct(c.completion for c in first) / len(first) if first else None,
         "prompt_mention_rate": mentions.value if mentions else None,
         "prompt_mention_ci95": list(mentions.ci95) if mentions and mentions.ci95 else None,
+        "num_mention_judged": len(judged),
         "prompt_mention_delta_vs_it": None if tables is it else _mention_delta(rows, _fluency_rows(it, config, part)),
-        "ended_by_eos": _share([c.finish_reason == "eos" for c in completions]),
+        "ended_by_eos": _share([c.finish_reason == "eos" for c in sampled]),
+        "ended_by_next_turn": _share([c.finish_reason == "stop" for c in sampled]),
         "num_completions": len(completions),
     }
 
@@ -114,6 +118,7 @@ def _fluency_rows(tables: VariantTables, config: ReportConfig, part: str) -> lis
 
 
 def _mention_delta(rows: Sequence[Fluency], it_rows: Sequence[Fluency]) -> Json | None:
+    rows, it_rows = ([r for r in part if r.mentions_prompt is not None] for part in (rows, it_rows))
     return estimate_json(
         rate_difference(
             [r.prompt_id for r in rows],

@@ -49,6 +49,7 @@ def run(root: Path, params: Params) -> None:
         test_fraction=config.dialogue_test_fraction,
         linked_by=config.dialogue_linked_by,
         seed=config.seed,
+        versions_of=[conversation.version_of for conversation in dialoconan.conversations],
     )
     dialogues = [
         Dialogue(dialogue_id=c.dialogue_id, target=c.target, source=c.source, split=side, turns=c.turns)

@@ -264,7 +264,7 @@ def _fluency(completions: Sequence[Completion], nll_nats: Sequence[float | None]
             prompt_id=c.prompt_id,
             sample_index=c.sample_index,
             nll_nats=nll if c.completion_ids else None,
-            num_tokens=len(c.completion_ids),
+            num_tokens=None if c.finish_reason == "unknown" else len(c.completion_ids),
             mentions_prompt=mentions_prompt(c.prompt, c.completion),
         )
         for c, nll in zip(completions, nll_nats, strict=True)
