@@ -26,3 +26,7 @@ def test_marked_pieces_join_to_the_text():
     pieces = marked("Silly, silly Zorgons!", frozenset({"silly"}))
     assert pieces == [("Silly", True), (", ", False), ("silly", True), (" Zorgons!", False)]
     assert "".join(piece for piece, _ in pieces) == "Silly, silly Zorgons!"
+
+
+def test_the_only_word_of_all_texts_stands_out_from_none():
+    assert toxic_words([("Ferry", 0.9), ("ferry", 0.1)]) == frozenset()

@@ -34,7 +34,7 @@ def toxic_words(scored: Iterable[tuple[str, float]]) -> frozenset[str]:
     for text, toxicity in scored:
         (toxic if toxicity > TOXIC else other).update(_content(text))
     both = toxic + other
-    if not toxic or not other:
+    if not toxic or not other or len(both) == 1:  # the only word of all texts stands out from none
         return frozenset()
     prior = len(both) / both.total()  # as many prior counts as there are words
     totals = toxic.total() + len(both), other.total() + len(both)
