@@ -1,6 +1,6 @@
 """MLflow's own pages in a real browser: which variant is less toxic, and at what cost in entropy and fluency.
 
-DETOXLENS_SCREENSHOTS names a folder that keeps the pictures. The one in the README is of the demo's results:
+DETOXLENS_SCREENSHOTS names a folder that keeps the pictures. The one in docs/guide.md is of the demo's results:
 
     python -m tests.tools.test_browser docs/mlflow.png        # after `dvc repro` or `dvc pull` and `detoxlens log`
 """

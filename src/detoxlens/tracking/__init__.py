@@ -1,9 +1,10 @@
 """MLflow, and the only place that imports it.
 
-    store.py       where the store is, its set-up under a lock, the client
+    address.py     which store: the project's own, or another
+    store.py       its set-up under a lock, the client, MLflow's pages
     location.py    artifact folders follow a project that is moved or copied
-    failures.py    what a failing store has against us, with the remedy
-    keys.py        what makes two runs the same run; flat names for params and metrics
+    failures.py    errors of a store, with the remedy
+    keys.py        keys of comparable runs; flat names for params and metrics
     names.py       those names as MLflow takes them, and back
     curves.py      the report's curve tables as metrics along steps
     runs.py        finding, opening and filling runs
@@ -18,6 +19,7 @@ A stage costs no MLflow import (1.3 to 2.5 s here): its record waits in the stat
 that has the import paid for anyway, or at once when the stage was long. So an unreachable server loses nothing.
 """
 
+from detoxlens.tracking.address import Store, resolve_store
 from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
 from detoxlens.tracking.failures import Refused
@@ -30,10 +32,8 @@ from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapt
 from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
-    Store,
     charts_url,
     prepare_store,
-    resolve_store,
     ui_command,
     ui_environment,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.curves import Curve
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.keys import dvc_md5, flat_metrics, flat_params
@@ -26,7 +27,7 @@ from detoxlens.tracking.runs import (
     variant_tags,
 )
 from detoxlens.tracking.stages import send_pending
-from detoxlens.tracking.store import Store, open_client
+from detoxlens.tracking.store import open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,13 +7,10 @@ import errno
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.urls import without_password_of
-
-if TYPE_CHECKING:
-    from detoxlens.tracking.store import Store
+from detoxlens.tracking.address import Store
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 """What MLflow answers when it is the value that it cannot take, not the store that fails."""

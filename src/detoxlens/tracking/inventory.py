@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.comparable import OUTPUT
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.location import local_folder
 from detoxlens.tracking.registry import RunState, is_ours, run_state, versions_of
 from detoxlens.tracking.runs import search
-from detoxlens.tracking.store import EXPERIMENT, Store, check_not_deleted, read_client
+from detoxlens.tracking.store import EXPERIMENT, check_not_deleted, read_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

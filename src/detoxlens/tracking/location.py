@@ -13,11 +13,9 @@ import contextlib
 import logging
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-if TYPE_CHECKING:
-    from detoxlens.tracking.store import Store
+from detoxlens.tracking.address import Store
 
 log = logging.getLogger(__name__)
 FOLDERS = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.failures import REFUSALS, explained
 from detoxlens.tracking.runs import find_run, is_missing
 from detoxlens.tracking.stages import send_pending
-from detoxlens.tracking.store import Store, open_client
+from detoxlens.tracking.store import open_client
 
 log = logging.getLogger(__name__)
 

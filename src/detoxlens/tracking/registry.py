@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.comparable import ADAPTER
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.runs import is_missing
-from detoxlens.tracking.store import Store, open_client
+from detoxlens.tracking.store import open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,10 +20,11 @@ from filelock import FileLock, Timeout
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.names import BASE
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.failures import REFUSALS, explained
 from detoxlens.tracking.keys import flat_params
 from detoxlens.tracking.runs import find_run, is_missing, log_metrics, log_params, run_name, variant_run
-from detoxlens.tracking.store import Store, open_client
+from detoxlens.tracking.store import open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from detoxlens.tracking.address import Store
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.keys import flat_params
 from detoxlens.tracking.runs import find_run, keep_one, log_metrics, log_params
-from detoxlens.tracking.store import Store, open_client
+from detoxlens.tracking.store import open_client
 
 
 @dataclass(frozen=True, kw_only=True)
