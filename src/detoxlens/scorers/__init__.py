@@ -14,6 +14,7 @@ from detoxlens.common.scoring import Scorer
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers.cache import ScoreCache
 from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.onnx import OnnxClassifier
 from detoxlens.scorers.openai_moderation import KEY_VARIABLE as OPENAI_KEY
 from detoxlens.scorers.openai_moderation import openai_moderation
 from detoxlens.scorers.perspective import KEY_VARIABLE as PERSPECTIVE_KEY
@@ -41,6 +42,7 @@ SCORERS: Mapping[str, Callable[[str, Setting], Scorer]] = MappingProxyType(
         "openai_moderation": lambda model, at: openai_moderation(
             model, cache=score_cache(at.root), normalize=at.normalize
         ),
+        "onnx": lambda address, at: OnnxClassifier(address, root=at.root, normalize=at.normalize),
         "recorded": lambda file, at: Recorded(file, root=at.root),
     }
 )
@@ -88,6 +90,6 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool =
         raise UserError(
             f"toxicity.scorers: unknown scorer {name!r}.{did_you_mean(kind, SCORERS)} Allowed: profanity_check, "
             "hf:<hub id or folder>[@<revision>][#<label>[=<activation>]], perspective[:<language>], "
-            "openai_moderation[:<model>], recorded:<file>."
+            "openai_moderation[:<model>], onnx:<file>#<class>[+<class>...], recorded:<file>."
         )
     return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize))
