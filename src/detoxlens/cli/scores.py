@@ -120,6 +120,33 @@ def calibrate(
 
 
 @app.command(rich_help_panel=TOOLS)
+def distil(
+    name: Annotated[str, typer.Argument(help="Of the scorer folder: data/recorded/scorers/<name>.")],
+    against: Annotated[list[Path], typer.Option(help="Recorded scores: .csv, .jsonl or .parquet; repeatable.")],
+    format: FormatOption = "plain",
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="attribute=column, e.g. toxicity=TOXICITY; repeatable, the first one is measured."),
+    ] = None,
+    prompt_column: Annotated[
+        str | None, typer.Option(help="Column of the prompts; texts of one prompt are held out together.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and order.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; bytes depend on it.")] = 2,
+    bootstrap: BootstrapOption = 500,
+) -> None:
+    """Train a small classifier on recorded scores, as a stand-in for the scorer that made them."""
+    from detoxlens.params.report import Bootstrap
+    from detoxlens.recorded.distil import columns_of
+    from detoxlens.recorded.distil import distil as train
+
+    columns = columns_of(format, text=text_column, prompt=prompt_column, scores=score or [])
+    draws = Bootstrap(num_resamples=bootstrap, seed=0)
+    typer.echo(train(Context.root, against, columns, name=name, seed=seed, num_threads=threads, bootstrap=draws))
+
+
+@app.command(rich_help_panel=TOOLS)
 def annotate(
     file: Annotated[Path, typer.Argument(help="Prompts as JSON lines in RealToxicityPrompts' form.")],
     out: Annotated[Path, typer.Argument(help="The JSON lines with the new field, for data.rtp or a split's source.")],

@@ -127,8 +127,9 @@ def fit(
     model: PreTrainedModel,
     plan: Sequence[list[int]],
     loss_of: Callable[[list[int]], Tensor],
-    config: TinyConfig,
     *,
+    learning_rate: float,
+    weight_decay: float,
     checkpoint: Path,
     checkpoint_every: int = 100,
     on_step: Callable[[int], None],
@@ -139,7 +140,8 @@ def fit(
         model: all its weights are trained.
         plan: one batch of example indices per step (`batches`).
         loss_of: indices -> scalar loss, nats per token.
-        config: learning rate and weight decay.
+        learning_rate: of the schedule's peak.
+        weight_decay: of AdamW.
         checkpoint: file in the scratch folder.
         checkpoint_every: steps between checkpoints, which are also written by time (`jobs/save_timer.py`).
         on_step: called with the number of steps newly done (first with those of the checkpoint).
@@ -152,26 +154,23 @@ def fit(
     """
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
     start, history = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start, history = state["step"], state["history"]
+        torch.set_rng_state(state["rng"])  # of dropout
     on_step(start)
     timer = SaveTimer()
     model.train()
     for step in range(start, len(plan)):
         for group in optimizer.param_groups:
-            group["lr"] = cosine_lr(step, len(plan), config.learning_rate)
+            group["lr"] = cosine_lr(step, len(plan), learning_rate)
         loss = loss_of(plan[step])
         if not torch.isfinite(loss):
-            raise UserError(
-                f"tiny: the loss is {loss.item()} at step {step}; lower learning_rate={config.learning_rate}."
-            )
+            raise UserError(f"tiny: the loss is {loss.item()} at step {step}; lower learning_rate={learning_rate}.")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -181,12 +180,22 @@ def fit(
         if (step + 1) % checkpoint_every == 0 or timer.is_due():
             state = {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             partial = checkpoint.with_suffix(".partial")
-            torch.save(state | {"history": history}, partial)
+            torch.save(state | {"history": history, "rng": torch.get_rng_state()}, partial)
             partial.replace(checkpoint)
             timer.restart()
         on_step(1)
     model.eval()
     return history
+
+
+def wrap_as_roberta(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Makes the tokenizer write `<cls> text <sep>` by itself."""
+    from tokenizers.processors import TemplateProcessing
+
+    cls, sep = tokenizer.cls_token, tokenizer.sep_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{cls} $A {sep}", special_tokens=[(cls, tokenizer.cls_token_id), (sep, tokenizer.sep_token_id)]
+    )
 
 
 def causal_lm_loss(

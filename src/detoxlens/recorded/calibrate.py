@@ -62,10 +62,7 @@ def calibrate_scorer(
         "scorer": scorer.name,
         "scorer_version": scorer.version,
         "label": scorer.label,
-        "against": [
-            {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "column": score_column}
-            for file in files
-        ],
+        "against": sources(files, score_column),
         "bootstrap": bootstrap.model_dump(),
         "num_without_reference": num_without_reference,
         "num_not_scored": len(verdicts) - len(kept),
@@ -81,6 +78,13 @@ def calibrate_scorer(
     write_json(path, found)
     draw(found, path.with_suffix(".svg"))
     return found, path
+
+
+def sources(files: Sequence[Path], column: str) -> list[Json]:
+    """What names the reference: file, sha256 and column."""
+    return [
+        {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "column": column} for file in files
+    ]
 
 
 def read_recorded(

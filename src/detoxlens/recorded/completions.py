@@ -98,7 +98,7 @@ def read_completions(
     prompts = [_text(row[columns["prompt"]]) for row in rows]
     if format == "rewardlm":
         require(path, rows, [columns["prompt_score"], columns["toxicity"]])
-        prompts = [_unwrapped(prompt) for prompt in prompts]
+        prompts = [unwrapped(prompt) for prompt in prompts]
     _check_text(path, columns["prompt"], prompts)
     _check_text(path, columns["completion"], [_text(row[columns["completion"]]) for row in rows])
     keys = _keys(path, rows, prompts, present)
@@ -194,7 +194,7 @@ def _check_text(path: Path, column: str, texts: Sequence[str]) -> None:
             ) from None
 
 
-def _unwrapped(prompt: str) -> str:
+def unwrapped(prompt: str) -> str:
     """The prompt without RewardLM's chat template; as it is where it has none."""
     match = _TEMPLATE.fullmatch(prompt)
     return match["text"] if match else prompt

@@ -133,7 +133,8 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
                 lambda batch: tiny.causal_lm_loss(
                     network, [ids[i] for i in batch], [weights[i] for i in batch], pad_token_id=tokenizer.pad_token_id
                 ),
-                config,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
                 checkpoint=scratch.path / "checkpoint.pt",
                 on_step=bar.advance,
             )

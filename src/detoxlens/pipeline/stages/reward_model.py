@@ -52,8 +52,7 @@ def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
         labelled = labelled_texts(read_rows(layout.dialogues, Dialogue), config, run_config.seed)
         tokenizer = tiny.train_tokenizer([text for text, _ in labelled], config.vocab_size)
         tokenizer.model_max_length = config.context_length
-        cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        tokenizer.backend_tokenizer.post_processor = _wrap_in(tokenizer.cls_token, cls, tokenizer.sep_token, sep)
+        tiny.wrap_as_roberta(tokenizer)
         ids = tokenizer([text for text, _ in labelled], truncation=True)["input_ids"]
         labels = [label for _, label in labelled]
         network = tiny.build("roberta", config, vocab_size=len(tokenizer))
@@ -65,7 +64,8 @@ def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
                 lambda batch: tiny.classifier_loss(
                     network, [ids[i] for i in batch], [labels[i] for i in batch], pad_token_id=tokenizer.pad_token_id
                 ),
-                config,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
                 checkpoint=scratch.path / "checkpoint.pt",
                 on_step=bar.advance,
             )
@@ -77,10 +77,3 @@ def _train(layout: Layout, params: Params, config: tiny.TinyConfig) -> None:
         write_history(built, history)
         replace_output(built, layout.reward_model)
         scratch.finish()
-
-
-def _wrap_in(cls: str, cls_id: int, sep: str, sep_id: int):
-    """RoBERTa's `<cls> text <sep>`."""
-    from tokenizers.processors import TemplateProcessing
-
-    return TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=[(cls, cls_id), (sep, sep_id)])
