@@ -1,4 +1,4 @@
-# make demo: everything on the embedded default.  make test: the test suite.  Needs Python >= 3.11, make and git.
+# make demo: everything on the embedded default.  make study: a real model.  make test: the test suite.  Needs Python >= 3.11, make and git.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint docs sample clean
+.PHONY: setup demo study test lint docs sample clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,10 @@ demo: setup
 	@echo
 	@echo "Report:  $(CURDIR)/reports/index.html"
 	@echo "Runs:    $(BIN)/detoxlens ui     (MLflow, compare base / ft / rl)"
+
+# The paper's study on a real model of 135 M parameters: hours, resumable; fetches a wheel and two authors' files.
+study: setup
+	@$(BIN)/detoxlens study smollm2
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,0 +1,116 @@
+"""`detoxlens study <name>`: materials, forecast, pipeline, results; interrupted anywhere, the same command resumes."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from detoxlens.common.artifacts import Layout, read_json, write_json
+from detoxlens.common.errors import UserError
+from detoxlens.common.machine import memory_gib, num_cores
+from detoxlens.params.load import load_params
+from detoxlens.params.presets import apply_preset
+from detoxlens.pipeline.repro import stage_environment
+from detoxlens.study.materials import fetch, install, train_scorers, write_prompts
+from detoxlens.study.spec import StudySpec, read_spec
+from detoxlens.study.workspace import open_workspace
+
+PUBLISHED = ("metrics.json", "table1.md", "report.md", "figures", "entropy_curves.csv", "training_curves.csv")
+"""Of the study's reports: numbers, figures and sentences about them; no text of a prompt or a completion."""
+
+
+def prepare_study(root: Path, name: str) -> Path:
+    """Fetches what is missing, opens the study's checkout with its preset applied; the folder of it.
+
+    Raises:
+        UserError: see `materials` and `workspace`.
+    """
+    spec = read_spec(root, name)
+    for package in spec.packages:
+        install(package)
+    fetch(root, spec.files)
+    folder = open_workspace(root, name)
+    apply_preset(folder, folder / "params.yaml", name)
+    write_prompts(folder, spec.prompts)
+    return folder
+
+
+def run_study(root: Path, name: str, folder: Path) -> Path:
+    """Trains the scorers, runs the pipeline, publishes the results; the folder of them.
+
+    Raises:
+        UserError: the pipeline failed; what it finished is kept.
+    """
+    spec, started = read_spec(root, name), time.monotonic()
+    sessions = Layout(folder).state / "study-sessions.json"
+    earlier: list[float] = read_json(sessions) if sessions.exists() else []
+    try:
+        train_scorers(folder, spec.scorers, num_threads=load_params(folder / "params.yaml").run.num_threads)
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=stage_environment(), check=False)
+    finally:
+        seconds = [*earlier, round(time.monotonic() - started, 1)]
+        write_json(sessions, seconds)
+    if done.returncode:
+        raise UserError(
+            f"The study's pipeline in {folder} stopped with status {done.returncode}; what it finished is kept, and "
+            f"`detoxlens study {name}` resumes."
+        )
+    return publish_study(folder, root / "reports/studies" / name, name, spec, seconds)
+
+
+def publish_study(folder: Path, target: Path, name: str, spec: StudySpec, seconds: list[float]) -> Path:
+    """Copies the numbers and figures, and study.json: the command, the code, the time, the machine.
+
+    Args:
+        folder: the study's checkout, its report made.
+        target: is replaced.
+        name: of the study.
+        spec: of the study.
+        seconds: wall seconds of each run that it took.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for part in PUBLISHED:
+        source = folder / "reports" / part
+        if source.is_dir():
+            shutil.copytree(source, target / part)
+        elif source.exists():
+            (target / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target / part)
+    write_json(target / "study.json", study_record(folder, name, spec, seconds))
+    return target
+
+
+def study_record(folder: Path, name: str, spec: StudySpec, seconds: list[float]) -> Mapping[str, Any]:
+    """What study.json holds."""
+    head = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    memory = memory_gib()
+    return {
+        "command": f"detoxlens study {name}",
+        "commit": head.stdout.strip(),
+        "wall_seconds": seconds,
+        "machine": {"cpu": cpu_name(), "num_cores": num_cores(), "memory_gib": memory and round(memory, 1)},
+        "versions": {p: metadata.version(p) for p in ("torch", "transformers", "peft", "trl")}
+        | {"python": platform.python_version()},
+        "files": {place: wanted.sha256 for place, wanted in spec.files.items()},
+        "packages": {f"{p.name}=={p.version}": p.sha256 for p in spec.packages},
+        "scorers": {n: _version(folder / "data/recorded/scorers" / n / "calibration.json") for n in spec.scorers},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(calibration: Path) -> str | None:
+    return json.loads(calibration.read_text(encoding="utf-8"))["scorer_version"] if calibration.exists() else None

