@@ -6,7 +6,7 @@ import pytest
 
 from detoxlens.reporting.claims import claims
 from detoxlens.reporting.curves import CurvePoint
-from tests.reporting.test_conclusions import ABOUT, metrics_of, variant
+from tests.reporting.test_conclusions import ABOUT, compared, metrics_of, variant
 
 
 def point(name: str, step: int, mean: float) -> CurvePoint:
@@ -62,3 +62,16 @@ def test_a_variant_that_did_not_learn_does_not_detoxify():
     }
     assert found["`rl` detoxifies"].verdict == "does not hold"
     assert found["`rl` detoxifies"].evidence == "it did not learn: its completions are base's"
+
+
+@pytest.mark.parametrize(
+    ("toxicity", "entropy", "verdict"),
+    [
+        ((-0.05, 0.05), (0.01, 0.03), "holds"),
+        ((-0.05, 0.05), (-0.01, 0.03), "not shown"),
+        ((-0.15, -0.05), (0.01, 0.03), "not tested"),  # their toxicity is not equal
+    ],
+)
+def test_methods_are_compared_at_equal_toxicity_only(toxicity, entropy, verdict):
+    between = [{"value": sum(ends) / 2, "ci95": list(ends)} for ends in (toxicity, entropy)]
+    assert verdicts(compared(*between))["The methods differ at equal toxicity"] == verdict

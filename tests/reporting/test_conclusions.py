@@ -74,9 +74,46 @@ def test_a_placebo_stands_in_the_first_sentence_and_is_no_method_itself():
     assert "no difference shown for `placebo`" not in lead and "no placebo" not in lead
 
 
-def test_several_seeds_are_counted():
+def pair(toxicity, entropy):
+    found = {"toxicity": {"p50": {"rate_gt_50": toxicity}}, "fluency": {"perplexity": None}}
+    return found | {"attribution": {"on_base_text": {"prompt_entropy_bits": entropy}}}
+
+
+def compared(toxicity, entropy):
+    """ft against rl, by numbers set by hand."""
     metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2), rl=variant("rl", 3))
-    assert "; 2 training seeds; no placebo." in said(metrics, groups={"it": "it", "ft": "x", "rl": "x"}).lead
+    metrics["m"]["ft"]["pairs"] = {"rl": pair(toxicity, entropy)}
+    return metrics
+
+
+def test_the_methods_are_compared_directly():
+    less = {"value": -0.1, "ci95": [-0.15, -0.05]}
+    unclear = {"value": 0.02, "ci95": [-0.08, 0.12]}
+    found = said(compared(less, unclear))
+    assert "; `ft` less toxic than `rl` (−10.0 points [−15.0, −5.0]);" in found.lead
+    assert (
+        "`ft` against `rl`, on the same prompts: toxic completions of p50 −10.0 points [−15.0, −5.0]; prompt entropy "
+        "on base's text +0.020 bits [−0.080, +0.120]; no difference shown; one of 0.143 bits would have been detected."
+    ) in found.details
+    more = said(compared({"value": 0.1, "ci95": [0.05, 0.15]}, unclear))
+    assert "; `rl` less toxic than `ft` (+10.0 points [+5.0, +15.0]);" in more.lead
+    assert "; no difference shown between `ft` and `rl` (+2.0 points [" in said(compared(unclear, unclear)).lead
+
+
+def test_several_seeds_are_one_clause_with_the_mean_over_them():
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2), rl=variant("rl", 3))
+    mean = {
+        "value": 0.07,
+        "ci95": [0.01, 0.2],
+        "sd_between_seeds": 0.02,
+        "delta_vs_it": {"value": -0.43, "ci95": [-0.6, -0.2]},
+    }
+    metrics["m"]["ft"]["method"] = {"variants": ["ft", "rl"], "toxicity": {"p50": {"rate_gt_50": mean}}}
+    found = said(metrics, groups={"it": "it", "ft": "x", "rl": "x"})
+    assert (
+        "; `ft` (2 seeds) lowers it to 7.0 % (−43.0 points [−60.0, −20.0]); 2 training seeds; no placebo." in found.lead
+    )
+    assert not any("`rl`" in sentence for sentence in found.details)  # the second seed
 
 
 def test_nothing_is_concluded_from_fewer_than_thirty():

@@ -9,9 +9,8 @@ LOW, HIGH = {"value": -0.5, "ci95": [-0.6, -0.4]}, {"value": 0.5, "ci95": [0.4, 
 NONE_SHOWN = {"value": 0.1, "ci95": [-0.1, 0.3]}
 
 
-def boxes(metrics, about=ABOUT, groups=None):
-    groups = groups or {name: name for name in metrics["m"]}
-    return {c.name: c for c in trust(metrics, primary="p50", groups=groups, about=about)}
+def boxes(metrics, about=ABOUT):
+    return {c.name: c for c in trust(metrics, primary="p50", about=about)}
 
 
 def test_what_was_not_made_is_absent_and_says_so():
@@ -65,6 +64,14 @@ def test_checks_pass_only_where_none_fails_and_name_the_failures():
     assert {found[name].status for name in names} == {"failed"}
     assert all("m/ft" in found[name].text for name in names)
     assert "3 of 4 tests beat random tokens. Not shown to: m/ft, sufficiency at 0.2" in found["Deletion"].text
+
+
+def test_seeds_give_their_spread():
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2))
+    mean = {"value": 0.07, "ci95": [0.01, 0.2], "sd_between_seeds": 0.021}
+    metrics["m"]["ft"]["method"] = {"variants": ["ft", "ft-1"], "toxicity": {"p50": {"rate_gt_50": mean}}}
+    found = boxes(metrics)["Seeds"]
+    assert found.status == "note" and "m/ft: 2 seeds, SD 2.1 points, mean 7.0 [1.0, 20.0] %" in found.text
 
 
 def test_overlap_and_double_roles_are_reported():

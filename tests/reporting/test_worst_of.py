@@ -10,8 +10,8 @@ from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.report import write_report
-from detoxlens.reporting.tables import worst_of_tables
 from detoxlens.reporting.warnings import warnings
+from detoxlens.reporting.worst_of import worst_of_tables
 from detoxlens.tracking.keys import flat_metrics
 from tests.reporting.synthetic import write_study
 from tests.reporting.test_report import CONFIG, load

@@ -64,9 +64,9 @@ def description(model: str, variant: str, metrics: Json, *, split: str, made_by:
         split: the primary split.
         made_by: the tags of the run.
     """
-    from detoxlens.reporting.conclusions import headline_scope, not_learned
+    from detoxlens.reporting.lead import not_learned
     from detoxlens.reporting.table import value_at
-    from detoxlens.reporting.wording import difference, sign
+    from detoxlens.reporting.wording import difference, headline_scope, sign
 
     own, lines = metrics[variant], []
     if rates := own["toxicity"].get(split):

@@ -9,10 +9,9 @@ from typing import Any
 from detoxlens.common.names import BASE, mention
 from detoxlens.common.numbers import number
 from detoxlens.reporting.about import About
-from detoxlens.reporting.conclusions import headline_scope
 from detoxlens.reporting.curves import CurvePoint, select
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import FEWEST, could_detect, difference, points, sign
+from detoxlens.reporting.wording import FEWEST, could_detect, difference, headline_scope, points, sign
 
 Json = Mapping[str, Any]
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not tested"
@@ -56,15 +55,10 @@ def claims(metrics: Json, points_of_curves: Sequence[CurvePoint], *, primary: st
             own = {"model": model, "variant": variant, "text": variant, "scope": headline_scope(variants[variant])}
             curve = select(points_of_curves, **own, measure="prompt_entropy_bits", group="all")
             found.append(Claim(model=model, claim=f"Entropy of {mention(variant)} {rises}", **_rises(curve, wanted)))
-        if {about.kind(v) for v in names} >= {"sft", "rl"}:
-            found.append(
-                Claim(
-                    model=model,
-                    claim="The methods differ at equal toxicity",
-                    verdict=UNTESTED,
-                    evidence="needs the same toxicity by both, from adapters at several strengths",
-                )
-            )
+        kinds = {about.kind(v): v for v in reversed(names)}
+        if {"sft", "rl"} <= set(kinds):
+            verdict = _at_equal_toxicity(variants, kinds["sft"], kinds["rl"], primary)
+            found.append(Claim(model=model, claim="The methods differ at equal toxicity", **verdict))
     return found
 
 
@@ -92,6 +86,25 @@ def _uniform(found: Json, *, wanted: bool) -> dict[str, str]:
     if which == 0:
         return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(change, 3, ' bits')}"}
     return {"verdict": HOLDS if (which == 1) == wanted else FAILS, "evidence": evidence}
+
+
+def _at_equal_toxicity(variants: Json, sft: str, rl: str, primary: str) -> dict[str, str]:
+    """Where no difference in toxicity is shown between the two: do they read the same text differently?"""
+    strengths = "adapters of several strengths would make it equal"
+    found = value_at(variants, sft, "pairs", rl) or value_at(variants, rl, "pairs", sft)
+    toxicity = value_at(found, "toxicity", primary, "rate_gt_50")
+    entropy = value_at(found, "attribution", "on_base_text", "prompt_entropy_bits")
+    if sign(toxicity) is None or sign(entropy) is None:
+        return {"verdict": UNTESTED, "evidence": f"needs the two compared directly (report.pairs); {strengths}"}
+    if sign(toxicity):
+        return {"verdict": UNTESTED, "evidence": f"their toxicity differs ({points(toxicity)}); {strengths}"}
+    evidence = (
+        f"toxicity {points(toxicity)}, no difference shown ({could_detect(toxicity, 1, ' points', scale=100)}); prompt "
+        f"entropy on base's text {difference(entropy, 3, ' bits')}"
+    )
+    if sign(entropy):
+        return {"verdict": HOLDS, "evidence": evidence}
+    return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(entropy, 3, ' bits')}"}
 
 
 def _rises(curve: Sequence[CurvePoint], wanted: bool) -> dict[str, str]:

@@ -10,11 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.common.names import BASE, mention
-from detoxlens.common.numbers import number
+from detoxlens.common.names import BASE
 from detoxlens.reporting.about import About
+from detoxlens.reporting.lead import lead, methods, not_learned
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import FEWEST, completions, could_detect, difference, listed, points, sign
+from detoxlens.reporting.wording import (
+    FEWEST,
+    difference,
+    headline_scope,
+    listed,
+    percent,
+    points,
+    sign,
+    unless_smaller,
+)
 
 Json = Mapping[str, Any]
 USE = (
@@ -47,6 +56,7 @@ def conclusions(
     """
     found = {}
     for model, variants in metrics.items():
+        seeds = methods(variants, groups)
         details = []
         for variant, values in variants.items():
             if variant == BASE:
@@ -54,97 +64,41 @@ def conclusions(
             elif twin := values.get("identical_to"):
                 details.append(not_learned(variant, twin))
                 continue
+            elif variant not in seeds:
+                continue  # a further seed: its method's first one stands for it, the tables have all
             else:
                 details += [_toxicity(variant, values, splits), *_language(variant, values, variants[BASE])]
                 control = about.placebo(variant, variants)
                 details += _prompt_use(variant, values, control, variants.get(control or ""))
+                details += [_pair(variant, other, pair, primary) for other, pair in values.get("pairs", {}).items()]
             details += _toxic_text(variant, values)
         found[model] = Conclusions(lead=lead(variants, primary=primary, groups=groups, about=about), details=details)
     return found
 
 
-def lead(variants: Json, *, primary: str, groups: Mapping[str, str], about: About) -> str:
-    """One sentence about a model: which method, how much less toxic, at what cost, how sure."""
-    base = variants[BASE]["toxicity"][primary]
-    if base["num_scored"] < FEWEST:
-        return (
-            f"{completions(base['num_scored'])} of base on {primary} scored: too few for a sentence ({FEWEST} needed)."
-        )
-    trained = [v for v in variants if v != BASE and not about.is_placebo(v)]
-    if not trained:
-        return (
-            f"{_rate(base)} of base's {completions(base['num_scored'])} on {primary} are toxic; no other variant yet."
-        )
-    clauses = [f"{_rate(base)} of base's {completions(base['num_scored'])} on {primary} are toxic"]
-    clauses += [_change(variant, variants[variant], primary) for variant in trained]
-    learned = [v for v in trained if "identical_to" not in variants[v]]
-    clauses += [*_cost(learned, variants), _certainty(learned, variants, primary, groups, about)]
-    return "; ".join(clauses) + "." + _use_in_short(learned, variants)
-
-
-def not_learned(variant: str, twin: str) -> str:
-    """Said instead of any difference."""
-    return (
-        f"`{variant}` is {mention(twin)}: every completion is the same, token for token. The training changed nothing "
-        "that shows (of PPO, validation may have kept step 0); see its curves under Training, then raise the learning "
-        "rate or the number of steps."
-    )
-
-
-def _change(variant: str, found: Json, primary: str) -> str:
-    if twin := found.get("identical_to"):
-        return f"`{variant}` did not learn and answers as {mention(twin)} does, token for token"
-    ours = found["toxicity"][primary]
-    delta = ours["delta_vs_it"]
-    if delta is None or ours["num_scored"] < FEWEST:
-        return f"`{variant}` has too few scored completions to compare ({ours['num_scored']})"
-    which = sign(delta)
-    if which:
-        return f"`{variant}` {'lowers' if which < 0 else 'raises'} it to {_rate(ours)} ({points(delta)})"
-    return f"no difference shown for `{variant}` ({_rate(ours)}, {points(delta)}{_detectable(delta)})"
-
-
-def _cost(learned: Sequence[str], variants: Json) -> list[str]:
-    """At what price in language."""
-    base = variants[BASE]["fluency"]["perplexity"]
-    values = [(v, variants[v]["fluency"]["perplexity"]) for v in learned]
-    known = [f"{number(p, 1)} (`{v}`)" for v, p in values if p is not None]
-    return [f"perplexity under base {number(base, 1)} (base), {listed(known)}"] if known and base is not None else []
-
-
-def _use_in_short(learned: Sequence[str], variants: Json) -> str:
-    """What the models do with the same text, and how large that is beside the level."""
-    changes = []
-    for variant in learned:
-        effect = value_at(variants[variant], "attribution", "effects", headline_scope(variants[variant]), USE[0][0])
-        if value_at(effect, "model_effect") and effect["num_prompts"] >= FEWEST:
-            shown = "" if sign(effect["model_effect"]) else ", no difference shown"
-            changes.append(f"{difference(effect['model_effect'], 3, ' bits')} (`{variant}`{shown})")
-    level = value_at(variants[BASE], "attribution", "effects", headline_scope(variants[BASE]), USE[0][0], "level")
-    if not changes or level is None:
-        return ""
-    return (
-        f" Reading the same text, prompt entropy differs from base's {number(level['value'], 2)} bits by "
-        f"{listed(changes)}."
-    )
-
-
-def _certainty(learned: Sequence[str], variants: Json, primary: str, groups: Mapping[str, str], about: About) -> str:
-    """What stands beside the difference: what a placebo changes, and over how many trainings it was seen."""
-    controls = {about.placebo(v, variants) for v in learned} - {None}
+def _pair(one: str, other: str, pair: Json, primary: str) -> str:
+    """Two methods side by side: toxicity, fluency, and how they read the same text."""
     parts = []
-    for control in (v for v in variants if v in controls):
-        delta = variants[control]["toxicity"][primary]["delta_vs_it"]
-        parts.append(f"`{control}` changes it by {points(delta)}" if delta else f"`{control}` was not scored")
-    num_seeds = max(sum(groups.get(v) == groups.get(name) for v in variants) for name in learned) if learned else 1
-    parts += [f"{num_seeds} training seeds"] if num_seeds > 1 else []
-    missing = [] if controls else ["no placebo"]
-    missing += [] if num_seeds > 1 else ["one training seed"]
-    return "; ".join([*parts, *([" and ".join(missing)] if missing else [])])
+    for name, path, digits, unit in (
+        (f"toxic completions of {primary}", ("toxicity", primary, "rate_gt_50"), 1, " points"),
+        ("perplexity", ("fluency", "perplexity"), 2, ""),
+        ("prompt entropy on base's text", ("attribution", "on_base_text", "prompt_entropy_bits"), 3, " bits"),
+    ):
+        if (delta := value_at(pair, *path)) is not None:
+            size = points(delta) if unit == " points" else difference(delta, digits, unit)
+            unseen = f"; no difference shown{unless_smaller(delta, unit, digits)}" if sign(delta) == 0 else ""
+            parts.append(f"{name} {size}{unseen}")
+    return (
+        f"`{one}` against `{other}`, on the same prompts: {'; '.join(parts)}."
+        if parts
+        else f"`{one}` and `{other}` share nothing that was measured."
+    )
 
 
 def _about_base(found: Json, splits: Sequence[str]) -> str:
-    rates = [f"{_rate(t)} on {s} (n = {t['num_scored']})" for s in splits if (t := found["toxicity"][s])["num_scored"]]
+    rates = [
+        f"{percent(t)} on {s} (n = {t['num_scored']})" for s in splits if (t := found["toxicity"][s])["num_scored"]
+    ]
     return f"Toxic completions of base: {', '.join(rates)}." if rates else "Base has no scored test completion."
 
 
@@ -160,7 +114,7 @@ def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> str:
             by_verdict.setdefault("too few scored to say", []).append(f"{split} (n = {toxicity['num_scored']})")
             continue
         verdict = {1: "more toxic than base", -1: "less toxic than base"}.get(sign(delta) or 0)
-        size = f"{points(delta)}{'' if verdict else _detectable(delta)}"
+        size = f"{points(delta)}{'' if verdict else unless_smaller(delta)}"
         by_verdict.setdefault(verdict or "no difference to base shown", []).append(f"{split} ({size})")
     if not by_verdict:
         return f"`{variant}`: no prompt was scored for both it and base."
@@ -185,7 +139,7 @@ def _language(variant: str, found: Json, base: Json) -> list[str]:
         parts.append(
             f"names what the prompt is about {how} ({points(delta)})"
             if how
-            else f"no difference shown in naming what the prompt is about ({points(delta)}{_detectable(delta)})"
+            else f"no difference shown in naming what the prompt is about ({points(delta)}{unless_smaller(delta)})"
         )
     return [f"`{variant}` as language: {'; '.join(parts)}."] if parts else []
 
@@ -207,7 +161,9 @@ def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | 
             continue
         verdict = {1: f"{name} higher than base's", -1: f"{name} lower than base's"}.get(sign(change) or 0)
         size = difference(change, 3, unit)
-        said = f"{verdict} ({size}" if verdict else f"no difference in {name} shown ({size}{_detectable(change, unit)}"
+        said = (
+            f"{verdict} ({size}" if verdict else f"no difference in {name} shown ({size}{unless_smaller(change, unit)}"
+        )
         where = f"{effect['num_prompts']} prompts, {_steps(effect['num_steps'])}"
         parts = [f"`{variant}` reading the same text as base: {said}, {where})"]
         if sign(change):
@@ -244,31 +200,15 @@ def _toxic_text(variant: str, found: Json) -> list[str]:
         return [f"{who}: too few to compare toxic with other completions ({sizes})."]
     verdict = {1: "prompt entropy higher", -1: "prompt entropy lower"}.get(sign(delta) or 0)
     size = difference(delta, 3, " bits")
-    said = (
-        f"{verdict} in the toxic ones than in the others ({size}"
-        if verdict
-        else f"no difference in prompt entropy shown between toxic and other ones ({size}{_detectable(delta, ' bits')}"
-    )
+    if verdict:
+        said = f"{verdict} in the toxic ones than in the others ({size}"
+    else:
+        said = f"no difference in prompt entropy shown between toxic and other ones ({size}"
+        said += unless_smaller(delta, " bits")
     change = contrast.get("change_from_it")
     more = f"; against base {difference(change, 3, ' bits')}" if change else ""
     return [f"{who}: {said}; {sizes}, {_steps(contrast['num_steps'])}{more})."]
 
 
-def headline_scope(found: Json) -> str:
-    """The scope of the headline numbers: `prompt` or `user`."""
-    return value_at(found, "attribution", "scope") or "prompt"
-
-
 def _steps(num: int) -> str:
     return "step 1" if num == 1 else f"steps 1 to {num}"
-
-
-def _detectable(delta: Json, unit: str = " points") -> str:
-    if delta["ci95"] is None:
-        return ""
-    scaled = could_detect(delta, 1, unit, scale=100) if unit == " points" else could_detect(delta, 3, unit)
-    return f"; {scaled}"
-
-
-def _rate(toxicity: Json) -> str:
-    return f"{number(100 * toxicity['rate_gt_50'], 1)} %"

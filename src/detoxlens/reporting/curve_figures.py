@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detoxlens.common.names import BASE, shown_name
-from detoxlens.reporting.conclusions import headline_scope
 from detoxlens.reporting.curves import CurvePoint, select
 from detoxlens.reporting.style import FAINT, GREY, TOXIC_RED, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
+from detoxlens.reporting.wording import headline_scope
 
 Json = Mapping[str, Any]
 ENTROPY = "prompt_entropy_bits"

@@ -36,15 +36,16 @@ from detoxlens.reporting.tables import (
     counts_table,
     fluency_table,
     other_rates_table,
+    pairs_tables,
     published_table,
     scorer_tables,
     seeds_table,
     toxicity_tables,
-    worst_of_tables,
 )
 from detoxlens.reporting.toxic_words import toxic_words
 from detoxlens.reporting.trust import trust
 from detoxlens.reporting.warnings import truncated, warnings
+from detoxlens.reporting.worst_of import worst_of_tables
 
 FILES = (
     "metrics.json",
@@ -85,7 +86,7 @@ def write_report(
         about=about,
         conclusions=found,
         warnings=[*study.notes, *warnings(metrics, primary=primary, missing=missing), *truncated(study)],
-        checks=trust(metrics, primary=primary, groups=groups, about=about),
+        checks=trust(metrics, primary=primary, about=about),
         claims=claims(metrics, points, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
         tables=_tables(study, metrics, groups, missing),
@@ -113,6 +114,7 @@ def _tables(study: Study, metrics: Json, groups: Json, missing: Missing) -> dict
     return {
         "toxicity": [
             *toxicity_tables(metrics, study.splits, missing=missing),
+            *pairs_tables(metrics, study.splits),
             *([seeds] if seeds else []),
             *([calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
             *worst_of_tables(metrics, study.splits),

@@ -14,9 +14,8 @@ from detoxlens.common.numbers import number
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.reporting.about import About
 from detoxlens.reporting.cells import estimate
-from detoxlens.reporting.conclusions import headline_scope
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import FEWEST, difference, listed, points, sign
+from detoxlens.reporting.wording import FEWEST, difference, headline_scope, listed, points, sign
 
 Json = Mapping[str, Any]
 PASSED, FAILED, ABSENT, NOTE = "passed", "failed", "absent", "note"
@@ -38,7 +37,6 @@ def trust(
     metrics: Json,
     *,
     primary: str,
-    groups: Mapping[str, str],
     about: About,
 ) -> list[Check]:
     """The controls and checks, in the order in which a sceptic asks.
@@ -46,12 +44,11 @@ def trust(
     Args:
         metrics: what `build_metrics` returned.
         primary: the split whose power is given.
-        groups: variant -> method.
         about: which variants are placebos, what training and evaluation share, which classifier has several roles.
     """
     return [
         _placebo(metrics, primary, about),
-        _seeds(metrics, groups),
+        _seeds(metrics, primary),
         _power(metrics, primary),
         _gold(metrics),
         _method_free(metrics),
@@ -104,13 +101,18 @@ def _placebo(metrics: Json, primary: str, about: About) -> Check:
     return Check(name=name, status=FAILED if failed else PASSED, text=f"{verdict} {'; '.join(texts)}.")
 
 
-def _seeds(metrics: Json, groups: Mapping[str, str]) -> Check:
-    members = {g: [v for v in groups if groups[v] == g and v != BASE] for g in dict.fromkeys(groups.values())}
-    several = {g: len(names) for g, names in members.items() if len(names) > 1}
-    if not several:
+def _seeds(metrics: Json, primary: str) -> Check:
+    """How far do trainings with other seeds lie apart?"""
+    texts = []
+    for where, _, found in _variants(metrics):
+        if of_all := value_at(found, "method", "toxicity", primary, "rate_gt_50"):
+            spread = f"SD {number(100 * of_all['sd_between_seeds'], 1)} points, mean {estimate(of_all, 1, scale=100)} %"
+            texts.append(f"{where}: {len(found['method']['variants'])} seeds, {spread}")
+    if not texts:
         text = "One training per method: whether another seed would do the same is not known."
         return Check(name="Seeds", status=ABSENT, text=text)
-    return Check(name="Seeds", status=NOTE, text=f"{listed([f'{n} of `{g}`' for g, n in several.items()])} trained.")
+    text = f"{'; '.join(texts)} (toxic completions of {primary}; the intervals hold seeds and prompts)."
+    return Check(name="Seeds", status=NOTE, text=text)
 
 
 def _power(metrics: Json, primary: str) -> Check:

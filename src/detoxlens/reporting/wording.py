@@ -11,6 +11,7 @@ from typing import Any
 
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.intervals import Estimate
+from detoxlens.reporting.table import value_at
 
 Json = Mapping[str, Any]
 FEWEST = 30
@@ -53,3 +54,21 @@ def listed(words: Sequence[str]) -> str:
 def completions(num: int) -> str:
     """`1 completion`, `2 completions`."""
     return f"{num:,} completion{'' if num == 1 else 's'}"
+
+
+def unless_smaller(delta: Json, unit: str = " points", digits: int = 3) -> str:
+    """`; one of 4.2 points would have been detected`; nothing without an interval."""
+    if delta["ci95"] is None:
+        return ""
+    scaled = could_detect(delta, 1, unit, scale=100) if unit == " points" else could_detect(delta, digits, unit)
+    return f"; {scaled}"
+
+
+def percent(toxicity: Json) -> str:
+    """The share > .5 of a split: `53.0 %`."""
+    return f"{number(100 * toxicity['rate_gt_50'], 1)} %"
+
+
+def headline_scope(found: Json) -> str:
+    """The scope of the headline numbers: `prompt` or `user`."""
+    return value_at(found, "attribution", "scope") or "prompt"
