@@ -12,6 +12,7 @@ import copy
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,16 @@ def test_the_entry_for_a_model_of_ones_own_is_valid():
 
 def test_the_readme_is_read_in_minutes():
     assert len(README.read_text(encoding="utf-8").split()) <= MOST_WORDS
+
+
+@pytest.mark.slow
+def test_the_manual_builds_without_a_warning(tmp_path):
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "docs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    reference = (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert "detoxlens.attribution.api.attribute" in reference and "detoxlens.rl.ppo.PPO" in reference
 
 
 def test_what_dvc_plots_show_needs_is_declared():

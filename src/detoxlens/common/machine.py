@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
 def num_cores() -> int:
@@ -16,11 +15,3 @@ def memory_gib() -> float | None:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
-def free_memory_gib() -> float | None:
-    """What programs may still take without swapping, in GiB; all memory where Linux does not tell."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text(encoding="ascii").splitlines() if info.exists() else []
-    free = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return free[0] / 2**20 if free else memory_gib()
