@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from detoxlens.attribution import attribute, gradients
+from detoxlens.common.errors import UserError
+from tests.architectures import random_model
 from tests.attribution.tiny import COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 
 
@@ -127,3 +129,8 @@ def test_an_adapter_on_the_embeddings_is_part_of_the_model():
     found = attribute(model, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
     for a, prompt, completion in zip(found, PROMPTS, COMPLETIONS, strict=True):
         assert max_difference(a.scores, loop(model, prompt, completion)) < 1e-7
+
+
+def test_a_model_that_reads_what_comes_after_is_refused():
+    with pytest.raises(UserError, match="BertLMHeadModel reads the tokens after a position"):
+        attribute(random_model("bert"), prompt_ids=[[5, 9]], completion_ids=[[3, 4, 8]])

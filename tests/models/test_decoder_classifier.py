@@ -32,7 +32,7 @@ def save(folder, *, tokenizer_pad, config_pad, padding_side="right"):
             n_positions=64,
             id2label={0: "nothate", 1: "hate"},
             label2id={"nothate": 0, "hate": 1},
-            pad_token_id=tokenizer.eos_token_id if config_pad else None,
+            pad_token_id={True: tokenizer.eos_token_id, False: None}.get(config_pad, config_pad),
             initializer_range=0.5,
         )
     )
@@ -47,9 +47,10 @@ def save(folder, *, tokenizer_pad, config_pad, padding_side="right"):
         ({"tokenizer_pad": True, "config_pad": True}, False),
         ({"tokenizer_pad": False, "config_pad": False}, True),
         ({"tokenizer_pad": True, "config_pad": False}, True),
+        ({"tokenizer_pad": True, "config_pad": 200}, True),
         ({"tokenizer_pad": True, "config_pad": True, "padding_side": "left"}, False),
     ],
-    ids=["padding token", "none", "unknown to the model", "on the left"],
+    ids=["padding token", "none", "unknown to the model", "another to the model", "on the left"],
 )
 def test_a_text_has_the_score_that_it_has_alone(tmp_path, caplog, padding, slower):
     model, tokenizer = save(tmp_path / "judge", **padding)
