@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detoxlens.attribution import METHODS, attribute, gradients
+from detoxlens.attribution import METHODS, attribute, engine, gradients
 from detoxlens.attribution.api import runner_up_ids
+from detoxlens.attribution.engine import Learnt
 from detoxlens.common.errors import UserError
 from tests.attribution.tiny import ARCHITECTURES, COMPLETIONS, PROMPTS, loop, max_difference, tiny_model, with_lora
 
@@ -303,3 +304,12 @@ def test_importing_the_package_loads_no_torch():
     code = "import sys, detoxlens.attribution, detoxlens.params.attribution; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert next(iter(METHODS)) == "input_x_gradient"
+
+
+def test_what_a_model_has_shown_in_one_call_is_not_found_out_again_in_the_next(monkeypatch):
+    model, learnt, checked = tiny_model("gpt_neox"), Learnt(), []
+    check = engine.middle_target_by_autograd
+    monkeypatch.setattr(engine, "middle_target_by_autograd", lambda *args: checked.append(1) or check(*args))
+    calls = [attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1], learnt=learnt) for _ in range(3)]
+    assert len(checked) == 1 and learnt.tape_is_right is True
+    assert calls[0] == calls[1] == calls[2] == attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])

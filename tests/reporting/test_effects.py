@@ -11,7 +11,7 @@ from detoxlens.attribution import attribute
 from detoxlens.attribution.reliance import prompt_reliance
 from detoxlens.common.records import Completion
 from detoxlens.common.seeding import numpy_rng
-from detoxlens.reporting.effects import effects
+from detoxlens.reporting.effects import ON_BASE_TEXT, effects
 from detoxlens.reporting.traces import trace_of
 from tests.attribution.mixer import ANSWER_IDS, PROMPT_IDS, Mixer
 from tests.reporting.test_curves import CONFIG, completion, tables, trace
@@ -135,6 +135,12 @@ def test_a_variant_without_its_partner_text_has_null_effects_and_a_reason():
     assert cell["model_effect"] is cell["total"] is cell["level"] is None
     assert cell["reason"] == "no attribution of `it` reading `ft`"
     assert of["it"]["prompt"]["prompt_entropy_bits"]["level"]["value"] == 1  # base is not harmed
+
+
+def test_on_bases_text_no_text_of_the_variant_need_be_read_by_base():
+    of = effects(four_cells(it_ft=True), CONFIG, names=ON_BASE_TEXT)["ft"]["prompt"]["prompt_entropy_bits"]
+    assert (of["model_effect_on_base_text"]["value"], of["total"]["value"], of["level"]["value"]) == (3, 7, 8)
+    assert "model_effect" not in of and of["reason"] is None
 
 
 def test_too_few_sequences_are_said_and_do_not_shorten_the_others():

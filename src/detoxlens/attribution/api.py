@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from detoxlens.attribution import METHODS
-from detoxlens.attribution.engine import GradientEngine, InseqEngine, Job
+from detoxlens.attribution.engine import GradientEngine, InseqEngine, Job, Learnt
 from detoxlens.attribution.gradients import differentiable
 from detoxlens.attribution.occlusion import OcclusionEngine
 from detoxlens.attribution.plan import PassCost, by_length, group_sequences
@@ -47,6 +47,7 @@ def attribute(
     baseline_id: int | None = None,
     names: Sequence[str] | None = None,
     on_batch: Callable[[list[tuple[int, SequenceAttribution]]], None] | None = None,
+    learnt: Learnt | None = None,
 ) -> list[SequenceAttribution]:
     """Attributes every generated token of every sequence, in the order given.
 
@@ -66,6 +67,7 @@ def attribute(
             it has none.
         names: What messages call each sequence; None is its number.
         on_batch: Called after each pass with the (index, result) pairs it finished, in the order of the plan.
+        learnt: Of earlier calls on the same model and method, and changed by this one; it changes no score.
 
     Raises:
         UserError: an unknown method or target, an empty prompt, a token outside the vocabulary, or a model whose
@@ -84,7 +86,7 @@ def attribute(
         make = ENGINES[METHODS[method]]
         if baseline_id is None:
             baseline_id = _eos_id(prepared.model)
-        engine = make(prepared, method, target, num_path_steps, baseline_id)
+        engine = make(prepared, method, target, num_path_steps, baseline_id, learnt or Learnt())
         pending = []
         for i, sequence in enumerate(sequences):
             if status := engine.refusal(sequence):

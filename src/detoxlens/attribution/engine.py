@@ -38,11 +38,27 @@ class Job:
     contrast: tuple[int, ...] | None
 
 
+@dataclass(slots=True)
+class Learnt:
+    """What earlier passes over a model have shown, so that later calls need not find it out again."""
+
+    tape_is_right: bool | None = None
+    """Whether the fast path agrees with torch's own graph on this model; None until the first chunk has told."""
+    max_targets: int | None = None
+    """Set by an out-of-memory error, never raised again."""
+
+
 class GradientEngine:
     """Runs groups of sequences, chunk of targets by chunk of targets."""
 
     def __init__(
-        self, prepared: Differentiable, method: str, target: str, num_path_steps: int, baseline_id: int | None
+        self,
+        prepared: Differentiable,
+        method: str,
+        target: str,
+        num_path_steps: int,
+        baseline_id: int | None,
+        learnt: Learnt,
     ):
         self.prepared, self.method, self.target = prepared, method, target
         self.embed = prepared.model.get_input_embeddings()
@@ -51,10 +67,7 @@ class GradientEngine:
         self.baseline_id = baseline_id
         nodes, weights = np.polynomial.legendre.leggauss(num_path_steps)
         self.path = [((1 + x) / 2, w / 2) for x, w in zip(nodes.tolist(), weights.tolist(), strict=True)]
-        self.max_targets: int | None = None
-        """Set by an out-of-memory error, never raised again."""
-        self.tape_is_right: bool | None = None
-        """Whether the fast path agrees with torch's own graph on this model; None before the first chunk."""
+        self.learnt = learnt
 
     def refusal(self, sequence: Job) -> Status | None:
         """Why a sequence cannot be attributed at all."""
@@ -86,7 +99,7 @@ class GradientEngine:
         longest = max(len(s.prompt) + len(s.completion) for s in sequences)
         num_targets = max(len(s.completion) for s in sequences)
         chunk = targets_per_chunk(longest, num_targets)
-        chunk = chunk if self.max_targets is None else min(chunk, self.max_targets)
+        chunk = chunk if self.learnt.max_targets is None else min(chunk, self.learnt.max_targets)
         while True:
             try:
                 return self._run(sequences, chunk)
@@ -104,7 +117,7 @@ class GradientEngine:
                 half = len(sequences) // 2
                 log.warning("out of memory: attributing %d sequences at a time", half)
                 return self.run(sequences[:half]) + self.run(sequences[half:])
-            chunk = self.max_targets = chunk // 2
+            chunk = self.learnt.max_targets = chunk // 2
             log.warning("out of memory: %d targets per pass", chunk)
 
     def _run(self, sequences: list[Job], chunk: int) -> list[SequenceAttribution]:
@@ -184,12 +197,12 @@ class GradientEngine:
         """By the tape where it is right, which the first chunk tells, or else by torch's own graph."""
         given = self.prepared, embeddings, positions, valid, value
         found = reason = None
-        if self.tape_is_right is not False:
+        if self.learnt.tape_is_right is not False:
             try:
                 found = target_gradients(*given)
             except NotTapeable as e:
                 reason = str(e)
-        if self.tape_is_right is None:
+        if self.learnt.tape_is_right is None:
             found = found or gradients_by_autograd(*given)
             slot, gradient, logits = middle_target_by_autograd(*given)
             if not self._same(found[1][:, slot], logits):
@@ -200,10 +213,10 @@ class GradientEngine:
                 )
             if not self._same(found[0][slot][:, : gradient.shape[1]], gradient):
                 found, reason = None, "this model hides operations from the fast path"
-            self.tape_is_right = True
+            self.learnt.tape_is_right = True
         if reason is not None:
             log.warning("attribution: %s; going by torch's own graph, one target at a time, slower", reason)
-            self.tape_is_right = False
+            self.learnt.tape_is_right = False
         return found or gradients_by_autograd(*given)
 
     def _same(self, found: Tensor, expected: Tensor) -> bool:

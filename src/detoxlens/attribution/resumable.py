@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.attribution.api import attribute, plan_batches
+from detoxlens.attribution.engine import Learnt
 from detoxlens.attribution.reliance import prompt_reliance
 from detoxlens.attribution.result import SequenceAttribution
 from detoxlens.common.records import Completion
@@ -21,6 +22,8 @@ from detoxlens.params.attribution import AttributionConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+FIELDS = tuple(field.name for field in dataclasses.fields(SequenceAttribution))
 
 
 def attribute_rows(
@@ -52,6 +55,8 @@ def attribute_rows(
     plan = scratch.once(f"plan-{name}", lambda: _plan(network, rows, config))
     batches = Batches(scratch, plan, name=f"batches-{name}", share=share)
 
+    learnt = Learnt()
+
     def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
         batch = [rows[i] for i in numbers]
         results = attribute(
@@ -63,10 +68,11 @@ def attribute_rows(
             target=config.target,
             batch_size=len(batch),
             num_path_steps=config.num_path_steps,
+            learnt=learnt,
         )
         if reliance:
             results = _with_reliance(network, batch, results)
-        return [dataclasses.asdict(result) for result in results]
+        return [{name: getattr(result, name) for name in FIELDS} for result in results]
 
     with progress(title, total=batches.num_rows, unit="completions", num_done=batches.num_done) as bar:
         found = batches.run(work, bar)

@@ -15,7 +15,7 @@ from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.checks import checks
 from detoxlens.reporting.contrast import contrast, groups
 from detoxlens.reporting.curves import toxic_keys
-from detoxlens.reporting.effects import AVERAGED, MEASURED, cells, effects
+from detoxlens.reporting.effects import AVERAGED, MEASURED, ON_BASE_TEXT, cells, effects
 from detoxlens.reporting.own_text import divergences, own_text, region_shares
 from detoxlens.reporting.study import Study, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD
@@ -35,7 +35,7 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
             strict=True,
         )
     }
-    of_val = effects(variants, config, part="val", scopes=[scope, ANY_METHOD], names=AVERAGED)
+    of_val = effects(variants, config, part="val", scopes=[scope, ANY_METHOD], names=ON_BASE_TEXT)
     tests = checks(variants, same_text, config, method=study.method, scope=scope)
     test, val = (cells(variants, config, part=part) for part in ("test", "val"))
     by = {variant: toxic_keys(tables.toxicity(study.grader), config) for variant, tables in variants.items()}

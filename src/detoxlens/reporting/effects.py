@@ -19,6 +19,8 @@ from detoxlens.reporting.study import Trace, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE, SCOPES
 
 Json = dict[str, Any]
+ON_BASE_TEXT = ("level", "model_effect_on_base_text", "total")
+"""Those that need no text of the variant read by base: what sweeps go by, on the same text for every trial."""
 AVERAGED = ("level", "model_effect", "text_effect", "total")
 """The effects of `EFFECTS` that are averaged over both orders, with what they add up to."""
 MEASURED = {scope: tuple(MEASURES) for scope in SCOPES} | {ANY_METHOD: METHOD_FREE}
@@ -88,7 +90,8 @@ def _of_measure(
     reasons: dict[str, str] = {}
     left_out: dict[str, int] = {}
     for variant in variants:
-        wanted = [("it", "it")] if variant == "it" else [("it", "it"), ("it", variant), (variant, "it"), (variant,) * 2]
+        weights = _weights(variant, names)
+        wanted = [cell for cell in _quad(variant) if any(of[cell] for of in weights.values())]
         if missing := [cell for cell in wanted if cell not in tables]:
             reasons[variant] = f"no attribution of {' and of '.join(f'`{r}` reading `{t}`' for r, t in missing)}"
             continue
@@ -107,21 +110,36 @@ def _of_measure(
     together = {(variant, cell): table for variant, quad in compared.items() for cell, table in quad.items()}
     support = common_support(together, minimum) if together else Support(0, None)
     return {
-        variant: _json(list(compared[variant].values()), support, left_out[variant], config.bootstrap, names)
+        variant: _json(compared[variant], _weights(variant, names), support, left_out[variant], config.bootstrap)
         if variant in compared
-        else _null(variant, reasons[variant], names)
+        else _null(_weights(variant, names), reasons[variant])
         for variant in variants
     }
 
 
+def _quad(variant: str) -> list[Cell]:
+    """The combinations in the order of `EFFECTS`; of `it` there is one."""
+    return [("it", "it")] if variant == "it" else [("it", "it"), ("it", variant), (variant, "it"), (variant, variant)]
+
+
+def _weights(variant: str, names: Sequence[str]) -> dict[str, dict[Cell, float]]:
+    """Per effect the weight of each combination; `it` has a level and is compared with nothing."""
+    if variant == "it":
+        return {"level": {("it", "it"): 1}}
+    return {name: dict(zip(_quad(variant), EFFECTS[name], strict=True)) for name in names}
+
+
 def _json(
-    quad: Sequence[StepTable], support: Support, num_left_out: int, bootstrap: Bootstrap, names: Sequence[str]
+    tables: Mapping[Cell, StepTable],
+    weights: Mapping[str, Mapping[Cell, float]],
+    support: Support,
+    num_left_out: int,
+    bootstrap: Bootstrap,
 ) -> Json:
-    means = step_means(quad, support.num_steps, bootstrap)
+    means = step_means(list(tables.values()), support.num_steps, bootstrap)
     assert means is not None, "a table on its support has a value at every step"
-    weights = {"level": (1,)} if len(quad) == 1 else {name: EFFECTS[name] for name in names}
     return {
-        **{name: estimate_json(means.contrast(of)) for name, of in weights.items()},
+        **{name: estimate_json(means.contrast([of[cell] for cell in tables])) for name, of in weights.items()},
         "num_steps": support.num_steps,
         "limited_by": support.limited_by[1][1],
         "num_prompts": means.num_prompts,
@@ -130,7 +148,6 @@ def _json(
     }
 
 
-def _null(variant: str, reason: str, names: Sequence[str]) -> Json:
-    names = ["level"] if variant == "it" else names
+def _null(names: Iterable[str], reason: str) -> Json:
     counts = {"num_steps": 0, "limited_by": None, "num_prompts": 0, "num_left_out": 0}
     return dict.fromkeys(names) | counts | {"reason": reason}

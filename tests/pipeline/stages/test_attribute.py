@@ -114,16 +114,17 @@ def cell(rows: list[Attribution], reader: str, text: str, method: str = "input_x
 def test_a_variants_stage_completes_its_two_by_two_of_model_and_text(layout):
     rows = run(layout)
     own, forced, of_it = (cell(rows, *of) for of in (("ft", "ft"), ("ft", "it"), ("it", "ft")))
-    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced] == [r.prompt_id for r in of_it]
+    assert [r.prompt_id for r in own] == [r.prompt_id for r in forced]
+    assert [r.prompt_id for r in of_it] == [r.prompt_id for r in own if r.prompt_id != VAL]
     assert len(own) == 3 + 1  # three test prompts and the validation prompt
-    assert len(rows) == 3 * len(own)
+    assert len(rows) == 3 * len(own) - 1
     by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "ft"), Completion)}
     it_by_id = {(c.prompt_id, c.sample_index): c for c in read_rows(layout.completions("m", "it"), Completion)}
     for rows_, completions in ((own, by_id), (forced, it_by_id), (of_it, by_id)):
         assert all(r.completion_ids == completions[r.prompt_id, 0].completion_ids for r in rows_)
         assert all(r.prompt_token_is_template == (True, False, False, True) for r in rows_)
     assert own[0].scores != forced[0].scores or own[0].completion_ids == ()
-    assert any(a.scores != b.scores for a, b in zip(own, of_it, strict=True))  # the same text, another model
+    assert any(a.scores != b.scores for a, b in zip(own, of_it, strict=False))  # the same text, another model
 
 
 def test_it_reads_its_own_text_alone(layout):
@@ -324,7 +325,7 @@ def test_a_killed_run_goes_on_behind_its_last_batch_with_the_same_bytes(layout, 
 
     monkeypatch.setattr(resumable, "attribute", counts)
     run(layout)
-    assert sum(seen) == 12 - calls[0]
+    assert sum(seen) == 11 - calls[0]
     assert layout.attributions("m", "ft").read_bytes() == whole
 
 

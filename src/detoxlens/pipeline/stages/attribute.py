@@ -5,7 +5,7 @@
     outs: outputs/<m>/<v>/attributions.parquet, outputs/<m>/<v>/faithfulness.json
 
 A variant's stage completes its 2x2 of model and text (`evaluation.effects`), on the same prompts for all variants: the
-report's test prompts, and the validation prompts that sweeps go by.
+report's test prompts, and but for the last cell the validation prompts that sweeps go by.
 
     reader, text    it, it         in outputs/<m>/it
                     <v>, <v>       <v>, it        it, <v>       in outputs/<m>/<v>
@@ -88,6 +88,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         reads: list[Read] = []
         for reader, sources in cells.items():
             rows = [(source, row) for source in sources for row in texts[source]]
+            if reader != variant:  # sweeps compare models on base's text, the same for every trial
+                rows = [(source, row) for source, row in rows if row.split == "test"]
             network = _load(layout, params, model, reader, spec, share)
             reads += _read(scratch, network, reader, rows, config, seed=run_config.seed, title=title, share=share)
             if share is None and reader == variant:
