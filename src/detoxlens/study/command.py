@@ -71,14 +71,15 @@ def publish_study(folder: Path, target: Path, name: str, spec: StudySpec, second
 
     Args:
         folder: the study's checkout, its report made.
-        target: is replaced.
+        target: its `PUBLISHED` are replaced; what else lies there, such as a pilot, stays.
         name: of the study.
         spec: of the study.
         seconds: wall seconds of each run that it took.
     """
-    shutil.rmtree(target, ignore_errors=True)
     for part in PUBLISHED:
         source = folder / "reports" / part
+        if (target / part).is_dir():
+            shutil.rmtree(target / part)
         if source.is_dir():
             shutil.copytree(source, target / part)
         elif source.exists():
