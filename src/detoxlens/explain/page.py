@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from html import escape
 
-from detoxlens.attribution.heatmap import STYLE, heatmap_html, shown
+from detoxlens.attribution.heatmap import heatmap_html, shown
 from detoxlens.explain.explanation import Explanation
+from detoxlens.reporting.page_style import STYLE
 
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#222;background:#fff}"
-    "dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1em}dt{color:#666}dd{margin:0;white-space:pre-wrap}"
-    ".wide{overflow-x:auto}.measures{border-collapse:collapse}.measures th,.measures td{padding:1px .8em 1px 0;"
-    "text-align:right;font-variant-numeric:tabular-nums}.measures th:first-child{text-align:left;white-space:pre;"
-    "font-family:ui-monospace,monospace}"
+    ".measures th:first-child{text-align:left;white-space:pre;font-family:ui-monospace,monospace;padding-left:0}"
+    ".measures tbody th{border-bottom:1px solid var(--line);font-weight:400}dd{white-space:pre-wrap}"
 )
 
 
@@ -37,11 +35,16 @@ def page(explanation: Explanation) -> str:
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     unit = explanation.unit
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>detoxlens explain</title>'
-        f"<style>{_STYLE}{STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n<dl>{listed}</dl>\n"
-        f"<p>Rows are generated {unit}s, columns the {unit}s before them; the darkest cell of a row holds its largest "
-        f'share. Hover for values.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated {unit}</h2>\n'
-        f"{_measures(explanation)}\n</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>detoxlens explain</title>'
+        f"<style>{STYLE}{_STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n"
+        f'<div class="provenance"><dl>{listed}</dl></div>\n'
+        f'<p class="caption">Attribution: rows are generated {unit}s, columns the {unit}s before them; a line parts '
+        "prompt and completion. The darkest cell of a row holds its largest share, white is none; each cell's number "
+        f'shows when the pointer rests on it.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated {unit}</h2>\n'
+        '<p class="caption">Prompt entropy: over how many prompt tokens the attribution is spread. Dependence: '
+        f'its share on the prompt, 1 at the first {unit} by definition.</p>\n<div class="wide">{_measures(explanation)}'
+        "</div>\n</body></html>\n"
     )
 
 

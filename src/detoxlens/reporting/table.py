@@ -64,9 +64,15 @@ class Table:
     """Why cells are empty; `–¹` refers to the first."""
 
     def markdown(self) -> str:
-        """GitHub's table syntax, padded so that a terminal shows it straight."""
+        """Under its heading and caption, reasons for empty cells below."""
+        below = "".join(f"\n\n{superscript(i)} {note}" for i, note in enumerate(self.notes, 1))
+        return f"## {self.title}\n\n{self.caption}\n\n{self.grid}{below}\n"
+
+    @property
+    def grid(self) -> str:
+        """The cells in GitHub's table syntax, padded so that a terminal shows them straight."""
         if not self.rows:
-            return f"## {self.title}\n\n{self.caption}\n\nNo rows.\n"
+            return "No rows."
         cells = [[cell.replace("|", "\\|") for cell in line] for line in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         align = ["-" * w if i < self.num_names else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
@@ -77,9 +83,7 @@ class Table:
             ]
             for line in cells
         ]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], align, *lines[1:]])
-        below = "".join(f"\n\n{superscript(i)} {note}" for i, note in enumerate(self.notes, 1))
-        return f"## {self.title}\n\n{self.caption}\n\n{body}{below}\n"
+        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], align, *lines[1:]])
 
 
 def table(title: str, caption: str, columns: Sequence[Column], rows: Iterable[Row]) -> Table:
