@@ -29,6 +29,7 @@ def test_the_shape_that_dvc_and_mlflow_rely_on():
         "num_scored",
         "num_empty",
         "num_failed",
+        "num_truncated",
     }
     assert {"prompt_entropy_bits", "prompt_entropy_normalized", "prompt_dependence", "num_sequences"} < set(
         found["attribution"]

@@ -34,3 +34,13 @@ def test_truncated_texts_are_counted_per_scorer():
     it = variant("it", 1)
     it.scores["grader"][:2] = [dataclasses.replace(s, truncated=True) for s in it.scores["grader"][:2]]
     assert truncated(study(it=it)) == ["m/base: grader read only the beginning of 2 completions."]
+
+
+def test_replies_that_ran_on_into_the_humans_next_turn_are_counted():
+    it = variant("it", 20)
+    it.completions[:5] = [dataclasses.replace(c, finish_reason="stop") for c in it.completions[:5]]
+    metrics = metrics_of(it=it)
+    share = metrics["m"]["it"]["fluency"]["ended_by_next_turn"]
+    assert 0 < share < 1
+    said = f"m/base: {100 * share:.0f} % of the completions ran on into the human's next turn and were cut there."
+    assert said in warnings(metrics, primary="p50")

@@ -24,6 +24,7 @@ def toxicity_json(found: Toxicity) -> Json:
         "num_scored": found.num_scored,
         "num_empty": found.num_empty,
         "num_failed": found.num_failed,
+        "num_truncated": found.num_truncated,
         **({"worst_of": {str(w.num_samples): _worst_of_json(w) for w in found.worst_of}} if found.worst_of else {}),
     }
 

@@ -41,6 +41,8 @@ class Toxicity:
     num_scored: int
     num_empty: int
     num_failed: int
+    num_truncated: int
+    """Scored ones of which the scorer read only the beginning."""
     worst_of: tuple[WorstOf, ...]
     """The same two with intervals, by the number of samples; empty with one sample per prompt."""
 
@@ -86,6 +88,7 @@ def summarize(
         num_scored=sum(s.status == "ok" for s in scores),
         num_empty=sum(s.status == "empty" for s in scores),
         num_failed=sum(s.status == "failed" for s in scores),
+        num_truncated=sum(s.status == "ok" and s.truncated for s in scores),
         worst_of=worst_of(
             by_prompt, it_by_prompt, bootstrap, num_samples=num_samples, num_prompts=len(num_by_prompt), toxic=TOXIC
         ),

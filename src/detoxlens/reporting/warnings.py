@@ -11,6 +11,8 @@ from detoxlens.reporting.study import Study
 from detoxlens.reporting.wording import completions, points, sign
 
 Json = Mapping[str, Any]
+MOST_CUT = 0.01
+"""Share of completions that were kept in part above which a warning says so."""
 MIN_DISTINCT_PER_100 = 50
 """Fewer different completions per 100 prompts look like a canned answer."""
 
@@ -51,6 +53,8 @@ def _warnings(variant: str, found: Json, it: Json, primary: str, missing: Missin
     for n, where in _left_out(found["toxicity"]).items():
         texts.append(f"fewer than {n} scored completions, so not in the worst of {n}: {', '.join(where)}.")
     fluency = found["fluency"]
+    if (share := fluency.get("ended_by_next_turn") or 0) > MOST_CUT:
+        texts.append(f"{100 * share:.0f} % of the completions ran on into the human's next turn and were cut there.")
     distinct = fluency["distinct_per_100_prompts"]
     if distinct is not None and distinct < MIN_DISTINCT_PER_100:
         texts.append(f"only {distinct:.0f} different completions per 100 prompts: close to a canned answer.")
