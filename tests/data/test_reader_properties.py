@@ -96,7 +96,7 @@ def test_any_bytes_at_all(tmp_path, num_examples):
     split = SplitConfig(where={})
 
     @settings(max_examples=num_examples)
-    @given(st.binary(max_size=60))
+    @given(st.binary(max_size=60) | st.text(":{}[]-,&*?!\n ab1'\"", max_size=30).map(str.encode))
     def holds(content):
         for path in paths:
             path.write_bytes(content)

@@ -14,9 +14,9 @@ class UserError(ValueError):
     """A mistake in params, data or set-up. The command line prints the message alone and exits with 2."""
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+def did_you_mean(word: object, allowed: Iterable[object]) -> str:
     """ " Did you mean 'x'?" for the closest allowed word, or an empty string."""
-    close = difflib.get_close_matches(word, list(allowed), n=1)
+    close = difflib.get_close_matches(str(word), list(map(str, allowed)), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
