@@ -17,6 +17,7 @@ import importlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -35,6 +36,9 @@ from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.sweep import Method, SweepConfig
 from detoxlens.params.toxicity import RECORDED, ToxicityConfig
 from detoxlens.sweep.space import KIND_OF
+
+if TYPE_CHECKING:
+    from detoxlens.reporting.study import VariantTables
 
 AS_IF_TRAINED = "as-if-trained"
 """Name under which `it` stands in for a trained variant, to learn which metrics a trial will report."""
@@ -173,13 +177,21 @@ def val_metrics(folder: Path, params: Params, model: str, variant: str, *, stand
     )
     if stand_in:
         it = study.models[model]["it"]
-        tables = {"it": it, AS_IF_TRAINED: dataclasses.replace(it, variant=AS_IF_TRAINED)}
-        study = dataclasses.replace(study, models={model: tables})
+        study = dataclasses.replace(study, models={model: {"it": it, AS_IF_TRAINED: as_if_trained(it)}})
     metrics = build_metrics(study, config, missing=toxicity.missing)[model][AS_IF_TRAINED if stand_in else variant]
     found = {name: value for name, value in flat_metrics(metrics).items() if "/val/" in name}
     for row in read_history(layout.adapter(model, variant)):  # the last value of each curve stays
         found |= {f"training/{name}": value for name, value in row.items() if name != "step" and value is not None}
     return found
+
+
+def as_if_trained(it: VariantTables) -> VariantTables:
+    """The tables of `it` as those of a variant: who reads its own text, that of `it`, and whose text `it` reads."""
+    cells = ((AS_IF_TRAINED, AS_IF_TRAINED), (AS_IF_TRAINED, "it"), ("it", AS_IF_TRAINED))
+    traces = [
+        dataclasses.replace(trace, reader=reader, text_source=text) for reader, text in cells for trace in it.traces
+    ]
+    return dataclasses.replace(it, variant=AS_IF_TRAINED, traces=traces)
 
 
 def check_metrics(config: SweepConfig, known: Mapping[str, float], where: str) -> None:
