@@ -50,7 +50,7 @@ def fused_loss_is_right(model: PeftModel, *, filler_id: int, padding: Literal["l
             targets = torch.tensor(trial.short[1:], device=model.device)
             yield found, trial.of_short[:-1].log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
 
-        return trial.works(fused)
+        return trial.works(fused, trial.tolerance.padded)
 
 
 def check_head_is_free(model: PeftModel, *, what: str, instead: str) -> None:
