@@ -350,3 +350,21 @@ def test_openai_moderation_reads_the_larger_of_its_two_categories():
     assert service.read({"results": [{"category_scores": scores}] * 2}) == [0.75, 0.75]
     assert service.body(["hi", "ho"]) == {"model": "omni-moderation-2024-09-26", "input": ["hi", "ho"]}
     assert service.key_header("k") == {"Authorization": "Bearer k"}
+
+
+def test_a_server_of_ones_own_is_asked_at_its_address_and_never_sent_the_services_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERSPECTIVE_API_KEY", KEY)
+    with FakeService() as service:
+        scorer = make_scorer(f"perspective:en@{service.url}", root=tmp_path)
+        assert [s.toxicity for s in scorer.score(TEXTS)] == [*map(toxicity_of, TEXTS)]
+        assert service.keys == {None}
+    assert scorer.name == f"perspective:en@{service.url}"
+    again = make_scorer(f"perspective:en@{service.url}", root=tmp_path)  # the server is gone, its answers are kept
+    assert [s.toxicity for s in again.score(TEXTS)] == [*map(toxicity_of, TEXTS)]
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:8000", "ftp://host/x", "http://", "http://me:secret@host/x"])
+def test_an_endpoint_that_is_no_servers_address_is_refused_without_its_password(tmp_path, endpoint):
+    with pytest.raises(UserError, match=r"behind the @ stands the http\(s\) address") as error:
+        make_scorer(f"perspective:en@{endpoint}", root=tmp_path)
+    assert "secret" not in str(error.value)

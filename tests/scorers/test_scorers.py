@@ -120,7 +120,7 @@ def test_unknown_and_malformed_names_are_explained(tmp_path):
         make_scorer("profanity_chek", root=tmp_path)
     with pytest.raises(UserError, match="not of the form hf:"):
         make_scorer("hf:", root=tmp_path)
-    assert set(SCORERS) == {"profanity_check", "hf", "perspective", "openai_moderation", "recorded"}
+    assert set(SCORERS) == {"profanity_check", "hf", "perspective", "openai_moderation", "onnx", "recorded"}
 
 
 def test_the_headline_must_be_scored():

@@ -21,7 +21,7 @@ class ToxicityConfig(Section):
     scorers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     """Names that `scorers.make_scorer` knows: `profanity_check`,
     `hf:<id or folder>[@<revision>][#<label>[=<activation>]]`, `onnx:<file>#<class>[+<class>...]`,
-    `perspective[:<language>]`, `openai_moderation[:<model>]`, `recorded:data/recorded/<file>`."""
+    `perspective[:<language>][@<endpoint>]`, `openai_moderation[:<model>]`, `recorded:data/recorded/<file>`."""
     headline: str
     """The scorer of Table 1; one of `scorers`."""
     missing: Literal["exclude", "non_toxic"]

@@ -38,7 +38,7 @@ SCORERS: Mapping[str, Callable[[str, Setting], Scorer]] = MappingProxyType(
     {
         "profanity_check": lambda _, at: ProfanityCheck(normalize=at.normalize),
         "hf": lambda address, at: HfClassifier(address, root=at.root, device=at.device, normalize=at.normalize),
-        "perspective": lambda language, at: perspective(language, cache=score_cache(at.root), normalize=at.normalize),
+        "perspective": lambda address, at: perspective(address, cache=score_cache(at.root), normalize=at.normalize),
         "openai_moderation": lambda model, at: openai_moderation(
             model, cache=score_cache(at.root), normalize=at.normalize
         ),
@@ -89,7 +89,7 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool =
     if kind not in SCORERS:
         raise UserError(
             f"toxicity.scorers: unknown scorer {name!r}.{did_you_mean(kind, SCORERS)} Allowed: profanity_check, "
-            "hf:<hub id or folder>[@<revision>][#<label>[=<activation>]], perspective[:<language>], "
+            "hf:<hub id or folder>[@<revision>][#<label>[=<activation>]], perspective[:<language>][@<endpoint>], "
             "openai_moderation[:<model>], onnx:<file>#<class>[+<class>...], recorded:<file>."
         )
     return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize))

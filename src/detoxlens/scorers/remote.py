@@ -57,6 +57,8 @@ class Service:
     """The answer's JSON -> toxicities, 0..1, in the order asked; KeyError, IndexError, TypeError where it has none."""
     remedy: str
     """What to do when the service is no option: the end of every message that stops the run."""
+    needs_key: bool = True
+    """False for a server of one's own, which is never sent the key of another."""
 
 
 Verdict = tuple[ScoredText, bool]
@@ -147,7 +149,7 @@ class RemoteScorer:
         unique = list(dict.fromkeys(asked.values()))
         known = self._cache.read(self.name, self.version, unique)
         todo = [text for text in unique if text not in known]
-        if todo and not self._key:
+        if todo and not self._key and self._service.needs_key:
             raise UserError(
                 f"toxicity.scorers: {self.name} needs a key in the environment variable {self._service.key_variable} "
                 f"for {len(todo)} text(s) that {self._cache.path} does not hold. {self._service.remedy}"
@@ -208,7 +210,7 @@ class RemoteScorer:
         request = urllib.request.Request(
             service.endpoint,
             data=json.dumps(service.body(texts)).encode(),
-            headers={"Content-Type": "application/json", **service.key_header(self._key)},
+            headers={"Content-Type": "application/json", **(service.key_header(self._key) if self._key else {})},
         )
         try:
             with self._opener.open(request, timeout=self._timeout_seconds) as reply:
