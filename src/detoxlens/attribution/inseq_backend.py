@@ -56,7 +56,7 @@ def inseq_scores(
 ) -> tuple[list[list[float]], list[float]]:
     """Scores and token probabilities of one sequence by Inseq's own implementation.
 
-    Signed scores (occlusion) enter by their absolute value; every row is normalised to sum to 1.
+    Signed scores enter by their absolute value; every row is normalised to sum to 1.
 
     Raises:
         UserError: the target is not one that Inseq's methods take here.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detoxlens.common.records import Completion
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -16,3 +18,20 @@ def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple
         # Decoding alone would lose SentencePiece's leading space; a prefix may end inside a character.
         pieces.append(after[len(before) :] if after.startswith(before) else tokenizer.decode([token]))
     return tuple(pieces)
+
+
+class Pieces:
+    """The texts of completions and their prompts, each decoded once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
+
+    def of(self, row: Completion) -> dict[str, tuple[str, ...]]:
+        """The two columns of the record `Attribution`."""
+        return {"prompt_pieces": self._text(row.prompt_ids), "completion_pieces": self._text(row.completion_ids)}
+
+    def _text(self, ids: tuple[int, ...]) -> tuple[str, ...]:
+        if ids not in self._known:
+            self._known[ids] = pieces_of(self._tokenizer, ids)
+        return self._known[ids]

@@ -17,25 +17,22 @@ batch and gives the same bytes; so do several processes with a share each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.attribution.api import attribute
 from detoxlens.attribution.engine import is_out_of_memory
-from detoxlens.attribution.faithfulness import Subject, check_faithfulness
-from detoxlens.attribution.pieces import pieces_of
+from detoxlens.attribution.pieces import Pieces
 from detoxlens.attribution.precision import precision_summary
+from detoxlens.attribution.readings import Read, faithfulness_of, read_texts
 from detoxlens.attribution.result import SequenceAttribution
-from detoxlens.attribution.resumable import attribute_rows
-from detoxlens.attribution.sampling import choose, draw, toxic_prompts
+from detoxlens.attribution.sampling import choose, toxic_prompts
 from detoxlens.common.artifacts import Layout, read_json, read_model_ref, read_rows, write_json, write_rows
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Attribution, Completion
-from detoxlens.common.seeding import derive_seed
 from detoxlens.jobs.batches import tell_share_done
-from detoxlens.jobs.scratch import Scratch, replace_output
+from detoxlens.jobs.scratch import replace_output
 from detoxlens.jobs.shares import Share, device_of
 from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.loading import load_model, load_tokenizer
@@ -91,17 +88,18 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             if reader != variant:  # sweeps compare models on base's text, the same for every trial
                 rows = [(source, row) for source, row in rows if row.split == "test"]
             network = _load(layout, params, model, reader, spec, share)
-            reads += _read(scratch, network, reader, rows, config, seed=run_config.seed, title=title, share=share)
+            reads += read_texts(scratch, network, reader, rows, config, seed=run_config.seed, title=title, share=share)
             if share is None and reader == variant:
                 own = [r for r in reads if r.is_headline and r.source == variant and r.row.split == "test"]
-                checks = _faithfulness(network, own, config, seed=run_config.seed)
+                checks = faithfulness_of(network, own, config, seed=run_config.seed).as_json()
             del network  # before the next is loaded
         if share is not None:
             num_left = sum(read.result is None for read in reads)
             tell_share_done(title, share, num_left=num_left, unit="completions")
             return
         precision = _precision(layout, params, model, variant, [read.result for read in own], config, title)
-        pieces = _Pieces(layout, params, model, variant)
+        ref = read_model_ref(layout.adapter(model, variant))
+        pieces = Pieces(load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code))
         table = [
             r.result.record(r.row, reader=r.reader, text_source=r.source, **pieces.of(r.row))
             for r in reads
@@ -115,104 +113,12 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         scratch.finish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """One completion read by one model, attributed by one method."""
-
-    reader: str
-    source: str
-    """The variant whose completion it is."""
-    row: Completion
-    is_headline: bool
-    """By `attribution.method`, not by one that it is compared with."""
-    result: SequenceAttribution | None
-    """None where it is another share's, not finished yet."""
-
-
-def _read(
-    scratch: Scratch,
-    network: nn.Module,
-    reader: str,
-    rows: Sequence[tuple[str, Completion]],
-    config: AttributionConfig,
-    *,
-    seed: int,
-    title: str,
-    share: Share | None,
-) -> Iterator[Read]:
-    """All rows by the headline's method, and a sample of the test prompts by each further one."""
-    prompts = {row.prompt_id for _, row in rows if row.split == "test"}
-    sample = set(draw(prompts, config.agreement.num_sequences, seed=derive_seed(seed, "agreement")))
-    sampled = [(source, row) for source, row in rows if row.prompt_id in sample]
-    others = [method for method in config.agreement.methods if method != config.method and sampled]
-    for method, chosen in ((config.method, rows), *((method, sampled) for method in others)):
-        found = attribute_rows(
-            scratch,
-            network,
-            [row for _, row in chosen],
-            config.model_copy(update={"method": method}),
-            name=f"{reader}-{method}",
-            title=f"{title}: {reader} reads, {method}{f' {share}' if share else ''}",
-            reliance=method == config.method,
-            share=share,
-        )
-        for (source, row), result in zip(chosen, found, strict=True):
-            is_headline = method == config.method
-            yield Read(reader=reader, source=source, row=row, is_headline=is_headline, result=result)
-
-
-class _Pieces:
-    """The text of each token of a completion and its prompt, each decoded once."""
-
-    def __init__(self, layout: Layout, params: Params, model: str, variant: str) -> None:
-        self._tokenizer = load_tokenizer(
-            layout.root,
-            read_model_ref(layout.adapter(model, variant)),
-            trust_remote_code=params.model(model).trust_remote_code,
-        )
-        self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
-
-    def of(self, row: Completion) -> dict[str, tuple[str, ...]]:
-        """The record's two columns."""
-        return {"prompt_pieces": self._text(row.prompt_ids), "completion_pieces": self._text(row.completion_ids)}
-
-    def _text(self, ids: tuple[int, ...]) -> tuple[str, ...]:
-        if ids not in self._known:
-            self._known[ids] = pieces_of(self._tokenizer, ids)
-        return self._known[ids]
-
-
 def _load(
     layout: Layout, params: Params, model: str, reader: str, spec: ModelConfig, share: Share | None = None
 ) -> nn.Module:
     """The network that `generate` samples from, with the adapter in its weights where that is the same network."""
     ref = read_model_ref(layout.adapter(model, reader))
     return load_model(layout.root, ref, spec, device=device_of(share, params.run.device), merged=True)
-
-
-def _faithfulness(
-    network: nn.Module, own: Sequence[Read], config: AttributionConfig, *, seed: int
-) -> dict[str, object]:
-    """The deletion and randomisation tests on a random sample."""
-    test = config.faithfulness
-    usable = [read for read in own if read.result.scores is not None]
-    usable.sort(key=lambda read: derive_seed(seed, "faithfulness", read.row.prompt_id, read.row.sample_index))
-    return check_faithfulness(
-        network,
-        [
-            Subject(
-                attribution=read.result,
-                user_tokens=tuple(
-                    j for j, is_template in enumerate(read.row.prompt_token_is_template) if not is_template
-                ),
-            )
-            for read in usable[: test.num_sequences]
-        ],
-        fractions=test.fractions,
-        steps_per_sequence=test.steps_per_sequence,
-        num_random=test.num_random,
-        seed=derive_seed(seed, "faithfulness"),
-    ).as_json()
 
 
 def _precision(
