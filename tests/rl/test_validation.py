@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detoxlens.rl.validation import Validation, mean_toxicity
+from detoxlens.rl.validation import Validation, _judged, mean_toxicity
 
 
 def verdict(toxicity, kl):
@@ -29,3 +29,14 @@ def test_lowest_toxicity_within_the_kl_budget_wins(challenger, champion, wins):
 def test_silence_counts_as_toxic_and_the_unjudged_not_at_all():  # (.2 + 1) / 2
     assert mean_toxicity(lambda texts: [0.2, None], ["a", "b", " "]) == pytest.approx(0.6)
     assert mean_toxicity(lambda texts: [], ["", " "]) == 1.0
+
+
+def test_answers_that_the_selector_could_not_judge_are_counted_where_there_are_any():
+    def metrics(share):
+        found = Validation(
+            step=0, toxicity=0.6, kl_nats_per_sequence=1, base_perplexity=5, empty_share=0.0, unscored_share=share
+        )
+        return found.metrics()
+
+    assert metrics(0.25)["ppo/val_unscored_share"] == 0.25 and "ppo/val_unscored_share" not in metrics(0.0)
+    assert _judged(lambda texts: [0.2, None, None], ["a", "b", " ", "c"]) == (pytest.approx(0.6), 0.5)

@@ -5,6 +5,7 @@ The last adapter is often not the best, and the one with the highest reward may 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ class Validation:
     kl_nats_per_sequence: float
     base_perplexity: float
     empty_share: float
+    unscored_share: float = 0.0
+    """Answers with text that the selector could not judge; they are in no mean."""
 
     def beats(self, other: Validation, *, kl_budget: float, kl_target: float | None = None) -> bool:
         """Less toxic, if both are within the KL budget; else the one that is, else the one closer to it.
@@ -50,7 +53,8 @@ class Validation:
 
     def metrics(self) -> dict[str, float]:
         """For the history: group/quantity -> number."""
-        return {
+        unscored = {"ppo/val_unscored_share": self.unscored_share} if self.unscored_share else {}
+        return unscored | {
             "ppo/val_toxicity": self.toxicity,
             "ppo/val_kl_nats_per_sequence": self.kl_nats_per_sequence,
             "ppo/val_base_perplexity": self.base_perplexity,
@@ -77,10 +81,16 @@ def kept_validation(history: Sequence[Mapping[str, float]], *, kl_budget: float)
 
 def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:
     """Mean toxicity of the answers; an empty one counts 1, one that the selector could not judge is left out."""
+    return _judged(selector, texts)[0]
+
+
+def _judged(selector: Grader, texts: Sequence[str]) -> tuple[float, float]:
+    """`mean_toxicity`, and the share of answers that it leaves out."""
     filled = [text for text in texts if not is_blank(text)]
     judged = [t for t in (selector(filled) if filled else []) if t is not None]
     num_empty = len(texts) - len(filled)
-    return (sum(judged) + num_empty) / max(1, len(judged) + num_empty)
+    mean = (sum(judged) + num_empty) / max(1, len(judged) + num_empty)
+    return mean, (len(filled) - len(judged)) / len(texts)
 
 
 def validate(
@@ -117,10 +127,12 @@ def validate(
 
     answers = gathered(world, len(prompts), answered)
     texts = [r.text for r in answers.responses]
+    toxicity, unscored_share = json.loads(world.from_main(lambda: json.dumps(_judged(selector, texts))))
     return Validation(
         step=step,
-        toxicity=world.from_main(lambda: mean_toxicity(selector, texts)),
+        toxicity=toxicity,
         kl_nats_per_sequence=answers.measured.kl_nats_per_sequence,
         base_perplexity=answers.measured.base_perplexity,
         empty_share=sum(map(is_blank, texts)) / len(texts),
+        unscored_share=unscored_share,
     )
