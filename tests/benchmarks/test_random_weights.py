@@ -96,7 +96,5 @@ def test_the_preset_goes_through_every_stage(project):
         assert len(read_rows(layout.completions("redpajama-3b", variant), Completion)) == 5  # 1 + 3 of p50, 1 polite
         found = read_rows(layout.attributions("redpajama-3b", variant), Attribution)
         cells = {("it", "it")} if variant == "it" else {(variant, variant), (variant, "it"), ("it", variant)}
-        assert {(a.reader, a.text_source, a.status) for a in found} == {(*cell, "ok") for cell in cells}
-        headline = [a for a in found if a.method == "input_x_gradient"]
-        assert len(headline) == 2 * len(cells)  # a val and a test prompt
+        assert {(a.reader, a.text_source) for a in found} == cells and {a.status for a in found} == {"ok"}
     assert (layout.reports / "table1.md").exists()
