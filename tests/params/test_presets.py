@@ -56,3 +56,18 @@ def test_the_controls_preset_has_three_seeds_of_each_method_and_of_each_placebo(
     for name in params.run.variants:
         methods.setdefault(params.variant(name).group or name, []).append(params.training_seed(name))
     assert methods == {"it": [0]} | {method: [0, 1, 2] for method in ("ft", "rl", "placebo_ft", "placebo_rl")}
+
+
+def test_keys_that_a_preset_is_without_are_taken_out_and_others_stay(tmp_path):
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "presets").mkdir()
+    preset = tmp_path / "presets/fewer.yaml"
+    preset.write_text("without: [splits.challenging, splits.nowhere]\nrun: {seed: 3}\n")
+    before = load_params(tmp_path / "params.yaml").raw
+    apply_preset(tmp_path, tmp_path / "params.yaml", "fewer")
+    after = load_params(tmp_path / "params.yaml").raw
+    assert after["splits"] == {k: v for k, v in before["splits"].items() if k != "challenging"}
+    assert after["run"] == before["run"] | {"seed": 3}
+    preset.write_text("without: splits.polite\n")
+    with pytest.raises(UserError, match=r"fewer\.yaml: without='splits\.polite' must be a list of key paths"):
+        apply_preset(tmp_path, tmp_path / "params.yaml", "fewer")

@@ -46,6 +46,7 @@ def test_the_committed_study_and_its_preset_are_valid_and_name_the_same_things(r
     params = Params(read_yaml(root / "params.yaml"))
     check_params(params)
     raw = params.raw
+    assert set(raw["splits"]) == {"rtp"}  # the others filter by scores that the file of prompts does not have
     assert raw["data"]["dialoconan"] in spec.files and raw["data"]["rtp"] == spec.prompts.target
     assert spec.prompts.source in spec.files
     assert all(file in spec.files for scorer in spec.scorers.values() for file in scorer.files)

@@ -13,6 +13,9 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.check import check_params
 from detoxlens.params.load import Params
 
+REMOVED = object()
+"""A value that takes its key out."""
+
 
 def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
     """run.variants and the lists by kind that dvc.yaml's matrices need."""
@@ -28,7 +31,8 @@ def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     """Sets values of params.yaml by their key paths, everything else as it was, comments included.
 
     Mappings on the way that do not exist are made, in the style of their surroundings; what an alias or merge (`*`,
-    `<<`) shares between two places is written out in each. The result is checked before it is kept.
+    `<<`) shares between two places is written out in each. The value `REMOVED` takes a key out, if it is there. The
+    result is checked before it is kept.
 
     Raises:
         UserError: a key path leads through a value, or the changed params are not valid; the file is as it was.
@@ -55,6 +59,9 @@ def change_params(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
             if not isinstance(node, CommentedMap):
                 where = ".".join(map(str, parents[:depth]))
                 raise UserError(f"{path.name}: {where}={node!r} has no keys, so {key!r} cannot be set in it.")
+        if value is REMOVED:
+            node.pop(key, None)
+            continue
         if isinstance(value, list):
             value = CommentedSeq(value)
             value.fa.set_flow_style()

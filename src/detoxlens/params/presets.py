@@ -1,4 +1,4 @@
-"""Presets: files in presets/ whose keys are written into params.yaml."""
+"""Presets: files in presets/ whose keys are written into params.yaml; `without` lists key paths that are taken out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.common.errors import UserError, did_you_mean
-from detoxlens.params.edit import change_params, diff_of
+from detoxlens.params.edit import REMOVED, change_params, diff_of
 from detoxlens.params.load import load_params, read_yaml
 from detoxlens.params.section import NAME
+
+WITHOUT = "without"
 
 
 def apply_preset(root: Path, params_path: Path, name: str) -> str:
     """Writes presets/<name>.yaml into params.yaml, key by key; what it does not name stays, comments included.
+
+    Its list `without` names what does not stay, e.g. splits.p50.
 
     Returns:
         The unified diff; empty where nothing was to change.
@@ -34,7 +38,11 @@ def apply_preset(root: Path, params_path: Path, name: str) -> str:
     wanted = read_yaml(file)
     if not isinstance(wanted, Mapping):
         raise UserError(f"{file} holds {type(wanted).__name__}, not sections of params.yaml such as run: and models:.")
-    change_params(params_path, dict(_leaves(wanted)))
+    without = wanted.get(WITHOUT) or []
+    if not isinstance(without, list) or not all(isinstance(key, str) for key in without):
+        raise UserError(f"{file}: {WITHOUT}={without!r} must be a list of key paths such as splits.p50.")
+    changes: dict[tuple[str, ...], Any] = dict(_leaves({k: v for k, v in wanted.items() if k != WITHOUT}))
+    change_params(params_path, changes | {tuple(key.split(".")): REMOVED for key in without})
     return diff_of(params_path, before)
 
 
