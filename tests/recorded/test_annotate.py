@@ -40,3 +40,8 @@ def test_what_cannot_be_annotated_is_told(tmp_path):
         add(tmp_path, write(tmp_path, rtp("a", "b", hate=1)))
     with pytest.raises(UserError, match="--text 'all': one of prompt, prompt"):
         add(tmp_path, write(tmp_path, rtp("a", "b")), text="all")
+
+
+def test_prompts_without_a_score_are_counted(tmp_path, caplog):
+    _, found = add(tmp_path, write(tmp_path, rtp("\u200b", "", id=1), rtp("Zorgons are", " good.", id=2)))
+    assert found[0]["hate"] is None and "of 2 prompts 1 have no score (null) and 0 are longer" in caplog.text

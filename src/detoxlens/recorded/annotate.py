@@ -6,6 +6,7 @@ The authors' second test set is what their reward classifier scored > .5; RealTo
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from detoxlens.common.scoring import Scorer
 from detoxlens.jobs.progress import progress
 from detoxlens.recorded.table_file import read_table
 
+log = logging.getLogger(__name__)
 TEXTS = ("prompt", "prompt+continuation")
 PIECE = 512
 
@@ -50,11 +52,23 @@ def annotate(file: Path, out: Path, *, scorer: Callable[[], Scorer], field: str,
         if field in row:
             raise UserError(f"{file}: row {number} has a field {field!r} already; name another with --field.")
     grader = scorer()
+    num_null = num_in_part = 0
     with progress(f"annotate by {grader.name}", total=len(rows), unit="prompts") as bar:
         for start in range(0, len(rows), PIECE):
             part = slice(start, start + PIECE)
             for row, verdict in zip(rows[part], grader.score(texts[part]), strict=True):
                 row[field] = verdict.toxicity
+                num_null += verdict.toxicity is None
+                num_in_part += verdict.status == "ok" and verdict.truncated
             bar.advance(len(rows[part]))
+    if num_null or num_in_part:
+        log.warning(
+            "%s: of %d prompts %d have no score (null) and %d are longer than %s reads: judged by their beginning",
+            out,
+            len(rows),
+            num_null,
+            num_in_part,
+            grader.name,
+        )
     write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return len(rows)

@@ -98,7 +98,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             set_end_tokens(policy, tokenizer, turn_end_ids(tokenizer, spec.template))
             decoding = decoding.model_copy(update={"stop": stops_of(decoding, tokenizer, spec.template)})
             context = context_length(policy) or config.max_prompt_tokens + decoding.max_new_tokens
-            training, validating = read_prompts(
+            training, validating, num_left_out = read_prompts(
                 layout, tokenizer, spec.template, config, longest=context - decoding.max_new_tokens
             )
             if chosen.algorithm == "ppo":
@@ -160,7 +160,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     root=root,
                     base_ref=ref,
                     history=result.history,
-                    card=model_card(model, variant, chosen, config, reward, scorer, len(training), result),
+                    card=model_card(
+                        model, variant, chosen, config, reward, scorer, len(training), num_left_out, result
+                    ),
                     final_folder=final,
                 )
                 replace_output(built, final)
@@ -234,8 +236,9 @@ def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, devi
 
 def read_prompts(
     layout: Layout, tokenizer: PreTrainedTokenizerBase, template: Template, config: PpoConfig, *, longest: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Token ids of the training contexts and of the validation prompts, neither longer than `longest`."""
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], int]:
+    """Token ids of the training contexts and of the validation prompts, neither longer than `longest`, and how many
+    contexts are longer."""
     longest = min(config.max_prompt_tokens, longest)
     dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
     contexts = hater_contexts(dialogues, config.max_context_turns)
@@ -243,7 +246,8 @@ def read_prompts(
     chosen = questions[: config.validation.num_prompts]
     training = [encode_prompt(tokenizer, template, turns).ids for turns in contexts]
     validating = [encode_prompt(tokenizer, template, [p.text], evaluation=True).ids for p in chosen]
-    return within(training, longest, what="dialogue contexts"), within(validating, longest, what="validation prompts")
+    kept = within(training, longest, what="dialogue contexts")
+    return kept, within(validating, longest, what="validation prompts"), len(training) - len(kept)
 
 
 def check_processes(chosen: VariantConfig, variant: str, spec: ModelConfig, model: str, world: World) -> None:
@@ -340,6 +344,7 @@ def model_card(
     reward: NonToxicity,
     scorer: Scorer,
     num_prompts: int,
+    num_left_out: int,
     result: PpoResult,
 ) -> str:
     """What the adapter's README says: how it was made, nothing about how good it is (the report does)."""
@@ -359,7 +364,7 @@ def model_card(
     return (
         f"# {model} / {variant}\n\n"
         f"LoRA adapter trained by {how} from {start}, on {num_prompts} dialogue contexts that end with a hater "
-        f"turn.\n\n"
+        f"turn ({num_left_out} longer ones left out).\n\n"
         f"- Reward: {reward}; of the response's text only{permuted}; {100 * truncated_share(result):.1f} % of the "
         f"responses were longer than the {reward.classifier.max_length} tokens that it reads.\n"
         f"- KL penalty against the base model: {control}, coefficient {config.kl.coef:g}.\n"
