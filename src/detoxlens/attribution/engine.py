@@ -43,7 +43,7 @@ class Learnt:
     """What earlier passes over a model have shown, so that later calls need not find it out again."""
 
     tape_is_right: bool | None = None
-    """Whether the fast path agrees with torch's own graph on this model; None until the first chunk has told."""
+    """Whether the fast path agrees with torch's own graph on this model; None before the first chunk."""
     max_targets: int | None = None
     """Set by an out-of-memory error, never raised again."""
 

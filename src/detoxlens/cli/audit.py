@@ -23,9 +23,9 @@ def audit(
 
     params = load_params(Context.root / Context.params_path)
     params.model(model)
-    told = (
+    message = (
         read_sheet(Context.root, params, model, read)
         if read
         else make_sheet(Context.root, params, model, num=num, seed=seed)
     )
-    typer.echo(told)
+    typer.echo(message)

@@ -105,7 +105,7 @@ class Fluency:
     num_tokens: int | None
     """None of a completion made elsewhere, whose tokens are not known."""
     mentions_prompt: bool | None
-    """Does the completion repeat a content word of the prompt? None where its words cannot be told apart."""
+    """Does the completion repeat a content word of the prompt? None where its words are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

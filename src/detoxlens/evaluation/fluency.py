@@ -36,7 +36,7 @@ STOP_WORDS = frozenset(_STOP.split())
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*")
 _NOT = re.compile(r"n['’]t\b")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
-"""Scripts that put no space between words: which words a text has cannot be told from its letters."""
+"""Scripts that put no space between words: its letters do not show which words a text has."""
 
 
 def content_words(text: str) -> set[str]:
@@ -51,7 +51,7 @@ def content_words(text: str) -> set[str]:
 def mentions_prompt(prompt: str, completion: str) -> bool | None:
     """Does the completion repeat a content word of the prompt? Singular and plural in `s` count as the same word.
 
-    None where it cannot be told: no word is found again, and the prompt's script puts no space between words.
+    None where it is unknown: no word is found again, and the prompt's script puts no space between words.
     """
     if not content_words(prompt).isdisjoint(_singulars(completion)):
         return True

@@ -173,8 +173,10 @@ def distil(
         write_text(built / "README.md", _card(name, files, columns, student, lines))
         replace_output(built, root / SCORERS / name)
         scratch.finish()
-    told = "\n".join(lines)
-    return f"{told}\nWrote {SCORERS}/{name}: the scorer {scorer}; toxicity.calibration may name its calibration.json."
+    message = "\n".join(lines)
+    return (
+        f"{message}\nWrote {SCORERS}/{name}: the scorer {scorer}; toxicity.calibration may name its calibration.json."
+    )
 
 
 def _score(file: Path, number: int, column: str, value: object) -> float | None:

@@ -117,7 +117,7 @@ def train_scorers(root: Path, scorers: Mapping[str, StandIn], *, num_threads: in
     for name, wanted in scorers.items():
         if (root / SCORERS / name / "calibration.json").exists():  # the folder is moved into place when it is complete
             continue
-        told = distil(
+        summary = distil(
             root,
             [root / file for file in wanted.files],
             columns_of("rewardlm", text=None, prompt=None, scores=[wanted.score]),
@@ -126,4 +126,4 @@ def train_scorers(root: Path, scorers: Mapping[str, StandIn], *, num_threads: in
             num_threads=num_threads,
             bootstrap=Bootstrap(num_resamples=500, seed=0),
         )
-        log.info("%s", told)
+        log.info("%s", summary)
