@@ -222,7 +222,7 @@ def row_of(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # of models that are on their way out
+@pytest.mark.filterwarnings("default")  # of deprecated models
 @pytest.mark.parametrize("name", NAMES)
 def test_every_use_of_a_model_goes_as_the_table_says(name):
     assert row_of(name) in TABLE.read_text(encoding="utf-8").splitlines()

@@ -18,7 +18,7 @@ from detoxlens.params.generation import GenerationConfig
 from tests.architectures import SIZES, greedy_by_hand, log_probs_by_hand, random_model
 from tests.attribution.tiny import VOCAB
 
-pytestmark = pytest.mark.filterwarnings("default")  # of models that are on their way out
+pytestmark = pytest.mark.filterwarnings("default")  # of deprecated models
 
 PAD = VOCAB - 1
 PROMPTS = [[21, 4, 37, 55, 8, 13, 60], [18, 2, 44], [7, 7, 9, 12, 30, 31, 32, 33, 34, 35, 36, 5], [3, 1, 2]]

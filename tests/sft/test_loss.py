@@ -18,7 +18,7 @@ from tests.architectures import log_probs_by_hand, random_model
 from tests.attribution.tiny import VOCAB, word_tokenizer
 from tests.test_architectures import COMPLETIONS, GREEDY, PPO_CONFIG, PROMPTS, SFT, adapted, fine_tuned
 
-pytestmark = pytest.mark.filterwarnings("default")  # of models that are on their way out
+pytestmark = pytest.mark.filterwarnings("default")  # of deprecated models
 PAD = VOCAB - 1
 
 
