@@ -11,7 +11,7 @@ from detoxlens.common.numbers import number
 from detoxlens.reporting.about import About
 from detoxlens.reporting.curves import CurvePoint, select
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import FEWEST, could_detect, difference, headline_scope, points, sign
+from detoxlens.reporting.wording import FEWEST, could_detect, difference, failed_checks, headline_scope, points, sign
 
 Json = Mapping[str, Any]
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not tested"
@@ -82,6 +82,8 @@ def _uniform(found: Json, *, wanted: bool) -> dict[str, str]:
     if change is None or effect["num_prompts"] < FEWEST:
         return {"verdict": UNTESTED, "evidence": value_at(effect, "reason") or "no attribution on the same text"}
     evidence = f"model effect on prompt entropy {difference(change, 3, ' bits')}, {effect['num_prompts']} prompts"
+    if failed := failed_checks(found):
+        evidence += f"; its attributions {failed}"
     which = sign(change)
     if which == 0:
         return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(change, 3, ' bits')}"}

@@ -17,6 +17,7 @@ from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import (
     FEWEST,
     difference,
+    failed_checks,
     headline_scope,
     listed,
     percent,
@@ -168,6 +169,8 @@ def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | 
         parts = [f"`{variant}` reading the same text as base: {said}, {where})"]
         if sign(change):
             parts.append(_placebo(control, value_at(placebo, "attribution", "effects", scope, measure), change, unit))
+        if failed := failed_checks(found):
+            parts.append(f"its attributions {failed}")
         if effect["total"] is not None and effect["text_effect"] is not None:
             parts.append(
                 f"between their own texts the difference is {difference(effect['total'], 3, unit)}, of which "

@@ -29,12 +29,31 @@ def twins(variants: Mapping[str, VariantTables]) -> dict[str, str]:
     return found
 
 
+def mark_twins(variants: Json, of: Mapping[str, str]) -> Json:
+    """A model's part of metrics.json with `identical_to`, and without intervals around differences of equal answers."""
+    found = dict(variants)
+    for variant, twin in of.items():
+        found[variant] = {"identical_to": twin} | without_intervals(found[variant])
+    for variant, values in found.items():
+        for other in values.get("pairs", {}):
+            if of.get(variant, variant) == of.get(other, other):
+                values["pairs"][other] = _stripped(values["pairs"][other])
+    return found
+
+
+def _stripped(found: Any) -> Any:
+    """Without any interval."""
+    if not isinstance(found, Mapping):
+        return found
+    return {key: None if key in ("ci95", "detectable") else _stripped(value) for key, value in found.items()}
+
+
 def without_intervals(found: Any) -> Any:
     """The same numbers, every difference without its interval."""
     if not isinstance(found, Mapping):
         return found
     return {
-        key: value | {"ci95": None}
+        key: _stripped(value)
         if isinstance(value, Mapping) and key.startswith(DIFFERENCES) and "ci95" in value
         else without_intervals(value)
         for key, value in found.items()

@@ -16,6 +16,7 @@ from detoxlens.reporting.wording import (
     FEWEST,
     completions,
     difference,
+    failed_checks,
     headline_scope,
     listed,
     percent,
@@ -113,7 +114,8 @@ def _use_in_short(learned: Mapping[str, Sequence[str]], variants: Json) -> str:
         effect = value_at(variants[variant], "attribution", "effects", headline_scope(variants[variant]), ENTROPY)
         if value_at(effect, "model_effect") and effect["num_prompts"] >= FEWEST:
             shown = "" if sign(effect["model_effect"]) else ", no difference shown"
-            changes.append(f"{difference(effect['model_effect'], 3, ' bits')} (`{variant}`{shown})")
+            doubt = f"; its attributions {failed}" if (failed := failed_checks(variants[variant])) else ""
+            changes.append(f"{difference(effect['model_effect'], 3, ' bits')} (`{variant}`{shown}{doubt})")
     level = value_at(variants[BASE], "attribution", "effects", headline_scope(variants[BASE]), ENTROPY, "level")
     if not changes or level is None:
         return ""

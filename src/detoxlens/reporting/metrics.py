@@ -16,7 +16,7 @@ from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.attribution_metrics import attribution_metrics
-from detoxlens.reporting.identical import twins, without_intervals
+from detoxlens.reporting.identical import mark_twins, twins
 from detoxlens.reporting.study import Key, Study, VariantTables
 
 Json = dict[str, Any]
@@ -44,10 +44,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
     }
-    for model, variants in study.models.items():
-        for variant, twin in twins(variants).items():
-            found[model][variant] = {"identical_to": twin} | without_intervals(found[model][variant])
-    return found
+    return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}
 
 
 def is_calibrated(study: Study, scorer: str) -> bool:

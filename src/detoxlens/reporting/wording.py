@@ -14,6 +14,7 @@ from detoxlens.evaluation.intervals import Estimate
 from detoxlens.reporting.table import value_at
 
 Json = Mapping[str, Any]
+MOST_DIGITS = 6
 FEWEST = 30
 """Completions below which no sentence is made."""
 
@@ -28,6 +29,8 @@ def sign(found: Json | None) -> int | None:
 
 def difference(found: Json, digits: int, unit: str, *, scale: float = 1) -> str:
     """`−30.0 points [−35.0, −25.0]`."""
+    while sign(found) and digits < MOST_DIGITS and any(round(scale * end, digits) == 0 for end in found["ci95"] if end):
+        digits += 1  # an end that is not 0 is not printed as 0 where the difference is called one
     text = f"{number(scale * found['value'], digits, signed=True)}{unit}"
     if found["ci95"] is None:
         return f"{text}, no interval"
@@ -72,3 +75,21 @@ def percent(toxicity: Json) -> str:
 def headline_scope(found: Json) -> str:
     """The scope of the headline numbers: `prompt` or `user`."""
     return value_at(found, "attribution", "scope") or "prompt"
+
+
+def failed_checks(found: Json) -> str | None:
+    """`fail 6 of 6 tests by deletion`: what speaks against a variant's attributions; None where nothing does."""
+    checks = value_at(found, "attribution", "checks")
+    deletion = [
+        passes
+        for of in value_at(checks, "deletion") or ()
+        for name in ("comprehensiveness", "sufficiency")
+        if (passes := value_at(of, name, "passes")) is not None
+    ]
+    gold = [of["passes"] for of in (value_at(checks, "gold") or {}).values() if of.get("passes") is not None]
+    failures = [
+        f"{passed.count(False)} of {len(passed)} {what}"
+        for passed, what in ((deletion, "tests by deletion"), (gold, "gold tests"))
+        if False in passed
+    ]
+    return f"fail {listed(failures)}" if failures else None
