@@ -11,12 +11,20 @@ if TYPE_CHECKING:
 
 
 def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[str, ...]:
-    """The text that each token adds, special tokens by name; half a character shows as U+FFFD."""
-    whole = [tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
-    pieces = []
-    for before, after, token in zip(["", *whole], whole, ids, strict=False):
-        # Decoding alone would lose SentencePiece's leading space; a prefix may end inside a character.
-        pieces.append(after[len(before) :] if after.startswith(before) else tokenizer.decode([token]))
+    """The text that each token adds, special tokens by name; joined they are the text.
+
+    A character of several tokens stands with the last of them; half a one at the end shows as U+FFFD.
+    """
+    pieces, shown = [], ""
+    for i, token in enumerate(ids):
+        whole = tokenizer.decode(ids[: i + 1])
+        known = whole if i == len(ids) - 1 else whole.rstrip("\ufffd")  # a prefix may end inside a character
+        if known.startswith(shown):  # decoding the token alone would lose SentencePiece's leading space
+            pieces.append(known[len(shown) :])
+            shown = known
+        else:
+            pieces.append(tokenizer.decode([token]))
+            shown = whole
     return tuple(pieces)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from detoxlens.common.artifacts import Layout, write_json, write_text
 from detoxlens.common.errors import UserError
 from detoxlens.common.seeding import fix_global_state
+from detoxlens.common.text import is_blank
 from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.params.report import Bootstrap
@@ -103,7 +104,7 @@ def read_examples(files: Sequence[Path], columns: Columns) -> tuple[list[Example
         for number, row in enumerate(rows, 1):
             scores = tuple(_score(file, number, column, row[column]) for column in columns.scores.values())
             text = row[columns.text]
-            if not isinstance(text, str) or not text.strip() or all(score is None for score in scores):
+            if not isinstance(text, str) or is_blank(text) or all(score is None for score in scores):
                 num_without += 1
                 continue
             prompt = unwrapped(str(row[columns.prompt])) if columns.prompt else text
