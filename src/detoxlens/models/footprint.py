@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 BYTES: Mapping[str, float] = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
 """Per weight."""
@@ -94,10 +94,13 @@ def weights_of(config: Mapping[str, Any]) -> Weights | None:
     return Weights(num_parameters=layers * layer + embedding + 2 * h, num_embedding=embedding)
 
 
-def num_lora_parameters(config: Mapping[str, Any], *, r: int, target_modules: Collection[str]) -> int:
+def num_lora_parameters(
+    config: Mapping[str, Any], *, r: int, target_modules: Collection[str] | Literal["all-linear"]
+) -> int:
     """Weights of an adapter of rank `r`: r (in + out) per linear layer; 0 for what `weights_of` does not know."""
     linear = _linear_layers(config) or {}
-    return config["num_hidden_layers"] * sum(r * sum(linear[name]) for name in target_modules if name in linear)
+    named = linear if target_modules == "all-linear" else [name for name in target_modules if name in linear]
+    return config["num_hidden_layers"] * sum(r * sum(linear[name]) for name in named)
 
 
 def _linear_layers(config: Mapping[str, Any]) -> dict[str, tuple[int, int]] | None:

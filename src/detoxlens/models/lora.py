@@ -18,26 +18,36 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     Raises:
         UserError: a target module does not exist (the message lists the linear layers there are) or takes no adapter.
     """
-    import torch
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    linear = linear_layers(model)
+    targets = linear if config.target_modules == "all-linear" else config.target_modules
     names = [n for n, _ in model.named_modules()]
-    for target in config.target_modules:
+    for target in targets:
         if not any(n == target or n.endswith(f".{target}") for n in names):
             raise UserError(
                 f"lora.target_modules: {type(model).__name__} has no module {target!r}; its linear layers are "
-                f"{', '.join(linear)}."
+                f"{', '.join(linear)}. `all-linear` takes them all."
             )
     adapter = PeftLoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=sorted(config.target_modules),
+        target_modules=sorted(targets),
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(model, adapter)
     except (ValueError, TypeError) as e:  # a module that is no layer, or one whose forward is passed by
         raise UserError(f"lora.target_modules={config.target_modules}: {e}") from e
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Last parts of the names of all linear layers but the output layer, sorted."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    output = model.get_output_embeddings()
+    found = ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not output)
+    return sorted({name.rpartition(".")[2] for name, _ in found})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from detoxlens.params.section import Section
@@ -15,5 +17,12 @@ class LoraConfig(Section):
     alpha: float = Field(gt=0)
     """The update is scaled by alpha / r."""
     dropout: float = Field(ge=0, lt=1)
-    target_modules: list[str] = Field(min_length=1)
-    """Names (or dotted suffixes) of the linear layers that get an adapter."""
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+    """Names (or dotted suffixes) of the linear layers that get an adapter; `all-linear`: all but the output layer."""
+
+    @property
+    def where(self) -> str:
+        """The layers, for a reader: `query_key_value, dense`."""
+        if isinstance(self.target_modules, str):
+            return "all linear layers but the output layer"
+        return ", ".join(sorted(self.target_modules))

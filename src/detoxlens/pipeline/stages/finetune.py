@@ -113,7 +113,7 @@ def _card(model: str, variant: str, config: SftConfig, lora: LoraConfig, cut: Cu
     )
     return (
         f"# {model} / {variant}\n\n"
-        f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {', '.join(sorted(lora.target_modules))}) trained by "
+        f"LoRA adapter (r {lora.r}, alpha {lora.alpha:g}, on {lora.where}) trained by "
         f"{how}: loss on {config.loss_on}, {config.num_epochs:g} epochs, learning rate "
         f"{config.learning_rate:g}, batch {config.batch_size * config.gradient_accumulation_steps}. The checkpoint "
         "with the lowest validation loss was kept (`history.jsonl`).\n\n"
