@@ -25,6 +25,7 @@ def test_every_stage_depends_on_its_own_code_and_only_the_first_stage_on_the_sou
         assert [d for d in deps if d.startswith("code/")] == [f"code/{MODULE_OF.get(stage, stage)}.txt"]
         assert not [d for d in deps if d.startswith("src")]
     assert PIPELINE["code"]["deps"] == ["src/detoxlens"]
+    assert PIPELINE["code"]["params"] == [{"params.yaml": None}]  # checks all of them before any output is deleted
     assert [path for out in PIPELINE["code"]["outs"] for path in out] == [f"code/{stage}.txt" for stage in STAGES]
 
 

@@ -96,3 +96,14 @@ def test_a_comment_runs_nothing_again(project):
     said = run("dvc repro prepare", cwd=project)
     assert "Running stage 'code'" in said and "Running stage 'prepare'" not in said
     assert NOTHING_TO_DO in run("dvc repro prepare", cwd=project)
+
+
+def test_a_mistake_in_a_value_costs_no_output(project):
+    """DVC deletes a stage's outputs before it runs the stage; the first stage has checked all params by then."""
+    run("dvc repro prepare", cwd=project)
+    before = dvc_md5(project / "data/prepared")
+    asked = "dvc exp run -S ppo.kl.coef=-1 -S data.seed=5 prepare 2>&1 | tr '\\n' ' '; exit 1"
+    remedy = r"ppo\.kl\.coef=-1.*No result was touched; `git checkout \. && dvc checkout` goes back"
+    with pytest.raises(AssertionError, match=remedy):
+        run(asked, cwd=project)
+    assert dvc_md5(project / "data/prepared") == before

@@ -119,9 +119,15 @@ def _shared_stage(
 
 @app.command(rich_help_panel=STAGES)
 def code() -> None:
-    """Write code/<stage>.txt: the modules that each stage's numbers depend on, by which DVC notices an edit."""
+    """Check all of params.yaml, and write code/<stage>.txt: the modules that each stage's numbers depend on."""
+    from detoxlens.common.errors import UserError
+    from detoxlens.params.check import load_checked
     from detoxlens.pipeline.code import write_code
 
+    try:
+        load_checked(Context.root / Context.params_path)
+    except UserError as e:
+        raise UserError(f"{e} No result was touched; `git checkout . && dvc checkout` goes back.") from None
     write_code(Context.root)
 
 

@@ -22,7 +22,7 @@ def did_you_mean(word: object, allowed: Iterable[object]) -> str:
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turns a full disk met while writing at `path` into one paragraph; other errors pass."""
+    """Turns a full or read-only disk met while writing at `path` into one paragraph; other errors pass."""
     try:
         yield
     except UserError:
@@ -30,6 +30,12 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     except Exception as e:  # safetensors and torch.save answer a failed write with errors of their own
         folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
         free_mib = shutil.disk_usage(folder).free / 2**20
+        if isinstance(e, OSError) and e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise UserError(
+                f"{e.filename or path} cannot be opened or written: {e.strerror}. Earlier results are as they were. "
+                f"Give this user the right to do so in {folder} and run the same command again: it resumes from what "
+                "was finished."
+            ) from e
         if not _is_full_disk(e, free_mib):
             raise
         raise UserError(
