@@ -1,0 +1,8 @@
+"""A small pipeline that is killed, filled up, locked out: it ends with the bytes of an uninterrupted run.
+
+__main__.py   the command, its table and its figures
+pipeline.py   the stages on a small scale, each in a process of its own that can be killed
+kills.py      SIGKILL at random moments of every stage
+cases.py      a full disk, a read-only folder, a clock that is set, a locked store, a server that is gone
+dvc.py        SIGKILL of `dvc repro` and all its processes
+"""
