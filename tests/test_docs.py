@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 from detoxlens.params.check import check_params
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig as LoraSection
+from detoxlens.params.models import ChatTemplate
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.about import About, role
 from detoxlens.reporting.readme import readme_result
@@ -161,7 +162,8 @@ def test_the_entry_for_a_model_of_ones_own_is_valid():
     raw["models"] |= YAML(typ="safe").load(block)["models"]
     raw["run"]["models"] = ["mine"]
     check_params(Params(raw))
-    assert Params(raw).section("lora", LoraSection, model="mine").target_modules == ["q_proj", "v_proj"]
+    assert Params(raw).section("lora", LoraSection, model="mine").target_modules == "all-linear"
+    assert isinstance(Params(raw).model("mine").template, ChatTemplate)
 
 
 def test_the_readme_is_read_in_minutes():

@@ -20,6 +20,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     linear = linear_layers(model)
     targets = linear if config.target_modules == "all-linear" else config.target_modules
@@ -35,6 +36,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=sorted(targets),
+        fan_in_fan_out=any(isinstance(m, Conv1D) and n.rpartition(".")[2] in targets for n, m in model.named_modules()),
         task_type="CAUSAL_LM",
     )
     try:
