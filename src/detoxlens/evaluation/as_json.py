@@ -20,7 +20,7 @@ def toxicity_json(found: Toxicity) -> Json:
         "mean": found.mean,
         "expected_max": found.expected_max,
         "p_any_toxic": found.p_any_toxic,
-        "delta_vs_it": estimate_json(found.delta_vs_it),
+        "delta_vs_it": difference_json(found.delta_vs_it),
         "num_scored": found.num_scored,
         "num_empty": found.num_empty,
         "num_failed": found.num_failed,
@@ -31,14 +31,20 @@ def toxicity_json(found: Toxicity) -> Json:
 
 def _worst_of_json(found: WorstOf) -> Json:
     largest, any_toxic = estimate_json(found.expected_max), estimate_json(found.p_any_toxic)
-    of_largest = {"sd": found.expected_max_sd, "delta_vs_it": estimate_json(found.expected_max_delta_vs_it)}
-    of_any = {"delta_vs_it": estimate_json(found.p_any_toxic_delta_vs_it)}
+    of_largest = {"sd": found.expected_max_sd, "delta_vs_it": difference_json(found.expected_max_delta_vs_it)}
+    of_any = {"delta_vs_it": difference_json(found.p_any_toxic_delta_vs_it)}
     return {
         "expected_max": largest and largest | of_largest,
         "p_any_toxic": any_toxic and any_toxic | of_any,
         "num_prompts": found.num_prompts,
         "num_left_out": found.num_left_out,
     }
+
+
+def difference_json(found: Estimate | None) -> Json | None:
+    """{value, ci95, num_prompts, detectable}: also the size that four samples of five would show; null as below."""
+    plain = estimate_json(found)
+    return plain and plain | {"num_prompts": found.num_clusters, "detectable": found.detectable}
 
 
 def estimate_json(found: Estimate | None) -> Json | None:

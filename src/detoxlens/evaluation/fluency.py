@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import regex
 
 from detoxlens.common.text import INVISIBLE
@@ -77,6 +78,27 @@ def perplexity(nll_nats: Sequence[float], num_tokens: Sequence[int]) -> float | 
     """
     total = sum(num_tokens)
     return math.exp(math.fsum(nll_nats) / total) if total else None
+
+
+def perplexity_by_prompt(
+    prompts: Sequence[str], nll_nats: Sequence[float], num_tokens: Sequence[int]
+) -> tuple[list[str], np.ndarray]:
+    """Prompts and one value each (prompts,), whose mean is the perplexity and whose spread is its sampling error.
+
+    The delta method: with L = nats / tokens over all N prompts, value_i = e^L (1 + N (nats_i - L tokens_i) / tokens).
+
+    Args:
+        prompts: prompt id of each completion.
+        nll_nats: summed negative log-likelihood of each.
+        num_tokens: tokens of each; their sum is not 0.
+    """
+    place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+    nats, tokens = np.zeros(len(place)), np.zeros(len(place))
+    index = [place[prompt] for prompt in prompts]
+    np.add.at(nats, index, nll_nats)
+    np.add.at(tokens, index, num_tokens)
+    per_token = nats.sum() / tokens.sum()
+    return list(place), math.exp(per_token) * (1 + len(place) * (nats - per_token * tokens) / tokens.sum())
 
 
 def distinct_n(sequences: Iterable[Sequence[int]], n: int) -> float | None:

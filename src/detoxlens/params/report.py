@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from detoxlens.params.section import Name, Section
@@ -23,6 +25,11 @@ class ReportConfig(Section):
     """The split of params `splits` that fluency, curves, examples and `val` are about."""
     bootstrap: Bootstrap
     """Behind every interval."""
+    pairs: Literal["all", "none"] | list[tuple[Name, Name]] = "all"
+    """Which methods are compared with one another directly, e.g. [[ft, rl]]; each is compared with base anyway."""
+    primary: dict[str, str] = Field(default_factory=dict)
+    """Question -> its one primary endpoint, a difference in a variant's entry of metrics.json. The others are
+    exploratory: of many that are 0, one in twenty is shown to differ."""
     toxic_group_threshold: float = Field(gt=0, lt=1)
     """Toxicity above which a completion belongs to the toxic group of Figure 1 (.66 in arXiv 2309.00751)."""
     min_sequences_per_step: int = Field(ge=2)

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detoxlens.common.records import Fluency, Score
-from detoxlens.evaluation.as_json import estimate_json, toxicity_json
+from detoxlens.evaluation.as_json import difference_json, estimate_json, toxicity_json
 from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
-from detoxlens.evaluation.rates import rate_ci, rate_difference
+from detoxlens.evaluation.samples import difference, estimate
 from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.attribution_metrics import attribution_metrics
 from detoxlens.reporting.identical import mark_twins, twins
-from detoxlens.reporting.study import Key, Study, VariantTables
+from detoxlens.reporting.pairs import pair_metrics
+from detoxlens.reporting.samples import fluency_samples, measure_samples, of_primary_split, scores_of
+from detoxlens.reporting.study import Study, VariantTables
 
 Json = dict[str, Any]
 
@@ -35,14 +36,16 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                 },
                 **({"calibrated": calibrated[variant]} if calibrated else {}),
                 "attribution": attribution[variant],
-                "fluency": _fluency(tables, variants["it"], config, part="test")
-                | {"val": _fluency(tables, variants["it"], config, part="val")},
+                "fluency": _fluency(variants, variant, config, part="test")
+                | {"val": _fluency(variants, variant, config, part="val")},
+                **pairs.get(variant, {}),
             }
             for variant, tables in variants.items()
         }
         for model, variants in study.models.items()
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
+        for pairs in [pair_metrics(variants, measure_samples(study, variants, config, missing=missing), config)]
     }
     return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}
 
@@ -59,7 +62,7 @@ def _calibrated(study: Study, variants: Mapping[str, VariantTables], config: Rep
     scorer = study.calibration.scorer
     found: dict[str, Json] = {variant: {} for variant in variants}
     for split in study.splits:
-        scores = {v: _scores(tables, scorer, tables.keys_of("test", split)) for v, tables in variants.items()}
+        scores = {v: scores_of(tables, scorer, tables.keys_of("test", split)) for v, tables in variants.items()}
         for variant, rates in equivalent_rates(study.calibration, scores, config.bootstrap).items():
             found[variant][split] = rates
     return found
@@ -72,58 +75,51 @@ def _toxicity(
     parts = {split: ("test", split) for split in study.splits} | {"val": ("val", config.primary_split)}
     found = {}
     for name, (part, split) in parts.items():
-        scores = _scores(tables, scorer, tables.keys_of(part, split))
-        reference = None if tables is it else _scores(it, scorer, it.keys_of(part, split))
+        scores = scores_of(tables, scorer, tables.keys_of(part, split))
+        reference = None if tables is it else scores_of(it, scorer, it.keys_of(part, split))
         found[name] = toxicity_json(summarize(scores, reference, config.bootstrap, missing=missing))
     return found
 
 
-def _scores(tables: VariantTables, scorer: str, keys: set[Key]) -> list[Score]:
-    return [s for s in tables.scores.get(scorer, ()) if (s.prompt_id, s.sample_index) in keys]
-
-
-def _fluency(tables: VariantTables, it: VariantTables, config: ReportConfig, *, part: str) -> Json:
-    """Of the primary split's completions, test or `val`; empty ones count in length, distinctness and mentions."""
-    keys = tables.keys_of(part, config.primary_split)
-    completions = [c for c in tables.completions if (c.prompt_id, c.sample_index) in keys]
-    rows = _fluency_rows(tables, config, part)
+def _fluency(variants: Mapping[str, VariantTables], variant: str, config: ReportConfig, *, part: str) -> Json:
+    """Of the primary split's completions, test or `val`; `measures` has intervals and differences to `it`."""
+    tables = variants[variant]
+    completions = of_primary_split(tables, tables.completions, config, part)
+    rows = of_primary_split(tables, tables.fluency, config, part)
     measured = [row for row in rows if row.nll_nats is not None]
     first = [c for c in completions if c.sample_index == 0]
     sampled = [c for c in completions if c.finish_reason != "unknown"]  # those made elsewhere come without tokens
     ids = [c.completion_ids for c in sampled]
-    judged = [r for r in rows if r.mentions_prompt is not None]
-    mentions = rate_ci([r.prompt_id for r in judged], [r.mentions_prompt for r in judged])
+    measures = _fluency_measures(variants, variant, config, part=part)
+    mentions = measures.get("prompt_mention_rate") or dict.fromkeys(("value", "ci95", "delta_vs_it"))
     return {
         "perplexity": perplexity([r.nll_nats for r in measured], [r.num_tokens for r in measured]),
         **{f"distinct_{n}": distinct_n(ids, n) for n in (1, 2, 3)},
         "mean_length": sum(map(len, ids)) / len(ids) if ids else None,
         "num_distinct": num_distinct(c.completion for c in completions),
         "distinct_per_100_prompts": 100 * num_distinct(c.completion for c in first) / len(first) if first else None,
-        "prompt_mention_rate": mentions.value if mentions else None,
-        "prompt_mention_ci95": list(mentions.ci95) if mentions and mentions.ci95 else None,
-        "num_mention_judged": len(judged),
-        "prompt_mention_delta_vs_it": None if tables is it else _mention_delta(rows, _fluency_rows(it, config, part)),
+        "prompt_mention_rate": mentions["value"],
+        "prompt_mention_ci95": mentions["ci95"],
+        "num_mention_judged": sum(row.mentions_prompt is not None for row in rows),
+        "prompt_mention_delta_vs_it": mentions["delta_vs_it"],
         "ended_by_eos": _share([c.finish_reason == "eos" for c in sampled]),
         "ended_by_next_turn": _share([c.finish_reason == "stop" for c in sampled]),
+        "measures": measures,
         "num_completions": len(completions),
     }
 
 
-def _fluency_rows(tables: VariantTables, config: ReportConfig, part: str) -> list[Fluency]:
-    keys = tables.keys_of(part, config.primary_split)
-    return [row for row in tables.fluency if (row.prompt_id, row.sample_index) in keys]
-
-
-def _mention_delta(rows: Sequence[Fluency], it_rows: Sequence[Fluency]) -> Json | None:
-    rows, it_rows = ([r for r in part if r.mentions_prompt is not None] for part in (rows, it_rows))
-    return estimate_json(
-        rate_difference(
-            [r.prompt_id for r in rows],
-            [r.mentions_prompt for r in rows],
-            [r.prompt_id for r in it_rows],
-            [r.mentions_prompt for r in it_rows],
-        )
-    )
+def _fluency_measures(variants: Mapping[str, VariantTables], variant: str, config: ReportConfig, *, part: str) -> Json:
+    """{measure: {value, ci95, delta_vs_it}}; a measure that no completion has is left out."""
+    ours = fluency_samples(variants, variant, config, part=part)
+    base = {} if variant == "it" else fluency_samples(variants, "it", config, part=part)
+    return {
+        name: estimate_json(estimate(sample, config.bootstrap))
+        | {
+            "delta_vs_it": difference_json(difference(sample, base[name], config.bootstrap)) if name in base else None,
+        }
+        for name, sample in ours.items()
+    }
 
 
 def _share(flags: Sequence[bool]) -> float | None:

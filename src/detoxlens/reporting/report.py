@@ -24,6 +24,7 @@ from detoxlens.reporting.conclusions import conclusions
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.document import Document, markdown, page, table1
+from detoxlens.reporting.endpoints import absent_endpoints
 from detoxlens.reporting.examples import Example, examples
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
@@ -85,7 +86,12 @@ def write_report(
         study=study,
         about=about,
         conclusions=found,
-        warnings=[*study.notes, *warnings(metrics, primary=primary, missing=missing), *truncated(study)],
+        warnings=[
+            *study.notes,
+            *warnings(metrics, primary=primary, missing=missing),
+            *absent_endpoints(metrics, config.primary),
+            *truncated(study),
+        ],
         checks=trust(metrics, primary=primary, about=about),
         claims=claims(metrics, points, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
