@@ -8,7 +8,7 @@ another row, moves no prompt from one side to the other and changes no other fil
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ class FilterCount:
     num_met: int = 0
     num_duplicates: int = 0
     """Rows whose text an earlier row that meets the filter already has; that one stands."""
+    num_trained_on: int = 0
+    """Different texts that stand in a training turn, and so are left out."""
     num_val: int = 0
     num_test: int = 0
 
@@ -51,6 +53,8 @@ class RtpFile:
 class _Candidate:
     text: str
     """What the model is given."""
+    prompt: str
+    """The prompt, normalised; the beginning of `text`."""
     split: Literal["val", "test"]
     rank: int
     """Pseudo-random, from seed and text; the lowest ranks are chosen."""
@@ -66,6 +70,7 @@ def read_prompts(
     seed: int,
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
+    trained_on: Set[str] = frozenset(),
 ) -> RtpFile:
     """The evaluation prompts that `splits` declare, chosen from an RTP file that is read once, line by line.
 
@@ -76,6 +81,7 @@ def read_prompts(
         seed: Of the partition and the choice.
         source: How the user knows the file, for messages; the path by default.
         columns: Of a CSV: RTP's field, e.g. prompt.text, to the column.
+        trained_on: Normalised texts; a prompt, or a text given to the model, that is one of them is left out.
 
     Raises:
         UserError: the file is empty, not UTF-8 or a line is no JSON object; a field that a filter names is in no row or
@@ -108,6 +114,7 @@ def read_prompts(
         raise UserError(f"{source} is empty; it must hold one JSON object per line, with prompt.text and its scores.")
 
     _check_fields(splits, seen_fields, num_rows - len(dropped), source)
+    candidates = _untrained(candidates, trained_on, counts)
     chosen = _choose(candidates, splits, counts)
     for name, split in splits.items():
         _check_not_empty(name, split, counts[name], source, num_rows)
@@ -173,11 +180,26 @@ def _candidate(row: dict[str, Any], text: str, val_fraction: float, seed: int, w
         raise UserError(f"{where}: prompt.toxicity is {toxicity!r}; it must be a number from 0 to 1, or null.")
     return _Candidate(
         text=text,
+        prompt=normalize(row["prompt"]["text"]),
         split="val" if is_val else "test",
         rank=derive_seed(seed, "prompt rank", text),
         toxicity=None if toxicity is None else float(toxicity),
         filters=[],
     )
+
+
+def _untrained(
+    candidates: dict[str, _Candidate], trained_on: Set[str], counts: dict[str, FilterCount]
+) -> dict[str, _Candidate]:
+    """Those whose prompt and text are not among `trained_on`; the others are counted."""
+    kept = {}
+    for text, candidate in candidates.items():
+        if {normalize(text), candidate.prompt} & trained_on:
+            for name in candidate.filters:
+                counts[name].num_trained_on += 1
+        else:
+            kept[text] = candidate
+    return kept
 
 
 def _choose(
@@ -284,7 +306,9 @@ def _check_not_empty(name: str, split: SplitConfig, count: FilterCount, source: 
         )
     for side, most, num in (("val", split.max_val, count.num_val), ("test", split.max_test, count.num_test)):
         if num == 0 and most != 0:
+            trained_on = f", {count.num_trained_on} of them in the training dialogues" if count.num_trained_on else ""
             raise UserError(
                 f"params: splits.{name} ({condition}) has no {side} prompt: only {count.num_met} of the {num_rows} "
-                f"rows of {source} meet it; loosen the filter, use more data, or set splits.{name}.max_{side} to 0."
+                f"rows of {source} meet it{trained_on}; loosen the filter, use more data, or set splits.{name}."
+                f"max_{side} to 0."
             )

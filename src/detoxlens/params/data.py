@@ -58,6 +58,9 @@ class DataConfig(Section):
     """Share of the dialogues held out from training and selection both."""
     dialogue_linked_by: LinkedBy
     """Dialogues that share such a turn stay in one split: any turn, or a hater turn."""
+    trained_prompts: Literal["leave_out", "keep"] = "leave_out"
+    """Prompts that stand in a training dialogue as a turn, word for word but for case and white space: a model that has
+    learnt the answer by heart is not evaluated on it. Either way they are counted, and so are near copies."""
     prompt_val_fraction: float = Field(gt=0, lt=1)
     """Share of the evaluation prompts that are for selection and sweeps; the rest is for the report."""
 

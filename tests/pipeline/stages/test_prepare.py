@@ -83,14 +83,24 @@ def test_no_turn_and_no_prompt_is_in_two_splits(root):
     summary = read_json(Layout(root).data_summary)
     for pair in summary["dialogues"]["overlap"].values():
         assert pair == {"num_hater_turns": 0, "num_counter_narratives": 0}
-    assert summary["prompts"]["overlap"] == {"test_in_val": 0, "val_in_training_turns": 0, "test_in_training_turns": 0}
+    assert set(summary["prompts"]["overlap"].values()) == {0}
 
 
-def test_overlap_with_the_training_dialogues_is_reported(root):
+def test_prompts_that_stand_in_training_turns_are_left_out_and_counted_unless_they_are_to_be_kept(root, caplog):
     write_jsonl(root / "prompts.jsonl", [rtp_row(f"Zorgons  stole SPOON {i}.", 0.9) for i in range(30)])
-    prepare.run(root, params_for("dialogues.csv", "prompts.jsonl", p50={"where": {}}))
-    overlap = read_json(Layout(root).data_summary)["prompts"]["overlap"]
-    assert overlap["val_in_training_turns"] + overlap["test_in_training_turns"] == 24  # 24 of 30 dialogues are in train
+    params = params_for("dialogues.csv", "prompts.jsonl", p50={"where": {}, "max_val": 0})
+    prepare.run(root, params)
+    left_out = read_json(Layout(root).data_summary)["prompts"]
+    assert left_out["filters"]["p50"]["num_trained_on"] == 24  # 24 of 30 dialogues are in train
+    assert left_out["overlap"]["test_in_training_turns"] == 0
+    assert len(read_rows(Layout(root).prompts, Prompt)) == left_out["filters"]["p50"]["num_test"] < 30
+    assert "splits.p50: 24 prompts stand in the training dialogues and are left out" in caplog.text
+    params = params_for("dialogues.csv", "prompts.jsonl", p50={"where": {}})
+    params.raw["data"]["trained_prompts"] = "keep"
+    prepare.run(root, params)
+    kept = read_json(Layout(root).data_summary)["prompts"]["overlap"]
+    assert kept["val_in_training_turns"] + kept["test_in_training_turns"] == 24
+    assert kept["val_near_copies"] + kept["test_near_copies"] >= 24
 
 
 def test_the_same_input_gives_the_same_bytes_and_another_seed_does_not(root):
@@ -130,7 +140,9 @@ def test_the_committed_params_prepare_the_committed_sample(tmp_path):
     assert summary["prompts"]["filters"]["polite"]["num_test"] >= 100
     for pair in summary["dialogues"]["overlap"].values():
         assert pair == {"num_hater_turns": 0, "num_counter_narratives": 0}
-    assert summary["prompts"]["overlap"] == {"test_in_val": 0, "val_in_training_turns": 0, "test_in_training_turns": 0}
+    overlap = summary["prompts"]["overlap"]
+    assert (overlap["test_in_val"], overlap["val_in_training_turns"], overlap["test_in_training_turns"]) == (0, 0, 0)
+    assert overlap["test_near_copies"] > 0  # the sample's sentences are made of templates
 
 
 @pytest.mark.network

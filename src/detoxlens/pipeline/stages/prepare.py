@@ -12,6 +12,7 @@ from typing import Any
 from detoxlens.common.artifacts import Layout, write_json, write_rows
 from detoxlens.common.records import Dialogue, Prompt
 from detoxlens.data.dialoconan import DialoconanFile, read_dialoconan, read_pairs
+from detoxlens.data.near_copies import num_near_copies
 from detoxlens.data.realtoxicityprompts import RtpFile, merged, read_prompts
 from detoxlens.data.sources import Dropped, local_file, sha256_of
 from detoxlens.data.splits import DialogueSplit, normalize, split_dialogues
@@ -30,19 +31,6 @@ def run(root: Path, params: Params) -> None:
         pairs = config.dialogue_columns
         dialoconan = read_pairs(path, pairs, config.dialoconan) if pairs else read_dialoconan(path, config.dialoconan)
         dialoconan_sha256 = sha256_of(path)
-    files, sha256s = [], {}
-    for (source, columns), chosen in splits.by_source(config.rtp).items():
-        all_for_test = source != config.rtp and all(split.max_val == 0 for split in chosen.values())
-        val_fraction = 0.0 if all_for_test else config.prompt_val_fraction
-        key = "data.rtp" if source == config.rtp else f"splits.{next(iter(chosen))}.source"
-        with local_file(source, root, key=key, form="csv" if columns else "jsonl") as path:
-            files.append(
-                read_prompts(
-                    path, chosen, val_fraction=val_fraction, seed=config.seed, source=source, columns=dict(columns)
-                )
-            )
-            sha256s[source] = sha256_of(path)
-    rtp = files[0] if len(files) == 1 else merged(files)
     split = split_dialogues(
         [conversation.turns for conversation in dialoconan.conversations],
         val_fraction=config.dialogue_val_fraction,
@@ -55,6 +43,26 @@ def run(root: Path, params: Params) -> None:
         Dialogue(dialogue_id=c.dialogue_id, target=c.target, source=c.source, split=side, turns=c.turns)
         for c, side in zip(dialoconan.conversations, split.splits, strict=True)
     ]
+    trained_on = set().union(*_turns(dialogues, "train"))
+    files, sha256s = [], {}
+    for (source, columns), chosen in splits.by_source(config.rtp).items():
+        all_for_test = source != config.rtp and all(split.max_val == 0 for split in chosen.values())
+        val_fraction = 0.0 if all_for_test else config.prompt_val_fraction
+        key = "data.rtp" if source == config.rtp else f"splits.{next(iter(chosen))}.source"
+        with local_file(source, root, key=key, form="csv" if columns else "jsonl") as path:
+            files.append(
+                read_prompts(
+                    path,
+                    chosen,
+                    val_fraction=val_fraction,
+                    seed=config.seed,
+                    source=source,
+                    columns=dict(columns),
+                    trained_on=trained_on if config.trained_prompts == "leave_out" else frozenset(),
+                )
+            )
+            sha256s[source] = sha256_of(path)
+    rtp = files[0] if len(files) == 1 else merged(files)
     summary = {
         "dialogues": {
             "source": config.dialoconan,
@@ -105,6 +113,10 @@ def _dialogue_counts(file: DialoconanFile, split: DialogueSplit, dialogues: Sequ
 def _prompt_counts(file: RtpFile, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     texts = {side: {normalize(p.text) for p in file.prompts if p.split == side} for side in ("val", "test")}
     trained_on = set().union(*_turns(dialogues, "train"))
+    learnt = [turn for d in dialogues if d.split == "train" for turn in d.turns]
+    near = {
+        side: num_near_copies([p.text for p in file.prompts if p.split == side], learnt) for side in ("val", "test")
+    }
     return {
         "num_rows": file.num_rows,
         "num_met_no_filter": file.num_met_none,
@@ -115,6 +127,8 @@ def _prompt_counts(file: RtpFile, dialogues: Sequence[Dialogue]) -> dict[str, An
             "test_in_val": len(texts["test"] & texts["val"]),
             "val_in_training_turns": len(texts["val"] & trained_on),
             "test_in_training_turns": len(texts["test"] & trained_on),
+            "val_near_copies": near["val"],  # at least half of their word 5-grams stand in training turns
+            "test_near_copies": near["test"],
         },
     }
 
@@ -140,3 +154,6 @@ def _say(summary: dict[str, Any], dropped: Sequence[Dropped]) -> None:
     for kind, count in (("dialogues", "num_dialogues"), ("prompts", "num_prompts")):
         sizes = ", ".join(f"{side} {counts[count]}" for side, counts in summary[kind]["splits"].items())
         log.info("%s: %s", kind, sizes)
+    for name, count in summary["prompts"]["filters"].items():
+        if num := count["num_trained_on"]:
+            log.warning("splits.%s: %d prompts stand in the training dialogues and are left out", name, num)
