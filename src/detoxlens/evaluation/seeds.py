@@ -1,14 +1,14 @@
 """Several seeds of one method: how far would its mean be from that of other seeds on other prompts?
 
 Seeds are drawn before prompts. Two or three of them cannot stand for their population as hundreds of prompts do: drawn
-with replacement (the nested bootstrap) three seeds cover 87 % instead of 95 %. So prompts are resampled, the same ones
-for every seed, and seeds enter by their variance, as readers and cases do in Obuchowski and Rockette 1995:
+with replacement (the nested bootstrap) three that differ much cover 87 % instead of 95 %. So prompts are resampled, the
+same ones for every seed, and seeds enter by their variance, as readers and cases do in Obuchowski and Rockette 1995:
 
     V = S^2 / m + c      S^2: variance of the m seeds' means; c: covariance of two seeds' means under resampled prompts
     df = (m - 1) / share of S^2 / m in V
 
 S^2 already holds what prompts do to one seed and not to another; c is what they do to all. Hillis 2007 divides by the
-share squared, which covers 92 % with three seeds that differ much; this covers 94 to 96 % (benchmarks/coverage.py).
+share squared, which covers 92 % with three seeds that differ much; this covers 94 to 98 % (benchmarks/coverage.py).
 """
 
 from __future__ import annotations
