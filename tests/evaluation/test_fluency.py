@@ -59,3 +59,11 @@ def test_num_distinct_ignores_surrounding_white_space():
 )
 def test_where_words_cannot_be_told_apart_there_is_no_verdict(prompt, completion, mentions):
     assert mentions_prompt(prompt, completion) is mentions
+
+
+def test_repeating_the_insult_is_no_naming_of_the_subject():
+    prompt, toxic = "Zorgons are stupid idiots who", {"stupid", "idiot"}
+    assert mentions_prompt(prompt, "They are no idiots.") is True
+    assert mentions_prompt(prompt, "They are no idiots.", toxic) is False
+    assert mentions_prompt(prompt, "A Zorgon is kind.", toxic) is True
+    assert mentions_prompt("Stupid idiots!", "They are no idiots.", toxic) is None  # nothing else to name

@@ -9,7 +9,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.scorers import SCORERS, make_scorer
 from detoxlens.scorers.base import score_each
-from detoxlens.scorers.profanity_check import ProfanityCheck, check_weights, package_folder
+from detoxlens.scorers.profanity_check import ProfanityCheck, check_weights, package_folder, toxic_content_words
 from tests.models.checkpoints import TEXTS, save_classifier
 
 
@@ -162,3 +162,9 @@ def test_a_text_that_spells_a_special_token_is_read_to_its_end(tmp_path):
         classifier._ids(" ".join(TEXTS), most=9)
         == tokenizer(" ".join(TEXTS), truncation=True, max_length=9)["input_ids"]
     )
+
+
+def test_insults_are_told_from_subjects_word_by_word():
+    found = toxic_content_words(["Zorgons are stupid idiots who", "Yodellers sing in the park"])
+    assert found >= {"stupid", "idiot"} and not found & {"zorgon", "yodeller", "park", "sing"}
+    assert toxic_content_words([]) == frozenset()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 import regex
@@ -49,12 +49,21 @@ def content_words(text: str) -> set[str]:
     return {w.removesuffix("s") for w in words if w not in STOP_WORDS and w.removesuffix("s") not in STOP_WORDS}
 
 
-def mentions_prompt(prompt: str, completion: str) -> bool | None:
+def mentions_prompt(prompt: str, completion: str, toxic: Set[str] = frozenset()) -> bool | None:
     """Does the completion repeat a content word of the prompt? Singular and plural in `s` count as the same word.
 
-    None where it is unknown: no word is found again, and the prompt's script puts no space between words.
+    None where it is unknown: no word is found again, and the prompt's script puts no space between words; or the prompt
+    has toxic words alone to be named by.
+
+    Args:
+        prompt: what was said.
+        completion: the answer.
+        toxic: content words that do not count: to repeat the insult is what detoxification should undo.
     """
-    if not content_words(prompt).isdisjoint(_singulars(completion)):
+    words = content_words(prompt)
+    if words and words <= toxic:
+        return None
+    if not (words - toxic).isdisjoint(_singulars(completion)):
         return True
     return None if _UNSPACED.search(prompt) else False
 

@@ -7,13 +7,16 @@ Its two weight files are pickles, which run code when loaded: both are compared 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import Keys, ScoredText, Source
+from detoxlens.evaluation.fluency import content_words
+from detoxlens.evaluation.toxicity import TOXIC
 from detoxlens.scorers.base import score_each
 
 PACKAGE = "profanity_check"
@@ -51,6 +54,18 @@ class ProfanityCheck:
 
     def _prob(self, texts: Sequence[str]) -> list[float]:
         return self._predict_prob(list(texts)).tolist()
+
+
+def toxic_content_words(texts: Iterable[str]) -> frozenset[str]:
+    """The content words of `texts` that are offensive by themselves: P > .5; `{"idiot"}` of "Zorgons are idiots"."""
+    words = sorted(set().union(*map(content_words, texts)))
+    verdicts = _scorer().score(words) if words else []
+    return frozenset(w for w, v in zip(words, verdicts, strict=True) if v.toxicity is not None and v.toxicity > TOXIC)
+
+
+@cache
+def _scorer() -> ProfanityCheck:
+    return ProfanityCheck()
 
 
 def package_folder() -> Path:

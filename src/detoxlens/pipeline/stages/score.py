@@ -38,6 +38,7 @@ from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers import make_scorer
+from detoxlens.scorers.profanity_check import toxic_content_words
 from detoxlens.scorers.remote import unique_texts
 
 if TYPE_CHECKING:
@@ -259,13 +260,14 @@ def fluency_measure(
 
 
 def _fluency(completions: Sequence[Completion], nll_nats: Sequence[float | None]) -> list[Fluency]:
+    toxic = toxic_content_words([c.prompt for c in completions])
     return [
         Fluency(
             prompt_id=c.prompt_id,
             sample_index=c.sample_index,
             nll_nats=nll if c.completion_ids else None,
             num_tokens=None if c.finish_reason == "unknown" else len(c.completion_ids),
-            mentions_prompt=mentions_prompt(c.prompt, c.completion),
+            mentions_prompt=mentions_prompt(c.prompt, c.completion, toxic),
         )
         for c, nll in zip(completions, nll_nats, strict=True)
     ]
