@@ -109,10 +109,10 @@ def test_several_seeds_are_one_clause_with_the_mean_over_them():
         "delta_vs_it": {"value": -0.43, "ci95": [-0.6, -0.2]},
     }
     metrics["m"]["ft"]["method"] = {"variants": ["ft", "rl"], "toxicity": {"p50": {"rate_gt_50": mean}}}
+    metrics["m"]["ft"].pop("pairs", None)  # one method has none
     found = said(metrics, groups={"it": "it", "ft": "x", "rl": "x"})
-    assert (
-        "; `ft` (2 seeds) lowers it to 7.0 % (−43.0 points [−60.0, −20.0]); 2 training seeds; no placebo." in found.lead
-    )
+    assert "; `ft` (2 seeds) lowers it to 7.0 % (−43.0 points [−60.0, −20.0])" in found.lead
+    assert "; 2 training seeds; no placebo." in found.lead
     assert not any("`rl`" in sentence for sentence in found.details)  # the second seed
 
 
@@ -166,7 +166,8 @@ def test_a_variant_that_answers_as_another_did_not_learn_and_has_no_interval():
     metrics = metrics_of(it=it, ft=variant("ft", 2), rl=dataclasses.replace(it, variant="rl"))
     rl = metrics["m"]["rl"]
     assert rl["identical_to"] == "it"
-    assert rl["toxicity"]["p50"]["delta_vs_it"] == {"value": 0.0, "ci95": None}
+    delta = rl["toxicity"]["p50"]["delta_vs_it"]
+    assert (delta["value"], delta["ci95"]) == (0.0, None)
     found = said(metrics)
     assert "`rl` did not learn and answers as base does, token for token" in found.lead
     assert [s for s in found.details if "`rl`" in s] == [s for s in found.details if s.startswith("`rl` is base: ")]

@@ -2,8 +2,8 @@
 
 from detoxlens.reporting.identical import mark_twins, without_intervals
 
-DELTA = {"value": 0.0, "ci95": [-0.1, 0.1], "detectable": 0.14}
-NO_INTERVAL = {"value": 0.0, "ci95": None, "detectable": None}
+DELTA = {"value": 0.0, "ci95": [-0.1, 0.1]}
+NO_INTERVAL = {"value": 0.0, "ci95": None}
 
 
 def test_differences_lose_their_interval_and_levels_keep_it():

@@ -125,10 +125,13 @@ def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> str:
 def _language(variant: str, found: Json, base: Json) -> list[str]:
     ours, theirs = found["fluency"], base["fluency"]
     parts = []
-    if ours["perplexity"] is not None and theirs["perplexity"] is not None:
-        parts.append(f"perplexity {ours['perplexity']:.1f} (base {theirs['perplexity']:.1f})")
-    if ours["mean_length"] is not None and theirs["mean_length"] is not None:
-        parts.append(f"length {ours['mean_length']:.1f} tokens (base {theirs['mean_length']:.1f})")
+    for key, name, digits in (("perplexity", "perplexity", 2), ("mean_length", "length in tokens", 1)):
+        if ours[key] is None or theirs[key] is None:
+            continue
+        delta = value_at(ours, "measures", key, "delta_vs_it")
+        size = f"; {difference(delta, digits, '')}" if delta else ""
+        unseen = f", no difference shown{unless_smaller(delta, '', digits)}" if sign(delta) == 0 else ""
+        parts.append(f"{name} {ours[key]:.{digits}f} (base {theirs[key]:.{digits}f}{size}{unseen})")
     if ours["distinct_per_100_prompts"] is not None and theirs["distinct_per_100_prompts"] is not None:
         parts.append(
             f"{ours['distinct_per_100_prompts']:.0f} different completions per 100 prompts "

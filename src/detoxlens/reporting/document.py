@@ -40,7 +40,7 @@ class Document:
     claims: Sequence[Claim]
     pictures: Mapping[str, Picture]
     tables: Mapping[str, Sequence[Table]]
-    """By section: toxicity, counts, attribution, fluency, details."""
+    """By section: endpoints, toxicity, counts, attribution, fluency, details."""
     examples: Sequence[Example]
     toxic_words: Mapping[str, frozenset[str]]
     toxic_threshold: float
@@ -85,7 +85,7 @@ def page(d: Document) -> str:
         html.paragraph(d.doubts, "summary"),
     ]
     sections = {
-        "The result in one figure": [d.pictures["overview"].html],
+        "The result in one figure": [d.pictures["overview"].html, *_html(d, "endpoints")],
         "Examples": _examples(d),
         "Can it be believed?": [html.trust_box(d.checks), html.warning_box(d.warnings)],
         "The paper's claims": _claims(d),
@@ -111,7 +111,8 @@ def markdown(d: Document) -> str:
     """reports/report.md: the same facts, for a terminal or a code host."""
     parts = [f"# {TITLE}", d.summary, " · ".join(f"**{term}**: {phrase}" for term, phrase in d.glossary.items())]
     parts += [f"**{model}.** {found.lead}" for model, found in d.conclusions.items()] + [d.doubts]
-    parts += [d.pictures["overview"].markdown, "## Can it be believed?"]
+    parts += [d.pictures["overview"].markdown, *(t.markdown() for t in d.tables["endpoints"])]
+    parts.append("## Can it be believed?")
     parts.append("\n".join(f"- {check.name}: **{check.status}**. {check.text}" for check in d.checks))
     parts += _warnings(d)
     if d.claims:

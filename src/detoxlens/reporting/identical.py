@@ -45,7 +45,7 @@ def _stripped(found: Any) -> Any:
     """Without any interval."""
     if not isinstance(found, Mapping):
         return found
-    return {key: None if key in ("ci95", "detectable") else _stripped(value) for key, value in found.items()}
+    return {key: None if key == "ci95" else _stripped(value) for key, value in found.items()}
 
 
 def without_intervals(found: Any) -> Any:

@@ -81,6 +81,5 @@ def _effect(variant: str, found: Json) -> Point | None:
 
 
 def _perplexity(_: str, found: Json) -> Point | None:
-    value = found["fluency"]["perplexity"]
-    interval = value_at(found, "fluency", "perplexity_ci95")
-    return None if value is None else (value, interval)
+    measured = value_at(found, "fluency", "measures", "perplexity")
+    return measured and (measured["value"], measured["ci95"])

@@ -26,6 +26,7 @@ from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.document import Document, markdown, page, table1
 from detoxlens.reporting.endpoints import absent_endpoints
 from detoxlens.reporting.examples import Example, examples
+from detoxlens.reporting.fluency_tables import fluency_tables
 from detoxlens.reporting.headline import headline
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.pictures import draw_pictures
@@ -35,7 +36,7 @@ from detoxlens.reporting.table import Json, Table
 from detoxlens.reporting.tables import (
     calibrated_table,
     counts_table,
-    fluency_table,
+    endpoints_table,
     other_rates_table,
     pairs_tables,
     published_table,
@@ -95,7 +96,7 @@ def write_report(
         checks=trust(metrics, primary=primary, about=about),
         claims=claims(metrics, points, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
-        tables=_tables(study, metrics, groups, missing),
+        tables=_tables(study, metrics, groups, missing, config.primary),
         examples=(shown := examples(study, config)),
         toxic_words=_toxic_words(study),
         toxic_threshold=config.toxic_group_threshold,
@@ -114,10 +115,12 @@ def write_report(
     return metrics
 
 
-def _tables(study: Study, metrics: Json, groups: Json, missing: Missing) -> dict[str, list[Table]]:
+def _tables(study: Study, metrics: Json, groups: Json, missing: Missing, primary: Json) -> dict[str, list[Table]]:
     """The tables by section; those about several seeds, scorers or checks only where there are any."""
     seeds = seeds_table(metrics, study.splits, groups)
+    endpoints = endpoints_table(metrics, primary)
     return {
+        "endpoints": [endpoints] if endpoints else [],
         "toxicity": [
             *toxicity_tables(metrics, study.splits, missing=missing),
             *pairs_tables(metrics, study.splits),
@@ -127,7 +130,7 @@ def _tables(study: Study, metrics: Json, groups: Json, missing: Missing) -> dict
         ],
         "counts": [counts_table(metrics, study.splits, missing=missing)],
         "attribution": [*prompt_use_tables(metrics), *check_tables(metrics)],
-        "fluency": [fluency_table(metrics)],
+        "fluency": fluency_tables(metrics),
         "details": [
             other_rates_table(metrics, study.splits),
             *scorer_tables(metrics, study.splits, missing=missing),

@@ -1,4 +1,4 @@
-"""The report's tables about toxicity and language, as lists of columns (`table.py` renders them)."""
+"""The report's tables about toxicity, as lists of columns (`table.py` renders them)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.evaluation.toxicity import Missing
 from detoxlens.recorded.calibration import WAYS, Calibration
-from detoxlens.reporting.cells import PERCENT, POINTS, counts, estimate, plain, rate
+from detoxlens.reporting.cells import PERCENT, POINTS, counts, estimate, interval, plain, rate
 from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Row, Table, key_column, table, value_at
 
 PUBLISHED = (
@@ -172,32 +172,32 @@ def other_rates_table(metrics: Json, splits: Sequence[str]) -> Table:
     )
 
 
-MENTIONS = {"value": "rate", "ci95": "ci95"}
-FLUENCY = (
-    MODEL,
-    VARIANT,
-    Column("perplexity", ("fluency", "perplexity"), plain(1)),
-    *(Column(f"distinct-{n}", ("fluency", f"distinct_{n}"), plain(3)) for n in (1, 2, 3)),
-    Column("length", ("fluency", "mean_length"), plain(1)),
-    Column("different", ("fluency", "num_distinct")),
-    Column("different per 100", ("fluency", "distinct_per_100_prompts"), plain(0)),
-    Column(
-        "names the prompt, %",
-        lambda row: {key: row.found["fluency"][f"prompt_mention_{name}"] for key, name in MENTIONS.items()},
-        PERCENT,
-    ),
-)
+SHARES = ("toxicity", "scorers")
+"""Parts of metrics.json whose differences are of shares."""
 
 
-def fluency_table(metrics: Json) -> Table:
-    """What detoxification cost in language."""
+def endpoints_table(metrics: Json, primary: Mapping[str, str]) -> Table | None:
+    """The one difference per question that was named before the data were seen; None where none was."""
+    if not primary:
+        return None
     return table(
-        "Fluency",
-        "Perplexity under the base model; distinct n-grams over all completions; length in tokens; different "
-        "completions in all and per 100 prompts; share that repeats a content word of its prompt, with its 95 % "
-        "interval.",
-        FLUENCY,
-        variant_rows(metrics),
+        "Primary endpoints",
+        "One difference to base per question, declared in `report.primary`; 95 % intervals. Everything else on this "
+        "page is exploratory: of many differences that are 0, one in twenty is shown. "
+        + " ".join(f"{question.capitalize()}: {path}." for question, path in primary.items()),
+        [
+            MODEL,
+            VARIANT,
+            *(
+                Column(
+                    f"{question}, points" if path.startswith(SHARES) else question,
+                    tuple(path.split("/")),
+                    POINTS if path.startswith(SHARES) else interval(3, signed=True),
+                )
+                for question, path in primary.items()
+            ),
+        ],
+        variant_rows(metrics, base=False),
     )
 
 
