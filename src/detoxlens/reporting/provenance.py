@@ -72,8 +72,13 @@ def overlap(summary: Mapping[str, Any] | None) -> tuple[bool, str] | None:
     counts = value_at(summary, "prompts", "overlap")
     if not isinstance(counts, Mapping):
         return None
-    listed = ", ".join(f"{name.replace('_', ' ')}: {num}" for name, num in counts.items())
-    return any(counts.values()), f"Prompts that stand verbatim elsewhere: {listed}."
+    listed = ", ".join(f"{name.replace('_', ' ')} {num}" for name, num in counts.items())
+    text = f"Prompts that stand elsewhere too, word for word or as near copies (half of their word 5-grams): {listed}."
+    filters = value_at(summary, "prompts", "filters") or {}
+    if left_out := {name: num for name, of in filters.items() if (num := of.get("num_trained_on"))}:
+        named = ", ".join(f"{num} of {name}" for name, num in left_out.items())
+        text += f" Left out because they stand in the training dialogues: {named}."
+    return any(counts.values()), text
 
 
 def _model(layout: Layout, params: Params, model: str) -> str:
