@@ -24,6 +24,9 @@ class ToxicityConfig(Section):
     `perspective[:<language>][@<endpoint>]`, `openai_moderation[:<model>]`, `recorded:data/recorded/<file>`."""
     headline: str
     """The scorer of Table 1; one of `scorers`."""
+    selector: str | None = Field(default=None, min_length=1)
+    """The scorer that chooses the adapter that training by reward keeps, on validation prompts; it need not be one of
+    `scorers`. None is `headline`: then the tables are of the scorer that chose, and the report says so."""
     missing: Literal["exclude", "non_toxic"]
     """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
     normalize: bool = True

@@ -293,3 +293,19 @@ def test_a_placebo_goes_as_far_as_the_adapter_that_was_kept_and_says_what_it_is(
     assert [row["step"] for row in read_history(made)] == [0, 1]  # a step is further than 1e-9 nats
     card = (made / "README.md").read_text()
     assert "permuted within each batch: this is a placebo" in card and "nearest to that of `rl`" in card
+
+
+def test_another_scorer_than_the_grader_may_choose_the_adapter(root, params, monkeypatch):
+    made = []
+    real = rl.make_scorer
+
+    def make(name, **more):
+        made.append(name)
+        return real("profanity_check", **more)
+
+    monkeypatch.setattr(rl, "make_scorer", make)
+    rl.run(root, params, model="tiny-neox", variant="rl")
+    params.raw["toxicity"]["selector"] = "hf:another/judge"
+    shutil.rmtree(Layout(root).adapter("tiny-neox", "rl"))
+    rl.run(root, Params(params.raw), model="tiny-neox", variant="rl")
+    assert made == ["profanity_check", "profanity_check", "hf:another/judge"]

@@ -63,6 +63,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     rewarding = params.section("reward_model", RewardModelConfig)
     toxicity = params.section("toxicity", ToxicityConfig)
     headline, normalize = toxicity.headline, toxicity.normalize
+    selecting = toxicity.selector or headline
     start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
     placebo_kl_nats = kept_kl_nats(layout, params, model, chosen.placebo_of) if chosen.placebo_of else None
     with join(os.environ, device=run_config.device) as world:
@@ -70,7 +71,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         settings = {
             "sections": [c.model_dump(mode="json") for c in (config, decoding, lora, spec)],
             "reward": [rewarding.label, rewarding.activation, rewarding.trust_remote_code],
-            "variant": [chosen.algorithm, chosen.init_from, seed, headline, normalize, placebo_kl_nats],
+            "variant": [chosen.algorithm, chosen.init_from, seed, headline, selecting, normalize, placebo_kl_nats],
             "num_processes": world.size,
             "device": run_config.device,
         }
@@ -89,6 +90,11 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             classifier = reward_classifier(root, read_model_ref(layout.reward_model), rewarding, world.device)
             scorer = make_scorer(headline, root=root, device=world.device, normalize=normalize)
             check_independent(classifier, scorer)
+            selector = (
+                scorer
+                if selecting == headline
+                else make_scorer(selecting, root=root, device=world.device, normalize=normalize)
+            )
             reward, grader = NonToxicity(classifier, normalize=normalize), grader_of(scorer)
             ref = read_model_ref(start)
             tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
@@ -110,7 +116,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     decoding=decoding,
                     seed=seed,
                     grader=grader,
-                    selector=grader,
+                    selector=grader_of(selector),
                     placebo_kl_nats=placebo_kl_nats,
                     world=world,
                 )
@@ -124,7 +130,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     decoding=decoding,
                     seed=seed,
                     grader=grader,
-                    selector=grader,
+                    selector=grader_of(selector),
                     placebo_kl_nats=placebo_kl_nats,
                 )
             if world.is_main:
@@ -161,7 +167,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     base_ref=ref,
                     history=result.history,
                     card=model_card(
-                        model, variant, chosen, config, reward, scorer, len(training), num_left_out, result
+                        model, variant, chosen, config, reward, selector, len(training), num_left_out, result
                     ),
                     final_folder=final,
                 )
