@@ -38,7 +38,6 @@ def faults(
     for case in CASES:
         cases.append(outcome := case(reference, work, expected))
         print(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.fault}: {outcome.detail}", flush=True)
-    by_dvc = kill_dvc(root, work, num_kills=dvc_kills, seed=seed) if dvc_kills else None
     figures = {
         "hardware": found_on,
         "num_stages": len(seconds),
@@ -46,8 +45,11 @@ def faults(
         "seconds": {str(stage): round(value, 2) for stage, value in seconds.items()},
         "kills": asdict(found),
         "cases": [asdict(outcome) for outcome in cases],
-        "dvc": None if by_dvc is None else asdict(by_dvc),
+        "dvc": None,
     }
+    write_figures(root, "faults", figures)
+    by_dvc = kill_dvc(root, work, num_kills=dvc_kills, seed=seed) if dvc_kills else None
+    figures["dvc"] = None if by_dvc is None else asdict(by_dvc)
     wrong = found.half_written + found.different + found.left_over + [case.fault for case in cases if not case.holds]
     wrong += by_dvc.different + by_dvc.left_over if by_dvc else []
     print(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,7 @@ class Kills:
     num_kills: int = 0
     num_pipelines: int = 0
     """That got to their end."""
-    by_stage: Counter[str] = field(default_factory=Counter)
+    by_stage: dict[str, int] = field(default_factory=dict)
     half_written: list[str] = field(default_factory=list)
     """Outputs that were there after a kill and are not the reference's."""
     different: list[str] = field(default_factory=list)
@@ -79,7 +78,7 @@ def _attempt(project: Path, stage: Stage, moment: float | None, expected: dict[s
         process.kill()
         process.join()
         found.num_kills += 1
-        found.by_stage[stage.name] += 1
+        found.by_stage[stage.name] = found.by_stage.get(stage.name, 0) + 1
         there = files_of(project)
         found.half_written += [f"{stage}: {path}" for path in there if there[path] != expected.get(path)]
         return False

@@ -37,7 +37,7 @@ SMALL = {
     "sft.batch_size": 8,
     "sft.max_length": 96,
     "ppo.num_steps": 4,
-    "ppo.rollout_batch_size": 8,
+    "ppo.rollout_batch_size": 16,
     "ppo.minibatch_size": 8,
     "ppo.micro_batch_size": 8,
     "ppo.checkpoint_every": 1,
