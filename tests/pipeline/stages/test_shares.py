@@ -118,7 +118,8 @@ def test_shares_ask_a_service_about_texts_of_their_own_at_a_part_of_its_pace(lay
     write_completions(layout, [f"They hum {n % 10}." for n in range(24)])  # ten texts, some of them often
     waits = []
 
-    def remote(name, *, root, device):
+    def remote(name, *, root, device, normalize):
+        assert normalize
         service = perspective_service("en", endpoint=fake.url)
         cache = ScoreCache(layout.score_cache)
         return RemoteScorer(
