@@ -1,6 +1,6 @@
 """README and manual name commands, files, params and numbers that exist, and their examples run.
 
-`python tests/test_docs.py` writes the README's result, table and sentences, from reports/metrics.json.
+`python -m tests.test_docs` writes the README's result, table and sentences, from reports/metrics.json.
 
 Numbers are compared with the report that git has staged or committed, so that an experiment in the working tree, or
 another processor's last digits, fail no test.
@@ -77,7 +77,7 @@ def without_table(page: Path) -> str:
 def test_the_readme_table_is_the_reports():
     found = TABLE.search(README.read_text(encoding="utf-8"))
     assert found, "the README has lost the comments around its table"
-    assert found[2] == readme_table(staged_metrics()), "run `python tests/test_docs.py`, then read the text below it"
+    assert found[2] == readme_table(staged_metrics()), "run `python -m tests.test_docs`, then read the text below it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
