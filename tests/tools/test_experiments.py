@@ -15,7 +15,7 @@ from tests.tools.project import run, stores
 from tests.tracking.stores import NOISE
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(NOISE)]
-RUNS = ["tiny-neox/ft", "tiny-neox/it"]
+RUNS = ["tiny-neox/base", "tiny-neox/ft"]
 
 
 def runs(project):
