@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from detoxlens.evaluation.bands import simultaneous_band
 from detoxlens.evaluation.diversity import distinct_by_prompt
+from detoxlens.evaluation.effects import StepTable, step_means
 from detoxlens.evaluation.fluency import perplexity_by_prompt
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.samples import Sample, difference, estimate, method_difference, method_estimate
-from detoxlens.evaluation.stats import curve_ci, group_difference
 from detoxlens.params.report import Bootstrap
 
 TARGET, TOLERANCE = 0.95, 0.015
@@ -138,7 +137,9 @@ def groups(num_prompts: int, share: float) -> Case:
     def trial(rng: np.random.Generator) -> bool:
         inside = rng.random(num_prompts) < share
         values = rng.normal(size=num_prompts) * np.where(inside, 2.0, 1.0)
-        found = group_difference(range(num_prompts), values, inside, draws(rng))
+        sides = [np.where(there, values, np.nan)[:, None] for there in (inside, ~inside)]
+        means = step_means([StepTable(prompts=range(num_prompts), values=of) for of in sides], 1, draws(rng))
+        found = None if means is None else means.contrast((1, -1))
         return found is None or found.ci95 is None or holds(found, 0.0)
 
     return Case("difference of groups", f"{num_prompts} prompts, {share:.0%} in the group", trial, "null")
@@ -187,10 +188,9 @@ def band(num_prompts: int, num_steps: int, *, pointwise: bool = False) -> Case:
     def trial(rng: np.random.Generator) -> bool:
         steps = rng.normal(size=(num_prompts, num_steps))
         curves = rng.normal(size=(num_prompts, 1)) + 0.5 * np.cumsum(steps, axis=1) + rng.normal(size=steps.shape)
-        if pointwise:
-            _, lo, hi = curve_ci(range(num_prompts), curves, draws(rng))
-        else:
-            lo, hi = simultaneous_band(range(num_prompts), curves, draws(rng))
+        table = StepTable(prompts=range(num_prompts), values=curves)
+        found = step_means([table], num_steps, draws(rng)).curve((1,))
+        lo, hi = (found.lo, found.hi) if pointwise else (found.band_lo, found.band_hi)
         return bool(((lo <= 0) & (hi >= 0)).all())
 
     kind = "plainer" if pointwise else "used"

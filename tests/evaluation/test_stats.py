@@ -5,8 +5,6 @@ from scipy import stats as scipy_stats
 from detoxlens.evaluation.intervals import mean_t
 from detoxlens.evaluation.stats import (
     cluster,
-    curve_ci,
-    group_difference,
     mean_ci,
     paired_difference,
     resampled_means,
@@ -121,21 +119,6 @@ def test_nothing_to_average_is_none_and_one_prompt_has_no_interval():
     assert mean_ci(["a", "a"], [1.0, 2.0], draws(100, 0)).ci95 is None
 
 
-def test_curve_ci_agrees_with_mean_ci_at_every_step():
-    rng = np.random.default_rng(6)
-    keys = [i // 2 for i in range(40)]
-    values = rng.random((40, 3))
-    mean, lo, hi = curve_ci(keys, values, draws(300, 1))
-    for step in range(3):
-        one = mean_ci(keys, values[:, step], draws(300, 1))
-        assert (mean[step], lo[step], hi[step]) == pytest.approx((one.value, *one.ci95))
-
-
-def test_curve_ci_without_rows_is_nan():
-    mean, lo, hi = curve_ci([], np.empty((0, 4)), draws(100, 0))
-    assert np.isnan([mean, lo, hi]).all() and mean.shape == (4,)
-
-
 def test_chunks_do_not_change_the_coverage(monkeypatch):
     monkeypatch.setattr("detoxlens.evaluation.stats._CHUNK", 100)  # 50 prompts: two resamples at a time
     values = np.random.default_rng(1).random(50)
@@ -151,16 +134,3 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
         lo, hi = mean_ci(range(120), toxic, draws(400, trial)).ci95
         covered += lo <= 0.3 <= hi
     assert 0.91 <= covered / 300 <= 0.98
-
-
-def test_group_difference_of_two_groups():
-    # (1 + 3) / 2 - (10 + 20) / 2 = -13
-    found = group_difference("abcd", [1, 3, 10, 20], [True, True, False, False], draws(500, 0))
-    assert found.value == -13
-    assert found.ci95[0] >= 1 - 20 and found.ci95[1] <= 3 - 10
-
-
-def test_group_difference_needs_both_groups_and_two_prompts_in_each():
-    assert group_difference("ab", [1, 2], [True, True], draws(100, 0)) is None
-    assert group_difference([], [], [], draws(100, 0)) is None
-    assert group_difference("abc", [1, 2, 3], [True, False, False], draws(100, 0)).ci95 is None

@@ -91,12 +91,6 @@ def check_growth(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate, num
             )
 
 
-def check_chat_template(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> None:
-    """Raises UserError unless the tokenizer has a chat template that writes one exchange as `template` asks for it."""
-    prompt_literals(tokenizer, template, 1)
-    dialogue_literals(tokenizer, template, 2)
-
-
 def _literals_of(
     tokenizer: PreTrainedTokenizerFast, template: ChatTemplate, num_turns: int, *, is_prompt: bool
 ) -> Literals:

@@ -8,43 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from detoxlens.evaluation.intervals import Z, t_quantile
-from detoxlens.evaluation.stats import cluster, resampled_means
-from detoxlens.params.report import Bootstrap
-
-
-def simultaneous_band(
-    keys: Sequence[Hashable], values: np.ndarray, bootstrap: Bootstrap
-) -> tuple[np.ndarray, np.ndarray]:
-    """(lo, hi), each (steps,), around the column means of `values` (rows, steps); NaN is a missing value.
-
-    For a difference on the same text give the differences as `values`.
-    """
-    found = cluster(keys, values)
-    if len(found.keys) < 2:
-        blank = np.full(found.sums.shape[1], np.nan)
-        return blank, blank
-    (draws,) = resampled_means(bootstrap, found)
-    return max_t_band(found.means, draws, int((found.counts > 0).sum(0).min()))
-
-
-def difference_band(
-    keys: Sequence[Hashable], values: np.ndarray, in_group: Sequence[bool] | np.ndarray, bootstrap: Bootstrap
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, lo, hi), each (steps,), of the rows in the group minus the other rows; prompts are drawn once for both."""
-    inside = np.asarray(in_group, dtype=bool)[:, None]
-    steps = values.shape[1]
-    found = cluster(keys, np.concatenate([np.where(inside, values, np.nan), np.where(inside, np.nan, values)], axis=1))
-    if len(found.keys) < 2:
-        blank = np.full(steps, np.nan)
-        return blank, blank, blank
-    (draws,) = resampled_means(bootstrap, found)
-    mean = found.means[:steps] - found.means[steps:]
-    return mean, *max_t_band(mean, draws[:, :steps] - draws[:, steps:], int((found.counts > 0).sum(0).min()))
 
 
 def max_t_band(mean: np.ndarray, draws: np.ndarray, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:

@@ -163,47 +163,5 @@ def paired_difference(
     return Estimate(value, percentile_interval(a[:, 0] - b[:, 0], n), n)
 
 
-def group_difference(
-    keys: Sequence[Hashable],
-    values: Sequence[float] | np.ndarray,
-    in_group: Sequence[bool] | np.ndarray,
-    bootstrap: Bootstrap,
-) -> Estimate | None:
-    """Mean of the rows in the group minus mean of the other rows; None when either side is empty.
-
-    Prompts are drawn once for both sides: a prompt with samples in both stays together.
-    """
-    rows, inside = np.asarray(values, dtype=np.float64), np.asarray(in_group, dtype=bool)
-    data = cluster(keys, np.column_stack([np.where(inside, rows, np.nan), np.where(inside, np.nan, rows)]))
-    value = float(data.means[0] - data.means[1])
-    if np.isnan(value):
-        return None
-    (means,) = resampled_means(bootstrap, data)
-    drawn = means[:, 0] - means[:, 1]
-    drawn = drawn[~np.isnan(drawn)]  # a draw may miss a small group altogether
-    fewest = int(min((data.counts > 0).sum(0)))
-    return Estimate(value, None if fewest < 2 else percentile_interval(drawn, fewest), len(data.keys))
-
-
-def curve_ci(
-    keys: Sequence[Hashable], values: np.ndarray, bootstrap: Bootstrap
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lower and upper end per column of `values` (rows, steps), each (steps,); NaN without rows.
-
-    Intervals are pointwise: they cover each step with 95 %, not the whole curve at once (`bands.simultaneous_band`).
-    """
-    found = cluster(keys, values)
-    blank = np.full(found.sums.shape[1], np.nan)
-    if len(found.keys) < 2:
-        return (found.means if found.keys else blank), blank, blank
-    (means,) = resampled_means(bootstrap, found)
-    lo, hi = blank.copy(), blank.copy()
-    for step, n in enumerate((found.counts > 0).sum(0).tolist()):  # quantiles of the draws that have rows
-        drawn = means[~np.isnan(means[:, step]), step]
-        if n > 1:
-            lo[step], hi[step] = percentile_interval(drawn, n)
-    return found.means, lo, hi
-
-
 def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
