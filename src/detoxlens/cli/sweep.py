@@ -18,7 +18,7 @@ app.add_typer(sweep_app, name="sweep", rich_help_panel=TOOLS)
 @sweep_app.callback()
 def sweep(
     context: typer.Context,
-    method: Annotated[str, typer.Option(help="finetune or ppo.")] = "ppo",
+    method: Annotated[str, typer.Option(help="finetune, ppo; ... (a line of params/kinds.py)")] = "ppo",
     models: Annotated[
         str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
     ] = "unchanged",
@@ -49,11 +49,11 @@ def sweep(
     if context.invoked_subcommand is not None:
         return
     from detoxlens.common.errors import UserError, did_you_mean
-    from detoxlens.params.sweep import METHODS
+    from detoxlens.params.kinds import SWEEPS
 
-    if method not in METHODS:
-        allowed = ", ".join(METHODS)
-        raise UserError(f"--method {method!r} is not known.{did_you_mean(method, METHODS)} Allowed: {allowed}.")
+    if method not in SWEEPS:
+        allowed = ", ".join(SWEEPS)
+        raise UserError(f"--method {method!r} is not known.{did_you_mean(method, SWEEPS)} Allowed: {allowed}.")
     if engine not in ("local", "ray"):
         raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
     if engine == "local" and (cpus_per_trial or gpus_per_trial):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.params.kinds import RUN_LISTS, run_list
 from detoxlens.params.models import ModelConfig
 from detoxlens.params.reads import READS, TRAINS
 from detoxlens.params.run import RunConfig
@@ -125,18 +126,12 @@ class Params:
 
     def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
         """The lists by kind that section `run` must hold when run.variants is `names`."""
-        found: dict[str, list[str]] = {
-            "sft_variants": [],
-            "rl_variants": [],
-            "rl_after_ft_variants": [],
-            "sft_placebo_variants": [],
-            "rl_placebo_variants": [],
-        }
+        found: dict[str, list[str]] = {key: [] for key in RUN_LISTS}
         for name in names:
-            variant = self.variant(name)
-            if variant.kind != "base":
-                how = "_placebo" if variant.placebo_of else "_after_ft" if variant.init_from == "ft" else ""
-                found[f"{variant.kind}{how}_variants"].append(name)
+            own = self.variant(name)
+            key = run_list(own.kind, placebo=own.placebo_of is not None, init_from=own.init_from)
+            if key is not None:
+                found[key].append(name)
         return found
 
     def training_seed(self, variant: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from detoxlens.params.kinds import KINDS
+
 READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "prepare": ("data", "splits"),
@@ -27,7 +29,7 @@ STAGES = tuple(READS)
 MEASURE = ("generate", "score", "attribute")
 """What is done with a variant once it is there."""
 EVALUATION = (*MEASURE, "report")
-TRAINS = {"base": "base", "sft": "finetune", "rl": "rl"}
+TRAINS = {name: kind.stage for name, kind in KINDS.items()}
 """Kind of a variant -> the stage that makes its adapter."""
 MODULE_PREFIX = "detoxlens.pipeline.stages."
 

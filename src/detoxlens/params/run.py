@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from detoxlens.params.kinds import RUN_LISTS
 from detoxlens.params.section import Name, Section
 
 
-class RunConfig(Section):
+class _RunConfig(Section):
     """What to run: the lists that dvc.yaml's matrices walk over."""
 
     models: list[Name] = Field(min_length=1)
     variants: list[Name] = Field(min_length=1)
     """All variants, `it` among them; generate, score, attribute and report cover these."""
-    sft_variants: list[Name]
-    """The variants of kind `sft`: DVC cannot filter a matrix, so they are named again (and checked)."""
-    rl_variants: list[Name]
-    """The variants of kind `rl` that start from `it`."""
-    rl_after_ft_variants: list[Name]
-    """The variants of kind `rl` with `init_from: ft`."""
-    sft_placebo_variants: list[Name] = Field(default_factory=list)
-    """The variants with `placebo_of: ft`."""
-    rl_placebo_variants: list[Name] = Field(default_factory=list)
-    """The variants with `placebo_of: rl`."""
     seed: int = Field(ge=0)
     num_threads: int = Field(ge=1)
     """Torch threads of every stage; identical bytes are promised for one value of it."""
     device: str = Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+
+
+RunConfig = create_model(
+    "RunConfig", __base__=_RunConfig, **{name: (list[Name], Field(default_factory=list)) for name in RUN_LISTS}
+)
+"""Section `run`. DVC cannot filter a matrix, so variants are named again by kind, in the lists of `params.kinds`."""

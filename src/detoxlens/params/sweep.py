@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from detoxlens.params.kinds import SWEEPS
 from detoxlens.params.section import Section
 
-Method = Literal["finetune", "ppo"]
-METHODS: tuple[Method, ...] = ("finetune", "ppo")
+Method = Literal[*SWEEPS]
+"""The swept kind of variant, by the name that `--method` has for it."""
 Direction = Literal["minimize", "maximize"]
 
 

@@ -1,14 +1,13 @@
 """Params that have no effect on an algorithm, and why: a sweep over one would find only noise, an override mislead.
 
-All three algorithms read the sections `ppo` and `lora`, none of them all of it. What is set for every variant alike may
+The algorithms of one kind read the same sections, none of them all of it. What is set for every variant alike may
 stay; what a search space or a variant's own overrides name must count.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from detoxlens.params.kinds import KINDS
 
-Algorithm = Literal["ppo", "rloo", "grpo"]
 _DROPOUT = {"lora.dropout": "training by reward runs without dropout, so that what was sampled is what is learnt from"}
 _NO_VALUES = "there is no value function; a response is measured against the others to the same prompt"
 _WHOLE_RESPONSES = "the reward is of the whole response, not of its tokens"
@@ -27,7 +26,7 @@ _GROUPS = _DROPOUT | {
     "ppo.kl.target_nats_per_sequence": _FIXED_KL,
     "ppo.kl.horizon": _FIXED_KL,
 }
-UNREAD: dict[Algorithm, dict[str, str]] = {
+UNREAD: dict[str, dict[str, str]] = {
     "ppo": _DROPOUT | {"ppo.num_generations": "every response is to a prompt of its own"},
     "rloo": _GROUPS | {"ppo.kl.estimator": "TRL's RLOO has k1"},
     "grpo": _GROUPS
@@ -39,11 +38,12 @@ UNREAD: dict[Algorithm, dict[str, str]] = {
 """Algorithm -> `section.key` -> why it has no effect."""
 
 
-def why_unread(algorithm: Algorithm, key: str) -> str | None:
+def why_unread(algorithm: str, key: str) -> str | None:
     """`there is no value function; ... It is read by ppo.`, or None if the key counts."""
-    if key not in UNREAD[algorithm]:
+    if key not in UNREAD.get(algorithm, {}):
         return None
-    readers = [other for other, unread in UNREAD.items() if key not in unread]
+    name, kind = next((name, kind) for name, kind in KINDS.items() if algorithm in kind.algorithms)
+    readers = [other for other in kind.algorithms if key not in UNREAD[other]]
     return f"{UNREAD[algorithm][key]}. " + (
-        f"It is read by {' and '.join(readers)}." if readers else "No variant of kind rl reads it."
+        f"It is read by {' and '.join(readers)}." if readers else f"No variant of kind {name} reads it."
     )

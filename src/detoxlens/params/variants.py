@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from detoxlens.params.kinds import ALGORITHMS, KINDS
 from detoxlens.params.section import Name, Section
 
 
 class VariantConfig(Section):
     """One row of Table 1."""
 
-    kind: Literal["base", "sft", "rl"]
-    algorithm: Literal["ppo", "rloo", "grpo"] | None = None
+    kind: Literal[*KINDS]
+    """A line of `params.kinds`."""
+    algorithm: Literal[*ALGORITHMS] | None = None
     """Of kind `rl`: our PPO, or RLOO or GRPO through TRL; all read the sections `ppo`, `lora` and `generation`."""
     init_from: Name | None = None
     """Variant whose adapter the training starts from; None is the base model."""
@@ -32,20 +35,33 @@ class VariantConfig(Section):
         def mistake(key: str, message: str) -> PydanticCustomError:
             return PydanticCustomError("of_key", "{message}", {"key": key, "message": message})
 
-        if self.kind == "rl" and self.algorithm is None:
-            raise mistake("algorithm", " is missing; a variant of kind rl needs ppo, rloo or grpo")
-        if self.kind != "rl" and self.algorithm is not None:
-            message = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: rl"
+        own = KINDS[self.kind]
+        if own.algorithms and self.algorithm is None:
+            raise mistake("algorithm", f" is missing; a variant of kind {self.kind} needs {_either(own.algorithms)}")
+        if not own.algorithms and self.algorithm is not None:
+            homes = [name for name, kind in KINDS.items() if self.algorithm in kind.algorithms]
+            message = f"={self.algorithm!r}: a variant of kind {self.kind} has none; remove it, or set kind: {homes[0]}"
             raise mistake("algorithm", message)
-        if self.kind != "rl" and self.init_from not in (None, "it"):
-            message = f"={self.init_from!r}: only variants of kind rl start from another adapter; remove it"
+        if own.algorithms and self.algorithm not in own.algorithms:
+            message = f"={self.algorithm!r}: a variant of kind {self.kind} needs {_either(own.algorithms)}"
+            raise mistake("algorithm", message)
+        if own.init_from is None and self.init_from not in (None, "it"):
+            able = _either([name for name, kind in KINDS.items() if kind.init_from])
+            message = f"={self.init_from!r}: only variants of kind {able} start from another adapter; remove it"
             raise mistake("init_from", message)
-        if self.init_from not in (None, "it", "ft"):
-            raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and 'ft'")
-        control_of = {"sft": "ft", "rl": "rl"}.get(self.kind)
-        if self.placebo_of not in (None, control_of):
-            allowed = "no variant of kind base is a placebo" if control_of is None else f"allowed is {control_of!r}"
-            raise mistake("placebo_of", f"={self.placebo_of!r}: {allowed} for kind {self.kind}")
-        if self.placebo_of and self.init_from == "ft":
-            raise mistake("init_from", "='ft': the placebo of `rl` starts from the base model, as `rl` does")
+        if self.init_from not in (None, "it", own.init_from):
+            raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and {own.init_from!r}")
+        if self.placebo_of not in (None, own.placebo_of):
+            allowed = f"allowed is {own.placebo_of!r} for kind {self.kind}"
+            none = f"no variant of kind {self.kind} is a placebo"
+            raise mistake("placebo_of", f"={self.placebo_of!r}: {allowed if own.placebo_of else none}")
+        if self.placebo_of and self.init_from == own.init_from is not None:
+            what = f"the placebo of `{self.placebo_of}` starts from the base model, as `{self.placebo_of}` does"
+            raise mistake("init_from", f"={self.init_from!r}: {what}")
         return self
+
+
+def _either(names: Iterable[str]) -> str:
+    """`ppo, rloo or grpo`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

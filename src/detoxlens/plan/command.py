@@ -24,6 +24,7 @@ from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.reads import MEASURE, TRAINS
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
@@ -157,14 +158,15 @@ def model_costs(
         return forecast.attribute_cost(attribution, *about)
 
     trained = {
-        "finetune": [*run.sft_variants, *run.sft_placebo_variants],
-        "rl": [*run.rl_variants, *run.rl_after_ft_variants, *run.rl_placebo_variants],
+        stage: [variant for variant in run.variants if TRAINS[params.variant(variant).kind] == stage]
+        for stage in TRAINS.values()
+        if stage != "base"
     }
     return [
         forecast.base_cost(tiny, counts["it"], speeds, footprints["it"], start),
         *(
             dataclasses.replace(of_variant(stage, variant), variant=variant)
-            for stage in ("finetune", "rl", "generate", "score", "attribute")
+            for stage in (*trained, *MEASURE)
             for variant in trained.get(stage, run.variants)
         ),
     ]

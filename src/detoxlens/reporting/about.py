@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detoxlens.common.names import BASE, shown_name
+from detoxlens.params.kinds import KINDS
 from detoxlens.params.splits import SplitConfig
 from detoxlens.params.variants import VariantConfig
-
-ALGORITHMS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +52,18 @@ class About:
     def glossary(self, variants: Iterable[str], splits: Iterable[str]) -> dict[str, str]:
         """Term -> phrase, for the line under the title."""
         named = {shown_name(v): self.variants[v].text for v in variants if v in self.variants}
-        base = {"base": "the model as released (the paper's IT)"}
+        base = {"base": KINDS["base"].phrase}
         return base | named | {split: self.splits[split] for split in splits if split in self.splits}
 
 
 def role(config: VariantConfig) -> Role:
     """Of a variant of params.yaml."""
-    if config.kind == "base":
-        return Role(kind="base", text="the model as released (the paper's IT)")
-    after = f", after {config.init_from}" if config.init_from not in (None, BASE) else ""
+    own, control = KINDS[config.kind], config.placebo_of
+    after = f", after {config.init_from}" if config.init_from not in (None, BASE) and not control else ""
     seed = "" if config.seed is None else f", seed {config.seed}"
-    control = config.placebo_of
-    if config.kind == "sft":
-        what = (
-            f"control of {control}: fine-tuned on base's own answers" if control else "fine-tuned on counter-narratives"
-        )
-    else:
-        algorithm = ALGORITHMS[config.algorithm]
-        what = (
-            f"control of {control}: {algorithm} with permuted rewards" if control else f"trained by {algorithm}{after}"
-        )
-    return Role(kind=config.kind, text=f"{what}{seed}", placebo_of=control)
+    what = f"control of {control}: {own.placebo_phrase}" if control else own.phrase
+    named = what.format(algorithm=own.algorithms.get(config.algorithm or "", ""))
+    return Role(kind=config.kind, text=f"{named}{after}{seed}", placebo_of=control)
 
 
 def split_phrase(config: SplitConfig) -> str:

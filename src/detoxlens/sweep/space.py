@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.errors import UserError, did_you_mean
+from detoxlens.params.kinds import SWEEPS
 from detoxlens.params.load import Params
 from detoxlens.params.reads import READS, TRAINS
 from detoxlens.params.section import Section
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
 Point = Mapping[str, Any]
 """`section.key` -> value, e.g. {"lora.r": 8, "ppo.kl.coef": 0.05}."""
-KIND_OF: dict[Method, str] = {"finetune": "sft", "ppo": "rl"}
 SHARED = {section for stage in ("prepare", "reward_model", "base", "score") for section in READS[stage]}
 """Sections of data, base model and judges, which all trials share."""
 SECTIONS_OF: dict[Method, list[str]] = {
     method: [s for s in dict.fromkeys((*READS[TRAINS[kind]], *READS["generate"])) if s not in SHARED]
-    for method, kind in KIND_OF.items()
+    for method, kind in SWEEPS.items()
 }
 """The sections that a variant's training and sampling alone read."""
 
@@ -39,15 +39,15 @@ def choose_variant(params: Params, method: Method, asked: str | None) -> str:
     Raises:
         UserError: there is none, or the one asked for is trained otherwise.
     """
-    fitting = [v for v in params.run.variants if params.variant(v).kind == KIND_OF[method]]
-    if asked is not None and params.variant(asked).kind != KIND_OF[method]:
+    fitting = [v for v in params.run.variants if params.variant(v).kind == SWEEPS[method]]
+    if asked is not None and params.variant(asked).kind != SWEEPS[method]:
         raise UserError(
             f"--variant {asked} is of kind {params.variant(asked).kind!r}, which --method {method} does not train; "
             f"choose one of {', '.join(fitting) or 'none declared'}."
         )
     if asked is None and not fitting:
         raise UserError(
-            f"{params.path}: run.variants has none of kind {KIND_OF[method]!r} for --method {method}; declare one."
+            f"{params.path}: run.variants has none of kind {SWEEPS[method]!r} for --method {method}; declare one."
         )
     return asked or fitting[0]
 

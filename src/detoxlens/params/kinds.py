@@ -1,0 +1,75 @@
+"""What a variant can be: a line per kind, from which its stage, its lists in section `run` and its phrases are derived.
+
+A new method is a line here, a file that does it, a test and a row in docs/methods.md (CONTRIBUTING.md, "a
+detoxification method").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One way to make a variant: Kind(stage="finetune", phrase="fine-tuned on counter-narratives", placebo_of="ft")"""
+
+    stage: str
+    """The stage that makes adapters/<m>/<v>."""
+    phrase: str
+    """What the report calls a variant of this kind; `{algorithm}` stands for the algorithm's name."""
+    algorithms: Mapping[str, str] = field(default_factory=dict)
+    """`algorithm` in params.yaml -> its name in the report; empty: the kind has none."""
+    placebo_of: str | None = None
+    """The variant whose control one of this kind may be; None: there is no control of this kind."""
+    placebo_phrase: str = ""
+    """What the report calls the control."""
+    sweep: str | None = None
+    """What `detoxlens sweep --method` calls a search over this kind; None: there is nothing to search."""
+    init_from: str | None = None
+    """The variant, besides `it`, whose adapter one of this kind may start from."""
+
+    def lists(self, name: str) -> list[str]:
+        """The lists in section `run` that name this kind's variants, one per DVC matrix."""
+        if name == "base":
+            return []
+        after = [f"{name}_after_{self.init_from}_variants"] if self.init_from else []
+        return [f"{name}_variants", *after, *([f"{name}_placebo_variants"] if self.placebo_of else [])]
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "base": Kind(stage="base", phrase="the model as released (the paper's IT)"),
+        "sft": Kind(
+            stage="finetune",
+            phrase="fine-tuned on counter-narratives",
+            sweep="finetune",
+            placebo_of="ft",
+            placebo_phrase="fine-tuned on base's own answers",
+        ),
+        "rl": Kind(
+            stage="rl",
+            phrase="trained by {algorithm}",
+            sweep="ppo",
+            algorithms={"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"},
+            placebo_of="rl",
+            placebo_phrase="{algorithm} with permuted rewards",
+            init_from="ft",
+        ),
+    }
+)
+RUN_LISTS = tuple(key for name, kind in KINDS.items() for key in kind.lists(name))
+"""sft_variants, sft_placebo_variants, rl_variants, ...: every list of section `run` that a DVC matrix walks over."""
+SWEEPS = {kind.sweep: name for name, kind in KINDS.items() if kind.sweep}
+"""What `detoxlens sweep --method` takes -> the kind of the swept variant."""
+ALGORITHMS = {algorithm: name for kind in KINDS.values() for algorithm, name in kind.algorithms.items()}
+"""Every algorithm -> its name in the report."""
+
+
+def run_list(kind: str, *, placebo: bool, init_from: str | None) -> str | None:
+    """The list in section `run` that names a variant; None for the base model."""
+    if kind == "base":
+        return None
+    after = init_from if init_from == KINDS[kind].init_from else None
+    return f"{kind}_placebo_variants" if placebo else f"{kind}_after_{after}_variants" if after else f"{kind}_variants"
