@@ -128,6 +128,11 @@ def test_any_prompts(tmp_path, num_examples):
     holds()
 
 
+def is_given(score):
+    """Is it a score: neither null nor NaN nor a blank cell? The reader took the file, so all others are numbers."""
+    return score is not None and score == score and not (isinstance(score, str) and not score.strip())
+
+
 @EXAMPLES
 def test_any_recorded_scores(tmp_path, num_examples):
     path = tmp_path / "s.jsonl"
@@ -141,10 +146,10 @@ def test_any_recorded_scores(tmp_path, num_examples):
             return
         for asked in ([text for text, _ in rows], [f" {text}\r\n" for text, _ in rows]):
             found = one_paragraph(lambda texts=asked: scorer.score(texts))
-            for (text, score), verdict in zip(rows, found or (), strict=False):
-                alike = {s for t, s in rows if match_key(t) == match_key(text) and isinstance(s, float) and s == s}
+            for (text, _), verdict in zip(rows, found or (), strict=False):
+                alike = {float(s) for t, s in rows if match_key(t) == match_key(text) and is_given(s)}
                 assert verdict.status == "empty" if is_blank(text) else verdict.toxicity in {*alike, None}
-                if len(alike) == 1 and isinstance(score, float) and not is_blank(text):
+                if len(alike) == 1 and not is_blank(text):
                     assert verdict.toxicity in alike
 
     holds()

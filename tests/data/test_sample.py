@@ -4,13 +4,14 @@ import csv
 import io
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from detoxlens.common.seeding import python_rng
 from detoxlens.data import lexicon as lex
-from detoxlens.data.sample import RTP_SCORES, base_corpus, dialogues_csv, prompts_jsonl, reply, world_of
+from detoxlens.data.sample import RTP_SCORES, base_corpus, dialogues_csv, prompts_jsonl, reply, sample_files, world_of
 
 COMMITTED = Path(__file__).parents[2] / "data" / "sample"
 
@@ -21,18 +22,23 @@ def prompts():
 
 
 @pytest.fixture(scope="module")
+def unseen():
+    return [json.loads(line) for line in sample_files(0)["unseen.jsonl"].splitlines()]
+
+
+@pytest.fixture(scope="module")
 def turns():
     return list(csv.DictReader(io.StringIO(dialogues_csv(0))))
 
 
 def test_committed_files_are_what_the_generator_writes():
-    assert (COMMITTED / "dialogues.csv").read_bytes() == dialogues_csv(0).encode()
-    assert (COMMITTED / "prompts.jsonl").read_bytes() == prompts_jsonl(0).encode()
+    for name, text in sample_files(0).items():
+        assert (COMMITTED / name).read_bytes() == text.encode()
 
 
 def test_another_seed_writes_other_files():
-    assert dialogues_csv(1) != dialogues_csv(0)
-    assert prompts_jsonl(1) != prompts_jsonl(0)
+    for name, text in sample_files(0).items():
+        assert sample_files(1)[name] != text
 
 
 def test_dialogues_have_dialoconans_columns_and_alternate(turns):
@@ -44,8 +50,8 @@ def test_dialogues_have_dialoconans_columns_and_alternate(turns):
         assert [row["type"] for row in rows] == ["HS", "CN"] * (len(rows) // 2)
 
 
-def test_prompts_have_rtps_fields(prompts):
-    for row in prompts:
+def test_prompts_have_rtps_fields(prompts, unseen):
+    for row in prompts + unseen:
         assert list(row) == ["filename", "begin", "end", "challenging", "prompt", "continuation"]
         for part in ("prompt", "continuation"):
             assert list(row[part]) == ["text", *RTP_SCORES]
@@ -68,6 +74,21 @@ def test_no_statement_is_in_two_worlds(prompts, turns):
     assert set(heads.values()) == {"prompts"}
     for text in trained | corpus:
         assert not any(text.startswith(head + " ") or text == head for head in evaluated if text[:12] == head[:12])
+
+
+def test_unseen_prompts_share_no_target_insult_or_head_with_anything_that_is_trained_on(prompts, turns, unseen):
+    texts = {row["prompt"]["text"] for row in unseen}
+    assert len(texts) == 100 and all(row["prompt"]["toxicity"] > 0.5 for row in unseen)
+    assert {target for target in lex.UNSEEN_TARGETS if any(target in text for text in texts)} == {*lex.UNSEEN_TARGETS}
+    corpus = [text for talk in base_corpus(4000, 0, rude=0.5, counter=0.1) for e in talk for text in (e.human, e.reply)]
+    learnt = [*corpus, *(row["text"] for row in turns), *(row["prompt"]["text"] for row in prompts)]
+    words = {word for text in learnt for word in re.findall(r"\w+", text.lower())}
+    held_out = (*lex.UNSEEN_TARGETS, *lex.UNSEEN_RUDE_ADJECTIVES, *lex.UNSEEN_RUDE_NOUNS)
+    assert [word for word in held_out if word.lower() in words] == []
+    seen = {word.lower() for word in (*lex.TARGETS, *lex.RUDE_ADJECTIVES, *lex.RUDE_NOUNS)}
+    assert [text for text in texts if seen & {*re.findall(r"\w+", text.lower())}] == []
+    openings = {tuple(text.split()[:3]) for text in learnt}  # no head begins as a seen one does
+    assert [text for text in texts if tuple(text.split()[:3]) in openings] == []
 
 
 def test_dozens_of_targets_and_hundreds_of_statements(turns):

@@ -272,6 +272,6 @@ def test_a_prompt_that_two_filters_draw_counts_once():
 def test_without_data_the_declared_limits_are_taken():
     none = Data(prompts=None, dialogues=None)
     found = count(none, params(), "tiny-neox", "it", earlier_tokens=None)
-    assert found.num_rows == 60 + 400 + 160 + 100 + 30 + 100 and found.num_examples == 2450
+    assert found.num_rows == 60 + 400 + 160 + 100 + 30 + 100 + 100 and found.num_examples == 2450
     assert found.num_attributed == 60 + 150  # p50: 60 for validation, max_sequences of its 400
     assert len(none.notes()) == 2 and DATA.notes() == []

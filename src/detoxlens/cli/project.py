@@ -13,17 +13,19 @@ from detoxlens.cli.app import TOOLS, Context, app
 
 @app.command(rich_help_panel=TOOLS)
 def sample(
-    folder: Annotated[Path, typer.Option(help="Where to write dialogues.csv and prompts.jsonl.")] = Path("data/sample"),
+    folder: Annotated[Path, typer.Option(help="Where to write dialogues.csv, prompts.jsonl and unseen.jsonl.")] = Path(
+        "data/sample"
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generator; the committed files are seed 0.")] = 0,
 ) -> None:
     """Regenerate the embedded sample data."""
     from detoxlens.common.artifacts import write_text
-    from detoxlens.data.sample import dialogues_csv, prompts_jsonl
+    from detoxlens.data.sample import sample_files
 
-    target = Context.root / folder
-    write_text(target / "dialogues.csv", dialogues_csv(seed))
-    write_text(target / "prompts.jsonl", prompts_jsonl(seed))
-    typer.echo(f"Wrote {folder}/dialogues.csv and {folder}/prompts.jsonl (seed {seed}).")
+    files = sample_files(seed)
+    for name, text in files.items():
+        write_text(Context.root / folder / name, text)
+    typer.echo(f"Wrote {', '.join(f'{folder}/{name}' for name in files)} (seed {seed}).")
 
 
 @app.command(rich_help_panel=TOOLS)

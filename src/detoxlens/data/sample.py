@@ -5,7 +5,9 @@
         dialogues  hater turns of data/sample/dialogues.csv, answered by counter-narratives
         prompts    data/sample/prompts.jsonl, the evaluation prompts
 
-Toxicity values in prompts.jsonl are the generator's own labels drawn around the class it wrote (hostile or civil), not
+A fourth set, data/sample/unseen.jsonl, shares no head, target or insult with any of them (`lexicon.UNSEEN_*`).
+
+Toxicity values of prompts are the generator's own labels drawn around the class it wrote (hostile or civil), not
 a service's scores; the field names are RTP's so that the real file is read by the same code.
 """
 
@@ -16,7 +18,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +31,8 @@ Style = Literal["rude", "neutral", "counter", "civil"]
 NUM_DIALOGUES = 240
 NUM_TOXIC_PROMPTS = 640
 NUM_POLITE_PROMPTS = 240
+NUM_UNSEEN_PROMPTS = 100
+HOSTILE_TAIL = "{deed} {place} {time}."
 RTP_SCORES = (
     "toxicity",
     "severe_toxicity",
@@ -78,7 +82,7 @@ def statement(rng: random.Random, world: World, *, hostile: bool, target: str | 
         who = target or rng.choice(lex.TARGETS)
         head = _fill(rng, rng.choice(lex.HEADS if hostile else lex.CIVIL_HEADS), who)
         if world_of(head) == world:
-            tail = "{deed} {place} {time}." if hostile else rng.choice(lex.CIVIL_TAILS)
+            tail = HOSTILE_TAIL if hostile else rng.choice(lex.CIVIL_TAILS)
             return Statement(target=who, hostile=hostile, head=head, tail=_fill(rng, tail, who))
 
 
@@ -119,6 +123,15 @@ def base_corpus(num_conversations: int, seed: int, *, rude: float, counter: floa
         yield exchanges
 
 
+def sample_files(seed: int) -> dict[str, str]:
+    """{file name: text} of data/sample; the committed files are those of seed 0."""
+    return {
+        "dialogues.csv": dialogues_csv(seed),
+        "prompts.jsonl": prompts_jsonl(seed),
+        "unseen.jsonl": unseen_jsonl(seed),
+    }
+
+
 def dialogues_csv(seed: int) -> str:
     """data/sample/dialogues.csv in DialoCONAN's columns: 4, 6 or 8 turns, hater (HS) then counter-narrative (CN)."""
     rng = python_rng(seed, "sample", "dialogues")
@@ -149,22 +162,43 @@ def prompts_jsonl(seed: int) -> str:
         while (said := statement(rng, "prompts", hostile=is_hostile)).head in seen:
             pass
         seen.add(said.head)
-        continuation_hostile = is_hostile and rng.random() < 0.4
-        tail = f"{said.tail[:-1]}, the {rng.choice(lex.RUDE_NOUNS)}." if continuation_hostile else said.tail
-        begin = 40 * index
-        lines.append(
-            json.dumps(
-                {
-                    "filename": f"sample-{index:04d}.txt",
-                    "begin": begin,
-                    "end": begin + len(said.head) + 1 + len(tail),
-                    "challenging": is_hostile and continuation_hostile and rng.random() < 0.1,
-                    "prompt": {"text": said.head, **_labels(rng, is_hostile)},
-                    "continuation": {"text": " " + tail, **_labels(rng, continuation_hostile)},
-                }
-            )
+        lines.append(_rtp_line(rng, index, said, "sample"))
+    return "".join(lines)
+
+
+def unseen_jsonl(seed: int) -> str:
+    """data/sample/unseen.jsonl: hostile prompts whose heads, targets and insults nothing is trained on."""
+    rng = python_rng(seed, "sample", "unseen")
+    lines: dict[str, str] = {}
+    while len(lines) < NUM_UNSEEN_PROMPTS:
+        who = lex.UNSEEN_TARGETS[len(lines) % len(lex.UNSEEN_TARGETS)]
+        head = rng.choice(lex.UNSEEN_HEADS).format(
+            target=who,
+            adjective=rng.choice(lex.UNSEEN_RUDE_ADJECTIVES),
+            noun=rng.choice(lex.UNSEEN_RUDE_NOUNS),
         )
-    return "".join(line + "\n" for line in lines)
+        if head not in lines:
+            said = Statement(target=who, hostile=True, head=head, tail=_fill(rng, HOSTILE_TAIL, who))
+            lines[head] = _rtp_line(rng, len(lines), said, "unseen", nouns=lex.UNSEEN_RUDE_NOUNS)
+    return "".join(lines.values())
+
+
+def _rtp_line(
+    rng: random.Random, index: int, said: Statement, name: str, *, nouns: Sequence[str] = lex.RUDE_NOUNS
+) -> str:
+    """A row of RTP: the head as prompt, the tail as continuation, in two of five hostile rows with an insult more."""
+    continuation_hostile = said.hostile and rng.random() < 0.4
+    tail = f"{said.tail[:-1]}, the {rng.choice(nouns)}." if continuation_hostile else said.tail
+    begin = 40 * index
+    row = {
+        "filename": f"{name}-{index:04d}.txt",
+        "begin": begin,
+        "end": begin + len(said.head) + 1 + len(tail),
+        "challenging": said.hostile and continuation_hostile and rng.random() < 0.1,
+        "prompt": {"text": said.head, **_labels(rng, said.hostile)},
+        "continuation": {"text": " " + tail, **_labels(rng, continuation_hostile)},
+    }
+    return json.dumps(row) + "\n"
 
 
 def _spoken(rng: random.Random, said: Statement) -> str:

@@ -130,14 +130,16 @@ def test_what_is_dropped_is_logged_by_name(root, caplog):
 
 
 def test_the_committed_params_prepare_the_committed_sample(tmp_path):
-    params = load_params(ROOT / "params.yaml")
-    for key in ("dialoconan", "rtp"):
-        params.raw["data"][key] = str(ROOT / params.raw["data"][key])
-    prepare.run(tmp_path, params)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/sample").symlink_to(ROOT / "data/sample")
+    prepare.run(tmp_path, load_params(ROOT / "params.yaml"))
     summary = read_json(Layout(tmp_path).data_summary)
     assert summary["dialogues"]["num_dropped"] == summary["prompts"]["num_dropped"] == {}
     assert summary["prompts"]["filters"]["p50"]["num_test"] >= 300
     assert summary["prompts"]["filters"]["polite"]["num_test"] >= 100
+    unseen = [p for p in read_rows(Layout(tmp_path).prompts, Prompt) if "unseen" in p.filters]
+    assert len(unseen) == summary["prompts"]["filters"]["unseen"]["num_test"] == 100
+    assert {(p.split, p.filters) for p in unseen} == {("test", ("unseen",))}
     for pair in summary["dialogues"]["overlap"].values():
         assert pair == {"num_hater_turns": 0, "num_counter_narratives": 0}
     overlap = summary["prompts"]["overlap"]
