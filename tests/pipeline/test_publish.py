@@ -1,8 +1,15 @@
-"""The key by which MLflow finds the run of a (model, variant)."""
+"""The key by which MLflow finds the run of a (model, variant), and the runs that a fresh clone can write."""
+
+import shutil
+import subprocess
+
+import pytest
 
 from detoxlens.params.load import Params, load_params
-from detoxlens.pipeline.publish import comparable_key
+from detoxlens.pipeline.publish import comparable_key, publish_runs
+from detoxlens.tracking import resolve_store, stored_runs
 from tests.root import ROOT
+from tests.tracking.stores import NOISE
 
 
 def test_the_key_follows_the_settings_and_the_data(tmp_path):
@@ -27,3 +34,17 @@ def test_a_setting_of_other_variants_or_of_the_report_does_not_change_the_key():
     assert keys(ppo={"gamma": 0.9})[:2] == [it, ft] and keys(ppo={"gamma": 0.9})[2] != rl
     changed = keys(sft={"num_epochs": 1})
     assert changed[0] == it and changed[1] != ft and changed[2] == rl
+
+
+@pytest.mark.filterwarnings(NOISE)
+def test_a_fresh_clone_without_data_texts_or_adapters_writes_its_runs_and_names_what_they_lack(tmp_path):
+    listed = ["git", "ls-files", "params.yaml", "data/sample", "reports/metrics.json", "reports/figures"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    params = load_params(tmp_path / "params.yaml")
+    params.raw["run"]["models"] = ["tiny-neox"]
+    store = resolve_store(tmp_path, {})
+    without = publish_runs(tmp_path, Params(params.raw), store)
+    assert without == ["tiny-neox/base", "tiny-neox/ft", "tiny-neox/rl"]
+    assert sorted(run.name for run in stored_runs(store)) == without

@@ -32,7 +32,7 @@ def root(tmp_path):
         copy(ROOT / name, root / name)
     (root / "dvc.lock").write_text("of the demo")
     (root / "data/raw/README.md").write_text("yours")
-    (root / ".gitignore").write_text("/.detoxlens/\n/data/raw/*.csv\n")
+    (root / ".gitignore").write_text("/.detoxlens/\n/kept/\n/data/raw/*.csv\n")
     git(root, "init", "-q")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "one")

@@ -85,7 +85,7 @@ def begin(root, name, trials, *more, url=None):
 
 def trials_of(root, name="ppo-tiny-neox", url=None):
     state = Layout(root).state
-    url = url or default_url(state)
+    url = url or default_url(root)
     storage = open_storage(url, state)
     try:
         return load_study(storage, url, name)[0].trials
@@ -95,7 +95,7 @@ def trials_of(root, name="ppo-tiny-neox", url=None):
 
 def outcome(root, study):
     """What a study's trials found, and the bytes of what they made."""
-    folder = Layout(root).state / "sweeps" / study
+    folder = Layout(root).kept("sweeps", study)
     files = sorted(f for f in folder.glob("trial-*/*/*/[fr]*/*") if f.is_file())
     assert len(files) > 5
     trials = trials_of(root, study)

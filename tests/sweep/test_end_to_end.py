@@ -38,7 +38,7 @@ def test_a_sweep_is_resumed_not_begun_again_and_reported(swept):
 
 def test_trials_never_see_a_test_prompt_or_change_the_project(swept):
     root, _ = swept
-    trial = Layout(Layout(root).state / "sweeps/ppo-tiny-neox/trial-00000")
+    trial = Layout(Layout(root).kept("sweeps/ppo-tiny-neox/trial-00000"))
     val = {p.prompt_id for p in read_rows(Layout(root).prompts, Prompt) if p.split == "val"}
     assert {p.prompt_id for p in read_rows(trial.prompts, Prompt)} == val
     for variant in ("it", "rl"):
@@ -147,7 +147,7 @@ def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch)
     folder = run_sweep(root, 2, study="hopeless", track=True)
     trials = trials_of(root, "hopeless")
     assert [t.state.name for t in trials] == ["PRUNED"] * 2
-    assert not list((Layout(root).state / "sweeps/hopeless").glob("trial-*/"))
+    assert not list(Layout(root).kept("sweeps/hopeless").glob("trial-*/"))
     rows = list(csv.DictReader((folder / "trials.csv").read_text("utf-8").splitlines()))
     assert [(r["state"], r["feasible"], r["early_toxicity"]) for r in rows] == [("pruned", "False", "0.75")] * 2
     assert rows[0]["reason"].startswith("gate: 0.75 of the answers of tiny-neox were toxic after 50 % of its training")
@@ -174,7 +174,7 @@ def test_the_gate_ends_hopeless_trials_of_trls_algorithms_and_alters_no_other(ro
     assert outcome(root, algorithm) == outcome(root, f"{algorithm}-no-gate")
     (ended,) = trials_of(root, f"{algorithm}-hopeless")
     assert ended.state.name == "PRUNED" and "toxic after 50 % of its training" in ended.user_attrs["reason"]
-    assert not list((Layout(root).state / f"sweeps/{algorithm}-hopeless").glob("trial-*/"))
+    assert not list(Layout(root).kept(f"sweeps/{algorithm}-hopeless").glob("trial-*/"))
 
 
 def test_an_unknown_metric_method_and_model_are_named(swept, monkeypatch, capsys):
@@ -201,7 +201,7 @@ def wait_for(root, name, num_complete):
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         time.sleep(0.3)
-        if (Layout(root).state / "optuna.db").exists():
+        if Layout(root).sweeps_database.exists():
             with contextlib.suppress(UserError):  # not made yet
                 states = [t.state.name for t in trials_of(root, name)]
                 if states.count("COMPLETE") >= num_complete and "RUNNING" in states:

@@ -33,7 +33,7 @@ def machines(root, tmp_path):
     """Two copies of a prepared project; one that is silent for 3 s is given up. Trials last a while."""
     copies = [tmp_path / name for name in ("one", "two")]
     for copy in copies:
-        shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns(".detoxlens", "reports"))
+        shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns(".detoxlens", "kept", "reports"))
         text = (copy / "params.yaml").read_text("utf-8")
         for old, new in (("heartbeat_seconds: 20", "heartbeat_seconds: 1"), ("num_steps: 2\n", "num_steps: 12\n")):
             assert text.count(old) == 1

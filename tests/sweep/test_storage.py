@@ -64,10 +64,12 @@ def test_an_unreachable_storage_is_one_paragraph_without_the_password(tmp_path, 
 
 
 def test_a_damaged_file_is_told_and_kept(tmp_path):
-    (tmp_path / "optuna.db").write_bytes(b"no database, but long enough to be looked at" * 50)
+    database = tmp_path / "kept/optuna.db"
+    database.parent.mkdir()
+    database.write_bytes(b"no database, but long enough to be looked at" * 50)
     with pytest.raises(UserError, match=r"optuna\.db cannot be used.*not a database"):
         opened(tmp_path)
-    assert (tmp_path / "optuna.db").read_bytes().startswith(b"no database")
+    assert database.read_bytes().startswith(b"no database")
 
 
 def test_a_damaged_journal_is_told_and_kept(tmp_path):

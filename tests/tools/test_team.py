@@ -218,7 +218,9 @@ def check_complete(store, found, project):
     metrics = flat_metrics(read_json(project / "reports/metrics.json")[MODEL][variant])
     assert metrics == {name: found.data.metrics[name] for name in metrics} and len(metrics) > 40
     reports = project / "reports"
-    curves = read_curves(reports / "entropy_curves.csv", reports / "training_curves.csv", model=MODEL, variant=variant)
+    curves = read_curves(
+        [reports / "entropy_curves.csv", reports / "training_curves.csv"], model=MODEL, variant=variant
+    )
     for curve in curves:
         history = client.get_metric_history(found.info.run_id, curve.name)
         assert sorted((m.step, m.value) for m in history) == sorted(curve.points)

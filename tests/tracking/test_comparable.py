@@ -79,6 +79,18 @@ def test_other_results_under_the_same_key_replace_the_run_and_keep_its_stages(st
     assert stage.data.tags["mlflow.parentRunId"] == new
 
 
+def test_a_run_without_texts_never_replaces_one_with_them_and_is_replaced_by_it(store, files):
+    from_git = files | {"completions": None, "adapter": None, "curves": []}
+    poor = write_comparable_run(store, **NEOX_FT, **from_git)
+    assert write_comparable_run(store, **NEOX_FT, **from_git) == poor
+    assert set(everything(store, poor)["artifacts"]) == {"figures/entropy.svg"}
+    full = write_comparable_run(store, **NEOX_FT, **files)
+    before = everything(store, full)
+    assert full != poor and "completions.json" in before["artifacts"]
+    assert write_comparable_run(store, **NEOX_FT, **from_git) == full
+    assert everything(store, full) == before and len(runs_of(store, kind="variant")) == 1
+
+
 def test_a_variant_without_adapter_and_another_key_makes_another_run(store, files):
     write_comparable_run(store, **NEOX_FT, **files)
     base = {"model": "tiny-neox", "variant": "it", "key": "b" * 64}

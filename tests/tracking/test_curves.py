@@ -1,8 +1,5 @@
 """The report's curve tables as metrics along steps."""
 
-import pytest
-
-from detoxlens.common.errors import UserError
 from detoxlens.tracking import Curve, read_curves
 
 
@@ -17,11 +14,9 @@ def test_the_reports_curve_tables_become_metrics_along_steps(tmp_path):
         "tiny-neox,it,it,prompt,prompt_entropy_bits,all,1,9,9,9,9,9,40,bit\n"
     )
     training.write_text("model,variant,metric,step,value\ntiny-neox,ft,sft/loss_nats,20,1.5\n")
-    assert read_curves(entropy, training, model="tiny-neox", variant="ft") == [
+    assert read_curves([entropy, training], model="tiny-neox", variant="ft") == [
         Curve(name="entropy/own/prompt_entropy_bits", points=((1, 2.5), (2, 0.0))),
         Curve(name="entropy/it/toxic_by_it/prompt_entropy_bits", points=((1, 2.0),)),
         Curve(name="entropy/it/user/model_effect/prompt_entropy_bits", points=((1, 0.1),)),
         Curve(name="sft/loss_nats", points=((20, 1.5),)),
     ]
-    with pytest.raises(UserError, match=r"gone\.csv does not exist"):
-        read_curves(tmp_path / "gone.csv", training, model="tiny-neox", variant="ft")

@@ -1,10 +1,10 @@
 """The blinded sheet: completions balanced over variants and over the grader's two sides, in an order that says nothing.
 
-    .detoxlens/audit/<model>/sheet.csv     id, prompt, completion, toxic (to be filled in: 1 or 0)
-                             sheet.html    the same as a page with two keys, which saves the CSV
-                             key.json      id -> variant and side; not to be looked at before the labels are in
+    kept/audit/<model>/sheet.csv     id, prompt, completion, toxic (to be filled in: 1 or 0)
+                       sheet.html    the same as a page with two keys, which saves the CSV
+                       key.json      id -> variant and side; not to be looked at before the labels are in
 
-The texts are the completions', so the folder is the state folder, which git ignores.
+The texts are the completions', and people's work is in it: a folder that git ignores and nobody deletes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Key:
 
 def folder_of(root: Path, model: str) -> Path:
     """Where the sheet of a model lies."""
-    return Layout(root).state / "audit" / model
+    return Layout(root).kept("audit", model)
 
 
 def read_graded(root: Path, model: str, variants: Sequence[str], *, scorer: str, split: str) -> list[Graded]:

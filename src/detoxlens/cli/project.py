@@ -72,13 +72,19 @@ def ui(
 
 @app.command(rich_help_panel=TOOLS)
 def log() -> None:
-    """Write the report's runs into MLflow, e.g. after `dvc pull` in a fresh clone."""
+    """Write the report's runs into MLflow, in a fresh clone too; with texts and adapters after `dvc pull`."""
     from detoxlens.params.load import load_params
     from detoxlens.pipeline.publish import publish_runs
     from detoxlens.tracking import resolve_store
 
     store = resolve_store(Context.root, os.environ)
-    publish_runs(Context.root, load_params(Context.root / Context.params_path), store, environ=os.environ)
+    params = load_params(Context.root / Context.params_path)
+    if without := publish_runs(Context.root, params, store, environ=os.environ):
+        typer.echo(
+            f"Written from reports/ alone: {', '.join(without)}. Their completions, adapters and curves are not in "
+            "git; `dvc pull` or `dvc repro` brings them, and `detoxlens log` then adds them.",
+            err=True,
+        )
 
 
 @app.command(rich_help_panel=TOOLS)

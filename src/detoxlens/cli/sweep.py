@@ -28,7 +28,7 @@ def sweep(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="sqlite:///FILE, journal:FILE, postgresql://...; default: .detoxlens/optuna.db.",
+            help="sqlite:///FILE, journal:FILE, postgresql://...; default: kept/optuna.db.",
             envvar="DETOXLENS_STORAGE",
         ),
     ] = None,
@@ -91,7 +91,7 @@ def sweep_apply(
     study: Annotated[str, typer.Option(help="The study.")],
     trial: Annotated[int, typer.Option(min=0, help="Number of a complete trial.")],
     storage: Annotated[
-        str | None, typer.Option(help="Where the study is; default: .detoxlens/optuna.db.", envvar="DETOXLENS_STORAGE")
+        str | None, typer.Option(help="Where the study is; default: kept/optuna.db.", envvar="DETOXLENS_STORAGE")
     ] = None,
 ) -> None:
     """Write a trial's point into params.yaml; then `dvc repro` finds its validation metrics again."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from detoxlens.common.errors import UserError, explain_full_disk
 from detoxlens.common.records import ModelRef
-from detoxlens.common.repository import STATE, main_repository
+from detoxlens.common.repository import KEPT, STATE, main_repository
 
 R = TypeVar("R")
 
@@ -31,13 +31,28 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """Machine-local state that no tool versions: tracking store, scratch, studies; of the main repository."""
+        """Machine-local state that may be deleted: tracking store, scratch, locks; of the main repository."""
         return main_repository(self.root) / STATE
+
+    def kept(self, *names: str) -> Path:
+        """A place below `kept/` of the main repository; what former versions kept in the state folder moves there."""
+        main = main_repository(self.root)
+        place, former = main.joinpath(KEPT, *names), main.joinpath(STATE, *names)
+        if former.exists() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                former.rename(place)
+        return place
+
+    @property
+    def sweeps_database(self) -> Path:
+        """Optuna's studies, unless --storage names another place."""
+        return self.kept("optuna.db")
 
     @property
     def score_cache(self) -> Path:
         """Answers of remote scorers, by scorer version and text."""
-        return self.state / "scores.sqlite"
+        return self.kept("scores.sqlite")
 
     def code(self, stage: str) -> Path:
         """The modules that a stage's numbers depend on, with what each does as a hash."""

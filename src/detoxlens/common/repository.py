@@ -1,14 +1,15 @@
-"""The folder that outlives a checkout: DVC's temporary copies and git's linked worktrees lead back to it.
+"""The two folders that outlive a checkout: DVC's temporary copies and git's linked worktrees lead back to them.
 
-What must not be lost with them lies there: MLflow's store, answers of paid services, unfinished work, studies.
+.detoxlens/   MLflow's store, unfinished work, locks: may be deleted when nothing runs
+kept/         what no command makes again: sweeps, checkouts of studies, people's labels, answers of paid services
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-STATE = ".detoxlens"
-"""Folder of machine-local state, below the main repository."""
+STATE, KEPT = ".detoxlens", "kept"
+"""Folders below the main repository, neither in git nor in DVC."""
 
 
 def main_repository(root: Path) -> Path:

@@ -74,7 +74,7 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         if project:
             add("runs", lambda: tracking.check_runs(project[0], stored_runs(store)))
         add("registry", lambda: tracking.check_registry(stored_versions(store)))
-    add("studies", lambda: tracking.check_studies(Layout(root).state, environ))
+    add("studies", lambda: tracking.check_studies(Layout(root).sweeps_database, environ))
     if project:  # late: a remote that is no folder answers meanwhile
         add("remote", lambda: remote.check_remote(project[0], asked), remedy="dvc remote list")
     add("disk", lambda: machine.check_disk(root))

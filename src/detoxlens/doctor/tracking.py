@@ -87,7 +87,7 @@ def check_registry(versions: Sequence[StoredVersion]) -> Check:
     return Check(name="registry", status="ok", detail=f"{len(versions)} adapters; {detail}")
 
 
-def check_studies(state: Path, environ: Mapping[str, str]) -> Check:
+def check_studies(default: Path, environ: Mapping[str, str]) -> Check:
     """The sweeps' storage can be reached and read, where there is one: that of DETOXLENS_STORAGE, or the default."""
     url = environ.get("DETOXLENS_STORAGE", "")
     if url.startswith("journal:"):
@@ -99,7 +99,7 @@ def check_studies(state: Path, environ: Mapping[str, str]) -> Check:
             detail = f"{shown}: {cause}. Start its server, or sweep in the project's own file:"
             return Check(name="studies", status="broken", detail=detail, remedy="unset DETOXLENS_STORAGE")
         return Check(name="studies", status="ok", detail=f"{shown}: there")
-    database = Path(url.removeprefix("sqlite:///")) if url else state / "optuna.db"
+    database = Path(url.removeprefix("sqlite:///")) if url else default
     if not database.exists():
         return Check(name="studies", status="ok", detail="no sweep yet")
     if cause := _damage(database):

@@ -43,16 +43,20 @@ def comparable_key(root: Path, params: Params, model: str, variant: str) -> str:
     return run_key(model=model, variant=variant, params=settings, input_md5s=md5s)
 
 
-def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[str, str] = NO_ENVIRONMENT) -> None:
+def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[str, str] = NO_ENVIRONMENT) -> list[str]:
     """Writes every (model, variant) of the report as one MLflow run to compare, and registers its adapter.
 
-    The same content again changes nothing. A run that MLflow does not take holds up no other.
+    The same content again changes nothing. A run that MLflow does not take holds up no other. What git does not hold
+    (texts, adapters, curves) is not in a fresh clone: the run is then written without it.
 
     Args:
         root: repository root.
         params: those that the report was made with.
         store: from `resolve_store`.
         environ: `os.environ`, for the name of DVC's experiment.
+
+    Returns:
+        The runs (`tiny-neox/rl`) whose completions are not here.
 
     Raises:
         UserError: the store cannot be used, or has not taken a run; the others are written.
@@ -84,9 +88,15 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
     split = config.primary_split
     tags = made_by(root, params, environ)
     refused: list[str] = []
+    without_texts: list[str] = []
     for model in run.models:
         run_ids = {}
         for variant in run.variants:
+            texts = None
+            if layout.completions(model, variant).exists():
+                texts = completions_table(layout, model, variant)
+            else:
+                without_texts.append(f"{model}/{shown_name(variant)}")
             try:
                 run_ids[variant] = write_comparable_run(
                     store,
@@ -95,9 +105,11 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                     key=comparable_key(root, params, model, variant),
                     params=comparable_params(params, model=model, variant=variant),
                     metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
-                    curves=_with_glance(read_curves(*curve_files, model=model, variant=variant), variant),
+                    curves=_with_glance(
+                        read_curves([f for f in curve_files if f.exists()], model=model, variant=variant), variant
+                    ),
                     figures=sorted((layout.reports / "figures").glob("*.png")),
-                    completions=completions_table(layout, model, variant),
+                    completions=texts,
                     adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
                     datasets=datasets,
                     outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
@@ -115,6 +127,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
             )
     if refused:
         raise UserError(f"{len(refused)} runs are not in MLflow, all others are. {' '.join(refused)}")
+    return without_texts
 
 
 def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""A study's own checkout, .detoxlens/studies/<name>: its params, DVC state and outputs; the demo's stay untouched."""
+"""A study's own checkout, kept/studies/<name>: its params, DVC state and outputs; the demo's stay untouched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINKED = ("data/raw",)
 
 def workspace_of(root: Path, name: str) -> Path:
     """Where the study's checkout lies."""
-    return Layout(root).state / "studies" / name
+    return Layout(root).kept("studies", name)
 
 
 def open_workspace(root: Path, name: str) -> Path:

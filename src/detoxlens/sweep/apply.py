@@ -13,7 +13,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.edit import change_params, diff_of
 from detoxlens.params.load import load_params
 from detoxlens.sweep.space import overrides_of
-from detoxlens.sweep.storage import DATABASE, default_url, differences, load_study, open_storage
+from detoxlens.sweep.storage import default_url, differences, load_study, open_storage
 from detoxlens.sweep.study import point_of, setting_of
 
 
@@ -27,13 +27,13 @@ def apply_trial(root: Path, params_path: Path, *, study: str, number: int, url: 
         UserError: there is no such study or complete trial, or the result would not be valid; nothing is changed.
     """
     params = load_params(params_path)
-    state = Layout(root).state
-    if url is None and not (state / DATABASE).exists():  # not made by looking
+    layout = Layout(root)
+    if url is None and not layout.sweeps_database.exists():  # not made by looking
         raise UserError(
             f"No sweep was begun here yet; `detoxlens sweep --study {study}` begins one, --storage names it."
         )
-    url = url or default_url(state)
-    found, definition = load_study(open_storage(url, state), url, study)
+    url = url or default_url(root)
+    found, definition = load_study(open_storage(url, layout.state), url, study)
     complete = [t.number for t in found.trials if t.state.name == "COMPLETE"]
     if number not in complete:
         there_are = ", ".join(map(str, complete)) or "none yet"

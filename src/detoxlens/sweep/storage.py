@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError
 from detoxlens.common.urls import without_password, without_password_of
 
@@ -26,13 +27,11 @@ DEFINITION, IDENTITY = "detoxlens.definition", "detoxlens.id"
 JOURNAL = "journal:"
 
 
-DATABASE = "optuna.db"
-"""In the state folder."""
-
-
-def default_url(state: Path) -> str:
-    """SQLite in the project's state folder, which is outside what DVC tracks or locks."""
-    return f"sqlite:///{state / DATABASE}"
+def default_url(root: Path) -> str:
+    """SQLite in the project, outside what DVC tracks or locks; its folder is made."""
+    database = Layout(root).sweeps_database
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{database}"
 
 
 def absolute(url: str) -> str:

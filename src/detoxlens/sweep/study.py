@@ -73,7 +73,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        return Layout(self.root).state / "sweeps" / self.name
+        return Layout(self.root).kept("sweeps", self.name)
 
     def open(self) -> Study:
         """The study, with the sampler; UserError where it cannot be reached or is another one."""
@@ -118,11 +118,11 @@ def plan(
     if not all(c.isalnum() or c in "-_." for c in name) or not name[0].isalnum():
         raise UserError(f"--study {name!r}: letters, digits, '-', '_' and '.' make a name; it becomes a folder's.")
     definition = definition_of(root, params, config, space, method=method, models=models, variant=variant)
-    state = Layout(root).state
-    url = absolute(url or default_url(state))
+    layout = Layout(root)
+    url = absolute(url or default_url(root))
     check_pruner(config, params.path)
-    close(open_storage(url, state))  # unreachable: said before the work
-    reference = make_reference(root, state / "sweeps" / name, params, models)
+    close(open_storage(url, layout.state))  # unreachable: said before the work
+    reference = make_reference(root, layout.kept("sweeps", name), params, models)
     by_model = [val_metrics(reference, params, model, AS_IF_TRAINED, stand_in=True) for model in models]
     check_metrics(config, by_model[0], params.path)
     return Sweep(

@@ -24,7 +24,7 @@ from filelock import FileLock
 from detoxlens.common.artifacts import Layout, link, read_history, read_rows, write_rows
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import Prompt
-from detoxlens.common.repository import STATE
+from detoxlens.common.repository import KEPT, STATE
 from detoxlens.jobs.progress import StepCallback
 from detoxlens.jobs.scratch import scratch_key
 from detoxlens.params.attribution import AttributionConfig
@@ -127,7 +127,8 @@ def run_trial(
     except BaseException:
         shutil.rmtree(folder)
         raise
-    shutil.rmtree(folder / STATE, ignore_errors=True)
+    for own in (STATE, KEPT):  # the trial's scratch, and its link to the project's answers
+        shutil.rmtree(folder / own, ignore_errors=True)
     return found
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 CONTENT = "detoxlens.content"
 TABLE, NAMES, FIGURES, ADAPTER = "completions.json", "names.json", "figures", "adapter"
 """Artifacts of a run; `NAMES` says what a name stood for where MLflow could not take it as it was."""
+PARTIAL = "detoxlens.partial"
+"""Tag of a run without completions, written from what git holds."""
 OUTPUT = "dvc/"
 """Tag `dvc/<path>` = md5: the outputs of dvc.lock that a run is about, by which either leads to the other."""
 
@@ -64,7 +66,7 @@ def write_comparable_run(
     metrics: Mapping[str, Any],
     curves: Sequence[Curve],
     figures: Sequence[Path],
-    completions: Mapping[str, Sequence[str | int | float | bool | None]],
+    completions: Mapping[str, Sequence[str | int | float | bool | None]] | None,
     adapter: Path | None,
     datasets: Sequence[DatasetInput],
     outputs: Mapping[str, str],
@@ -87,7 +89,8 @@ def write_comparable_run(
         metrics: this (model, variant) of reports/metrics.json.
         curves: from `read_curves`.
         figures: files for the folder `figures`.
-        completions: columns of the completions table, all of one length; shown as plain text.
+        completions: columns of the completions table, all of one length; shown as plain text. None where they are not
+            on this machine (a fresh clone): such a run never replaces one that has them, and is replaced by it.
         adapter: adapter folder, or None.
         datasets: what was read; the digest is DVC's md5.
         outputs: path in the repository -> DVC's md5 of every output that this run is about; see `OUTPUT`.
@@ -110,7 +113,7 @@ def write_comparable_run(
         "metrics": flat_metrics(metrics),
         "curves": [asdict(c) for c in curves],
         "files": files,
-        "completions": {name: list(column) for name, column in completions.items()},
+        "completions": completions and {name: list(column) for name, column in completions.items()},
         "inputs": inputs,
         "color": color,
     }
@@ -120,16 +123,22 @@ def write_comparable_run(
             client, experiment_id, model=model, variant=variant, key=key, project_run_id=store.project_run_id
         )
         before = run.data.tags.get(CONTENT)
+        if before is not None and completions is None and PARTIAL not in run.data.tags:
+            return run.info.run_id
         if before == digest:
             _describe(client, run, model=model, variant=variant, description=description, tags={})
             _tag_outputs(client, run, outputs)
-            if _lacks_artifacts(client, run.info.run_id, figures, adapter):  # deleted, or left behind by a move
+            if _lacks_artifacts(
+                client, run.info.run_id, content, figures, adapter
+            ):  # deleted, or left behind by a move
                 _log_artifacts(client, run.info.run_id, content, figures, adapter)
             return run.info.run_id
         if before is not None and before.removeprefix("writing ") != digest:
             run = _replace(client, experiment_id, run, model=model, variant=variant, key=key)
         run_id = run.info.run_id
         client.set_tag(run_id, CONTENT, f"writing {digest}")
+        if completions is None:
+            client.set_tag(run_id, PARTIAL, "true")
         client.set_tag(run_id, "mlflow.runColor", color)
         log_params(client, run_id, content["params"])
         # The times are the same on a second try, which MLflow then takes for the same points; and a second apart from
@@ -165,12 +174,16 @@ def _log_artifacts(
         client.log_artifacts(run_id, str(adapter), ADAPTER)
     if changed := changed_names([*content["metrics"], *content["params"], *(c["name"] for c in content["curves"])]):
         client.log_text(run_id, json.dumps(changed, indent=2, ensure_ascii=False), NAMES)
-    _log_table(client, run_id, content["completions"])
+    if content["completions"] is not None:
+        _log_table(client, run_id, content["completions"])
 
 
-def _lacks_artifacts(client: MlflowClient, run_id: str, figures: Sequence[Path], adapter: Path | None) -> bool:
+def _lacks_artifacts(
+    client: MlflowClient, run_id: str, content: Mapping[str, Any], figures: Sequence[Path], adapter: Path | None
+) -> bool:
     """Whether a folder or table that the run once had is not where MLflow looks for it."""
-    wanted = {TABLE} | ({FIGURES} if figures else set()) | ({ADAPTER} if adapter is not None else set())
+    has = {TABLE: content["completions"] is not None, FIGURES: bool(figures), ADAPTER: adapter is not None}
+    wanted = {name for name, is_there in has.items() if is_there}
     return not wanted <= {artifact.path for artifact in client.list_artifacts(run_id)}
 
 

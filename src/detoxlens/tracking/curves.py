@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from detoxlens.common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class Curve:
     """(step, value)"""
 
 
-def read_curves(entropy_csv: Path, training_csv: Path, *, model: str, variant: str) -> list[Curve]:
+def read_curves(tables: Sequence[Path], *, model: str, variant: str) -> list[Curve]:
     """The curves of one (model, variant): attribution over generated tokens, then training over steps.
 
     Names: `entropy/<text>/<measure>` for all completions of its own (`own`) or of another variant, read by this one;
@@ -29,11 +28,13 @@ def read_curves(entropy_csv: Path, training_csv: Path, *, model: str, variant: s
     in the middle for the user's text alone. Training curves keep the report's names. Only means are metrics; the
     intervals are in the table and the figure.
 
-    Raises:
-        UserError: a table is missing.
+    Args:
+        tables: entropy_curves.csv and training_curves.csv.
+        model: model key.
+        variant: variant key.
     """
     points: dict[str, list[tuple[int, float]]] = {}
-    for path in (entropy_csv, training_csv):
+    for path in tables:
         for row in _rows(path):
             if (row["model"], row["variant"]) == (model, variant):
                 name = row["metric"] if "metric" in row else _entropy_name(row)
@@ -49,7 +50,5 @@ def _entropy_name(row: dict[str, str]) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        raise UserError(f"{path} does not exist; `dvc repro report` makes it.")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
