@@ -81,15 +81,15 @@ def test_the_storage_that_sweeps_are_told_to_use_is_looked_at(tmp_path):
 
 
 def test_studies_are_counted_and_a_damaged_file_told(tmp_path):
-    assert tracking.check_studies(tmp_path, {}).detail == "no sweep yet"
     database = tmp_path / "optuna.db"
+    assert tracking.check_studies(database, {}).detail == "no sweep yet"
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE studies (id)")
         connection.execute("CREATE TABLE trials (id)")
         connection.execute("INSERT INTO trials VALUES (1)")
     connection.close()
-    assert "0 studies, 1 trials" in tracking.check_studies(tmp_path, {}).detail
+    assert "0 studies, 1 trials" in tracking.check_studies(database, {}).detail
     database.write_bytes(b"damaged " * 1000)
-    check = tracking.check_studies(tmp_path, {})
+    check = tracking.check_studies(database, {})
     assert check.status == "broken"
     assert_exists(check.remedy)
