@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,23 @@ class Params:
     def _section(self, name: str, cls: type[S], model: str | None, variant: str | None) -> S:
         if name not in self.raw:
             raise UserError(f"{self.path}: the section {name!r} is missing; copy it from the committed params.yaml.")
+        layers = [layer for layer in self._overrides(name, model, variant) if layer]
+        if not layers and (model, variant) != (None, None):
+            return self.section(name, cls)
         merged = copy.deepcopy(self.raw[name])
+        for layer in layers:
+            merged = _merge(merged, layer)
+        return parse(cls, merged, f"{self.path}: {name}")
+
+    def _overrides(self, name: str, model: str | None, variant: str | None) -> Iterator[Mapping[str, Any]]:
+        """What `model` and `variant` change in the section `name`, in the order in which it applies."""
         if model is not None:
-            merged = _merge(merged, self.model(model).overrides.get(name, {}))
+            yield self.model(model).overrides.get(name, {})
         if variant is not None:
             own = self.variant(variant)
             if own.placebo_of is not None and name in READS[TRAINS[own.kind]]:  # trained as what it is the placebo of
-                merged = _merge(merged, self.variant(own.placebo_of).overrides.get(name, {}))
-            merged = _merge(merged, own.overrides.get(name, {}))
-        return parse(cls, merged, f"{self.path}: {name}")
+                yield self.variant(own.placebo_of).overrides.get(name, {})
+            yield own.overrides.get(name, {})
 
     def _entry(self, section: str, key: str, cls: type[S]) -> S:
         entries = self.raw.get(section) or {}
