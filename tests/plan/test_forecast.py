@@ -77,9 +77,18 @@ def test_generate_and_score_count_batches_rows_and_queries():
     # 100 rows in batches of 64: two, each 16 positions long; 10 tokens a row; 20 prompt tokens read
     cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0)
     assert cost.seconds == pytest.approx(1 + 2 * 16 * 10 + 100 * 10 * 1 + 100 * 20)
-    scored = forecast.score_cost(["perspective", "openai_moderation"], COUNTS, SPEEDS, SHAPE, 0.0)
+    scored = forecast.score_cost(["perspective", "openai_moderation"], None, COUNTS, SPEEDS, SHAPE, 0.0)
     assert scored.num_api_calls == 100 + 4
     assert scored.seconds == pytest.approx(100 * 30 + 100 + 4)
+
+
+def test_toxic_words_cost_four_gradings_of_each_word_of_each_completion():
+    without, with_words = (
+        forecast.score_cost(["profanity_check"], by, COUNTS, SPEEDS, SHAPE, 0.0).seconds
+        for by in (None, "profanity_check")
+    )
+    # 100 rows of 10 tokens, 7.5 words: 3,000 parts of texts at 4,000 a second
+    assert with_words - without == pytest.approx(3000 / 4000)
 
 
 def test_rl_decodes_reads_and_learns():

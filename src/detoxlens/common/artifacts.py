@@ -90,6 +90,9 @@ class Layout:
     def fluency(self, model: str, variant: str) -> Path:
         return self.root / "outputs" / model / variant / "fluency.parquet"
 
+    def toxic_words(self, model: str, variant: str) -> Path:
+        return self.root / "outputs" / model / variant / "toxic_words.parquet"
+
     def drawn_by(self, model: str, variant: str, sample: str) -> Path:
         """What the prompts that are attributed are drawn by, per value of `attribution.sample`."""
         return self.root / "outputs" / model / variant / "drawn_by" / f"{sample}.json"

@@ -109,6 +109,38 @@ class Fluency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToxicWord:
+    """A word of a toxic completion, or of a prompt, and what it does to the toxicity of its text.
+
+    ToxicWord(prompt_id="...", sample_index=0, text_source="own", toxicity=.93, word_index=2, word="idiots",
+              first_token=4, last_token=5, drop=.83, in_minimal=True, is_onset=True, is_copied=False)
+    """
+
+    prompt_id: str
+    sample_index: int
+    """Of a prompt's words 0."""
+    text_source: Literal["own", "prompt"]
+    """The variant's own completion, or the user's text (in the table of `it` alone: all variants answer the same)."""
+    toxicity: float
+    """Of the text, 0..1, by the scorer that was asked about its parts (params `toxic_words.scorer`)."""
+    word_index: int
+    """Among the words of the text, from 0."""
+    word: str
+    first_token: int | None
+    """Index in `completion_ids` or `prompt_ids`; None where no token holds the word, or the tokens are not known."""
+    last_token: int | None
+    """Included."""
+    drop: float | None
+    """Toxicity of the text minus its toxicity without the word; None where the latter could not be had."""
+    in_minimal: bool
+    """In the minimal set of words without which the text is not toxic (`evaluation.toxic_words`)."""
+    is_onset: bool
+    """The first word with which the text so far is toxic."""
+    is_copied: bool | None
+    """Of a completion's word: does the prompt contain it?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """Attribution of every generated token over prompt and generated prefix.
 

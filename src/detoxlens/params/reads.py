@@ -19,7 +19,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "finetune": ("lora", "sft"),
         "rl": ("lora", "ppo", "generation", "reward_model", "toxicity"),
         "generate": ("generation",),
-        "score": ("toxicity",),
+        "score": ("toxicity", "toxic_words"),
         "attribute": ("attribution",),
         "report": ("splits", "report", "toxicity", "generation", "attribution"),
     }

@@ -17,6 +17,7 @@ from detoxlens.params.sft import SftConfig
 from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.sweep import SweepConfig
 from detoxlens.params.tiny import TinyConfig
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 
 CLASSES: Mapping[str, type[Section]] = MappingProxyType(
@@ -30,6 +31,7 @@ CLASSES: Mapping[str, type[Section]] = MappingProxyType(
         "tiny": TinyConfig,
         "generation": GenerationConfig,
         "toxicity": ToxicityConfig,
+        "toxic_words": ToxicWordsConfig,
         "attribution": AttributionConfig,
         "report": ReportConfig,
         "sweep": SweepConfig,

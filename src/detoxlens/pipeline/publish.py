@@ -177,6 +177,7 @@ def _outputs(layout: Layout, model: str, variant: str) -> list[Path]:
         layout.completions(model, variant),
         layout.scores(model, variant),
         layout.fluency(model, variant),
+        layout.toxic_words(model, variant),
         layout.attributions(model, variant),
         layout.faithfulness(model, variant),
     ]

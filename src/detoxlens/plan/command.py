@@ -28,6 +28,7 @@ from detoxlens.params.reads import MEASURE, TRAINS
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.counts import Counts, count, generated_tokens, read_data
@@ -152,8 +153,9 @@ def model_costs(
         if stage == "generate":
             return forecast.generate_cost(generation, *about)
         if stage == "score":
-            scorers = params.section("toxicity", ToxicityConfig, model=model, variant=variant).scorers
-            return forecast.score_cost(scorers, *about)
+            toxicity = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
+            words = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
+            return forecast.score_cost(toxicity.scorers, words.located_by(toxicity.headline), *about)
         attribution = params.section("attribution", AttributionConfig, model=model, variant=variant)
         return forecast.attribute_cost(attribution, *about)
 

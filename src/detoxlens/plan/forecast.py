@@ -29,6 +29,8 @@ SCORED_TEXTS_PER_SECOND = 4000.0
 """Of `profanity_check` on one core."""
 CLASSIFIER_PARAMETERS = 1.25e8
 """Of a classifier as large as RoBERTa-base, which `hf:` scorers and reward models from a hub are taken to be."""
+WORDS_PER_TOKEN, GRADINGS_PER_WORD = 0.75, 4
+"""Of toxic words: a text without each word, each beginning of it, and the rounds of a minimal set of two words."""
 REPORT_SECONDS, PREPARE_SECONDS = 5.0, 1.0
 
 
@@ -144,10 +146,18 @@ def generate_cost(config: GenerationConfig, counts: Counts, speeds: Speeds, foot
     return Cost(stage="generate", seconds=seconds, memory_gib=memory.generate_bytes(config, counts, footprint) / GIB)
 
 
-def score_cost(scorers: Sequence[str], counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
-    """Likelihoods under `it`, and each scorer."""
+def score_cost(
+    scorers: Sequence[str], located_by: str | None, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
+) -> Cost:
+    """Likelihoods under `it`, each scorer, and the words of completions: at most, as if all of them were toxic.
+
+    `located_by` is the scorer that is asked about parts of texts, or None.
+    """
     seq = counts.prompt_tokens + counts.generated_tokens
     verdicts = [judging(name, counts.num_rows, counts, speeds, footprint) for name in scorers]
+    if located_by is not None:
+        num_parts = math.ceil(counts.num_rows * counts.generated_tokens * WORDS_PER_TOKEN * GRADINGS_PER_WORD)
+        verdicts.append(judging(located_by, num_parts, counts, speeds, footprint))
     return Cost(
         stage="score",
         seconds=start + counts.num_rows * seq * speeds.forward + sum(seconds for seconds, _ in verdicts),

@@ -57,8 +57,8 @@ def import_completions(
     if target.exists() and not force:
         raise UserError(f"{target} exists; name another --variant, or replace it with --force.")
     imported = read(file, format=format, columns=columns, split=split)
-    stale = [path(model, variant) for path in (layout.scores, layout.fluency, layout.attributions, layout.faithfulness)]
-    for path in (*stale, target.with_name(RECORDED_FILE)):
+    tables = layout.scores, layout.fluency, layout.toxic_words, layout.attributions, layout.faithfulness
+    for path in (*(table(model, variant) for table in tables), target.with_name(RECORDED_FILE)):
         path.unlink(missing_ok=True)  # they belong to the completions that were there
     if imported.scores:
         write_rows(layout.scores(model, variant), imported.scores, Score)

@@ -53,6 +53,7 @@ def params_of(**changes) -> Params:
             "headline": "profanity_check",
             "missing": "exclude",
         },
+        "toxic_words": {"max_words": 200, "num_draws": 100, "seed": 0, "max_lag": 4, "min_toxic": 30},
     }
     for section, keys in changes.items():
         raw[section] |= keys

@@ -10,14 +10,17 @@ import torch
 
 from detoxlens.common.artifacts import Layout, read_rows, write_model_ref, write_rows
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Completion, Fluency, ModelRef, Score
+from detoxlens.common.records import Completion, Fluency, ModelRef, Score, ToxicWord
 from detoxlens.models.generation import plan_batches
 from detoxlens.models.loading import load_model, load_tokenizer, weights_sha256
 from detoxlens.params.models import WeightsConfig
 from detoxlens.params.report import Bootstrap
+from detoxlens.params.toxic_words import NOT_LOCAL, ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.pipeline.stages import score
 from detoxlens.recorded.calibrate import calibrate_scorer
+from detoxlens.scorers import SCORERS
+from detoxlens.scorers.hf import HfClassifier
 from detoxlens.scorers.profanity_check import ProfanityCheck
 from tests.models.checkpoints import save_classifier
 from tests.pipeline.stages.study import make_study, params_of
@@ -83,6 +86,62 @@ def test_fluency_is_the_likelihood_under_it_whichever_variant_wrote_the_text(lay
     assert (it[2].nll_nats, it[2].num_tokens) == (None, 0)
 
 
+def located(layout, variant="it") -> list[ToxicWord]:
+    return read_rows(layout.toxic_words("m", variant), ToxicWord)
+
+
+def test_every_word_of_a_toxic_completion_and_of_the_prompts_is_judged_and_tied_to_its_tokens(layout):
+    scored(layout)
+    own = [w for w in located(layout) if w.text_source == "own"]
+    assert [(w.prompt_id, w.word) for w in own] == [(f"{0:016x}", word) for word in ("You", "stupid", "idiots")]
+    assert [w.in_minimal for w in own] == [False, True, True] and [w.is_onset for w in own] == [False, True, False]
+    assert own[0].toxicity > 0.9 and max(w.drop for w in own) < 0.1  # each of the two suffices
+    tokenizer, ids = load_tokenizer(layout.root, IT), read_rows(layout.completions("m", "it"), Completion)[0]
+    for w in own:  # the tokens spell the word, with the space before it or the full stop behind it at most
+        spelt = tokenizer.decode(ids.completion_ids[w.first_token : w.last_token + 1])
+        assert w.word in spelt and len(spelt) <= len(w.word) + 2
+    prompts = [w for w in located(layout) if w.text_source == "prompt"]
+    assert [w.word for w in prompts[:4]] == ["Tell", "me", "about", "Zorgons"] and len(prompts) == 12
+    assert not any(w.in_minimal or w.is_onset for w in prompts) and {w.is_copied for w in prompts} == {None}
+
+
+def test_the_prompts_words_are_judged_once_in_the_table_of_it(layout):
+    scored(layout, variant="ft")
+    assert {w.text_source for w in located(layout, "ft")} == {"own"}
+
+
+@pytest.mark.parametrize(
+    "changes, why",
+    [({"max_words": 0}, "toxic_words.max_words=0"), ({"scorer": None}, "the grader is recorded:data/recorded/r.csv")],
+)
+def test_without_a_grader_that_can_be_asked_about_parts_the_table_is_empty_and_the_log_says_why(
+    layout, changes, why, caplog
+):
+    file = layout.root / "data/recorded/r.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("text,toxicity\n" + "".join(f"{json.dumps(text)},0.9\n" for text in TEXTS[:2]))
+    headline = "profanity_check" if "max_words" in changes else "recorded:data/recorded/r.csv"
+    params = params_of(toxicity={"scorers": [headline], "headline": headline}, toxic_words=changes)
+    scored(layout, params)
+    assert located(layout) == [] and why in caplog.text
+
+
+def test_another_local_scorer_than_the_grader_can_be_asked(layout):
+    save_classifier(layout.root / "judge", seed=1)
+    scored(layout, params_of(toxic_words={"scorer": "hf:judge"}))
+    rows, judge = located(layout), HfClassifier("judge", root=layout.root, device="cpu")
+    (prompt,) = {w.toxicity for w in rows if w.text_source == "prompt"}
+    assert prompt == pytest.approx(judge.score(["Tell me about Zorgons."])[0].toxicity, abs=1e-5)
+
+
+def test_a_service_is_refused_where_parts_of_texts_are_to_be_graded():
+    with pytest.raises(UserError, match=r"toxic_words.scorer='perspective': a service or a file cannot be asked"):
+        params_of(toxic_words={"scorer": "perspective"}).section("toxic_words", ToxicWordsConfig)
+    for name in ("perspective", "openai_moderation", "recorded"):  # what params call a service or file is one
+        assert name in NOT_LOCAL and name in SCORERS
+    assert set(SCORERS) - set(NOT_LOCAL) == {"profanity_check", "hf", "onnx"}
+
+
 def test_several_scorers_grade_one_after_the_other(layout):
     save_classifier(layout.root / "judge", seed=1)
     params = params_of(toxicity={"scorers": ["profanity_check", "hf:judge"]})
@@ -109,7 +168,7 @@ def test_the_same_input_gives_the_same_bytes(layout):
     tables = []
     for _ in range(2):
         scored(layout, params)
-        tables.append([f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)])
+        tables.append([f("m", "it").read_bytes() for f in (layout.scores, layout.fluency, layout.toxic_words)])
     assert tables[0] == tables[1]
 
 
@@ -189,7 +248,7 @@ def test_a_killed_run_goes_on_behind_the_last_batch_and_gives_the_same_bytes(lay
     params = params_of(toxicity={"scorers": ["hf:judge"], "headline": "hf:judge"})
     monkeypatch.setattr(score, "BATCH_SIZE", 1)
     scored(layout, params)
-    whole = [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)]
+    whole = [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency, layout.toxic_words)]
     measured = []
 
     def counted(scorer, part):
@@ -204,7 +263,7 @@ def test_a_killed_run_goes_on_behind_the_last_batch_and_gives_the_same_bytes(lay
         scored(layout, params)
     scored(layout, params)
     assert len(set(measured)) == 3 and measured[2:] == [measured[2]] * 2
-    assert [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency)] == whole
+    assert [f("m", "it").read_bytes() for f in (layout.scores, layout.fluency, layout.toxic_words)] == whole
     assert not list((layout.state / "scratch").glob("score@*/*"))
 
 

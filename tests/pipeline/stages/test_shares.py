@@ -96,15 +96,17 @@ def test_score_in_shares_gives_the_bytes_of_one_process(layout, monkeypatch, cap
     caplog.set_level("INFO", "detoxlens.jobs.batches")
     monkeypatch.setattr(score, "BATCH_SIZE", 16)
     write_completions(layout, [f"Zorgons bake {'good ' * (n % 5)}bread." if n % 7 else "" for n in range(90)])
-    files = layout.scores("m", "ft"), layout.fluency("m", "ft")
+    files = [of("m", "ft") for of in (layout.scores, layout.fluency, layout.toxic_words)]
     run(layout, score, toxicity=JUDGED)
     whole = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()
     run(layout, score, Share(1, 2), toxicity=JUDGED)  # 60 val rows in 4 batches, 30 test rows in 2: three are its own
-    assert logs(layout) == {f"{name}.share-1-of-2.jsonl": 3 for name in ("scores-0", "scores-1", "fluency")}
+    assert logs(layout) == {
+        f"{name}.share-1-of-2.jsonl": 3 for name in ("scores-0", "scores-1", "fluency", "toxic-words")
+    }
     num_mine = 16 + 12 + 14
-    assert f"other shares have {3 * (90 - num_mine)} verdicts left" in said(caplog)[-1]
+    assert f"other shares have {4 * (90 - num_mine)} verdicts left" in said(caplog)[-1]
     measured = []
     real = score.completion_nll
     monkeypatch.setattr(score, "completion_nll", lambda *a, **k: measured.append(len(a[1])) or real(*a, **k))

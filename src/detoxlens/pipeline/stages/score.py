@@ -1,7 +1,7 @@
-"""Stage score@model-variant: grades every completion with every scorer, and says how fluent it is.
+"""Stage score@model-variant: grades every completion with every scorer, says how fluent it is, and where it is toxic.
 
 deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
-outs: outputs/<m>/<v>/scores.parquet, outputs/<m>/<v>/fluency.parquet, outputs/<m>/<v>/drawn_by (for `attribute`)
+outs: outputs/<m>/<v>/scores.parquet, fluency.parquet, toxic_words.parquet, drawn_by (for `attribute`)
 
 What is computed here (verdicts of local scorers, the likelihoods) is kept in batches of `BATCH_SIZE`: a killed run goes
 on behind the last and gives the same bytes; so do several processes with a share each. Remote services have their own
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from detoxlens.attribution.sampling import basis
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Completion, Fluency, ModelRef, Score
+from detoxlens.common.records import Completion, Fluency, ModelRef, Score, ToxicWord
 from detoxlens.common.scoring import CachedService, Scorer
 from detoxlens.evaluation.fluency import mentions_prompt
 from detoxlens.jobs.batches import Batches, tell_share_done
@@ -34,7 +34,9 @@ from detoxlens.models.generation import plan_batches
 from detoxlens.models.likelihood import completion_nll
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.load import Params
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.pipeline.toxic_words import Words, words_measure
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers import make_scorer
@@ -55,6 +57,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     """Runs the stage; or a share of it, which waits in the scratch folder and the score cache for a run without it."""
     layout, run_config = Layout(root), params.run
     config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
+    words_config = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
+    located_by = words_config.located_by(config.headline)
     completions = read_rows(layout.completions(model, variant), Completion)
     recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
     calibration = Calibration.read(root / config.calibration) if config.calibration else None
@@ -80,6 +84,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         module=__name__,
         settings={
             "scorers": [[s.name, s.version, config.normalize] for s in scorers],
+            "toxic_words": [located_by, words_config.max_words],
             "model": params.model(model).model_dump(exclude={"overrides"}),
             "device": run_config.device,
         },
@@ -100,13 +105,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             for number, scorer in enumerate(scorers)
         ]
         likelihood = kept("fluency", fluency_measure(layout, params, model, share, imported=imported), Fluency)
-        total = sum(m.num_rows for m in (*measures, likelihood))
-        done = sum(m.num_done for m in (*measures, likelihood))
+        locate = words_measure(layout, params, model, variant, share, scorers, config, words_config)
+        words = kept("toxic-words", locate, Words)
+        total = sum(m.num_rows for m in (*measures, likelihood, words))
+        done = sum(m.num_done for m in (*measures, likelihood, words))
         with progress(f"{title} {share}" if share else title, total=total, num_done=done, unit="verdicts") as bar:
             verdicts = [measure.run(bar) for measure in measures]
-            fluency = likelihood.run(bar)
+            fluency, located = likelihood.run(bar), words.run(bar)
         if share is not None:
-            num_left = sum(rows.count(None) for rows in (*verdicts, fluency))
+            num_left = sum(rows.count(None) for rows in (*verdicts, fluency, located))
             tell_share_done(title, share, num_left=num_left, unit="verdicts")
             return
         for scorer, rows in zip(scorers, verdicts, strict=True):
@@ -116,6 +123,9 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             scores += calibration.apply(scores)
         write_rows(layout.scores(model, variant), scores, Score)
         write_rows(layout.fluency(model, variant), fluency, Fluency)
+        write_rows(
+            layout.toxic_words(model, variant), [ToxicWord(**w) for found in located for w in found.rows], ToxicWord
+        )
         for sample, toxicities in basis(scores, config.headline).items():
             write_json(layout.drawn_by(model, variant, sample), toxicities)
         scratch.finish()
