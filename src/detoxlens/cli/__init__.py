@@ -4,6 +4,7 @@ app.py       the program and its global options      stages.py    prepare ... re
 project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
 study.py     study                                   audit.py     audit
+new.py       init, schema
 sweep.py     sweep, sweep apply                      scores.py    import-completions, replay, calibrate, ...
 """
 
@@ -17,11 +18,11 @@ from detoxlens.common.checkout import restart_in_checkout
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit
+from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit, new
 
 # isort: on
 
-__all__ = ["app", "audit", "doctor", "explain", "main", "planning", "project", "scores", "stages", "study", "sweep"]
+__all__ = ["app", "audit", "doctor", "explain", "main", "new", "planning", "project", "scores", "stages", "study", "sweep"]
 
 PIPELINE_EXTRA = ("dvc", "mlflow", "optuna", "plotly")
 """Packages of the extra `pipeline`, without which the library, `explain` and single stages work."""

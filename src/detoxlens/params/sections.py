@@ -19,6 +19,7 @@ from detoxlens.params.sweep import SweepConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.params.tracking import TrackingConfig
 
 CLASSES: Mapping[str, type[Section]] = MappingProxyType(
     {
@@ -35,6 +36,7 @@ CLASSES: Mapping[str, type[Section]] = MappingProxyType(
         "attribution": AttributionConfig,
         "report": ReportConfig,
         "sweep": SweepConfig,
+        "tracking": TrackingConfig,
     }
 )
 """What a model and a variant may override; `run`, `models` and `variants` are read by `params.load`."""

@@ -17,6 +17,7 @@ from detoxlens.params.check import load_checked
 from detoxlens.params.load import Params
 from detoxlens.params.reads import READS, TRAINS, module_of
 from detoxlens.params.sections import CLASSES
+from detoxlens.params.tracking import TrackingConfig
 from detoxlens.pipeline.code import write_code
 from detoxlens.pipeline.publish import comparable_key, publish_runs
 
@@ -60,7 +61,7 @@ def run_stage(
         _run(root, params, name, model, variant, ray)
         return
 
-    from detoxlens.tracking import resolve_store, track_stage
+    from detoxlens.tracking import report_history, resolve_store, run_name, track_stage
 
     store = resolve_store(root, os.environ)
     filed_under = variant or (BASE if name == "base" else None)
@@ -74,7 +75,10 @@ def run_stage(
     ) as stage_run:
         _run(root, params, name, model, variant, ray)
         if name in TRAINING:
-            stage_run.log_history(read_history(_trained(Layout(root), name, model, variant)))
+            history = read_history(_trained(Layout(root), name, model, variant))
+            stage_run.log_history(history)
+            reporters = params.section("tracking", TrackingConfig).report_to
+            report_history(reporters, root, run_name(model, variant or BASE) if model else name, history)
     if name == "report":
         try:
             publish_runs(root, params, store, environ=os.environ)

@@ -8,6 +8,7 @@
     names.py       those names as MLflow takes them, and back
     curves.py      the report's curve tables as metrics along steps
     runs.py        finding, opening and filling runs
+    reporters.py   training curves for TensorBoard and W&B too
     stages.py      one execution of one stage -> one child run
     comparable.py  one (model, variant) -> one run to compare, written from the report's tables
     registry.py    adapters in the model registry, and which of them is the champion
@@ -29,6 +30,8 @@ from detoxlens.tracking.location import former_root
 from detoxlens.tracking.names import mlflow_name, original_name
 from detoxlens.tracking.project import finish_project_run
 from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
+from detoxlens.tracking.reporters import report_history
+from detoxlens.tracking.runs import run_name
 from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
 from detoxlens.tracking.store import (
     EXPERIMENT,
@@ -64,8 +67,10 @@ __all__ = [
     "read_curves",
     "register_adapters",
     "registered_name",
+    "report_history",
     "resolve_store",
     "run_key",
+    "run_name",
     "send_or_warn",
     "send_pending",
     "stored_runs",
