@@ -22,7 +22,20 @@ from detoxlens.cli import stages, project, doctor, planning, explain, sweep, sco
 
 # isort: on
 
-__all__ = ["app", "audit", "doctor", "explain", "main", "new", "planning", "project", "scores", "stages", "study", "sweep"]
+__all__ = [
+    "app",
+    "audit",
+    "doctor",
+    "explain",
+    "main",
+    "new",
+    "planning",
+    "project",
+    "scores",
+    "stages",
+    "study",
+    "sweep",
+]
 
 PIPELINE_EXTRA = ("dvc", "mlflow", "optuna", "plotly")
 """Packages of the extra `pipeline`, without which the library, `explain` and single stages work."""

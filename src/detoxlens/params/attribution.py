@@ -37,6 +37,7 @@ class AttributionConfig(Section):
     """How the stage `attribute` works. Every variant is attributed on the same prompts."""
 
     method: Method
+    """What a score is made of; docs/method.md has the formulas."""
     target: Literal["probability", "log_probability"]
     """What is differentiated: p(y_t), or log p(y_t). The same scores for the first two methods."""
     filters: list[Name] = Field(min_length=1)
@@ -66,4 +67,6 @@ class AttributionConfig(Section):
     """Sequences of a model whose dtype is not float32 that are attributed in float32 too, to report how far the two
     are apart; 0 switches it off."""
     faithfulness: FaithfulnessConfig
+    """Deletion of the most attributed tokens: how much of the log-odds is lost."""
     agreement: AgreementConfig
+    """Other methods, to compare the ranks of tokens and the sign of each headline with."""

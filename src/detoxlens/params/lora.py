@@ -17,6 +17,7 @@ class LoraConfig(Section):
     alpha: float = Field(gt=0)
     """The update is scaled by alpha / r."""
     dropout: float = Field(ge=0, lt=1)
+    """Share of the inputs of the adapter that is dropped in training, 0..1."""
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
     """Names (or dotted suffixes) of the linear layers that get an adapter; `all-linear`: all but the output layer."""
 

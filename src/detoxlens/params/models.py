@@ -23,6 +23,7 @@ class TemplateConfig(Section):
     eval_user: str | None = None
     """The human's turn at evaluation where it differs (the authors quoted the prompt there)."""
     eos_after_reply: bool = True
+    """Does the tokenizer's end-of-sequence token follow each reply?"""
 
 
 class ChatTemplate(Section):
@@ -45,6 +46,7 @@ class WeightsConfig(Section):
     """How a model's weights are held: in which format, on which devices, and whose code may run."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights; LoRA and its optimizer keep float32."""
     quantization: Literal["8bit", "4bit"] | None = None
     """Bits of the linear layers' weights (extra `quant`, an accelerator); None keeps `dtype`."""
     device_map: Literal["auto"] | None = None
@@ -68,9 +70,11 @@ class ModelConfig(WeightsConfig):
             custom_error_type="template",
             custom_error_message="allowed are chat, {system: ...}, or {user: ..., bot: ..., reply: ..., end: ...}",
         ),
+        Field(json_schema_extra=lambda schema: schema["oneOf"].append({"const": "chat"})),
     ] = ChatTemplate()
     """`chat` (the default), {system: ...} with it, or one that is written out: {user, bot, reply, end}."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Section -> the keys of it that differ for this model."""
 
     @field_validator("template", mode="before")
     @classmethod

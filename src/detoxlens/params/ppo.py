@@ -72,6 +72,7 @@ class PpoConfig(Section):
     warmup_steps: int = Field(default=0, ge=0)
     """PPO steps over which both learning rates rise to their values."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW (Loshchilov and Hutter 2019)."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient of adapter and value head together (each by itself with `value_function: lora`) is scaled down to
     this L2 norm."""
@@ -103,7 +104,9 @@ class PpoConfig(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     kl: KlConfig = KlConfig()
+    """Penalty that keeps the policy near the base model, and the limits of its KL."""
     validation: ValidationConfig = ValidationConfig()
+    """How often, and on which prompts, the policy is judged; the best adapter is kept."""
     stop_base_perplexity: float | None = Field(default=None, gt=1)
     """Training ends, in good order, when a batch's perplexity under the base model exceeds this; None never stops."""
     checkpoint_every: int = Field(default=10, ge=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import itertools
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,10 @@ def params_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     for cls in ENTRIES.values():
-        definitions[cls.__name__]["properties"]["overrides"] = {"$ref": "#/$defs/Overrides"}
+        definitions[cls.__name__]["properties"]["overrides"] = {
+            "$ref": "#/$defs/Overrides",
+            "description": attribute_docstrings(cls)["overrides"],
+        }
     definitions["Overrides"] = overrides
     properties = {
         name: refs[cls, "validation"] | {"description": _first_line(cls)} for name, cls in sections.items()
@@ -67,10 +71,15 @@ def reference() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
 
 
 def attribute_docstrings(cls: type) -> dict[str, str]:
-    """Field -> the string that stands below it in the class's source, as one line (PEP 257's attribute docstrings)."""
+    """Field -> the string that stands below it in the class's source, as one line (PEP 257's attribute docstrings).
+
+    Empty for a class that was made by a call, whose fields bring their descriptions.
+    """
+    if f"class {cls.__name__}(" not in inspect.getsource(sys.modules[cls.__module__]):
+        return {}
     (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(cls))).body)
     found = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if is_field and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[field.target.id] = " ".join(str(text.value.value).split())

@@ -17,19 +17,26 @@ class SftConfig(Section):
     examples: Literal["dialogues", "prefixes"]
     """`dialogues`: each once, all its replies together; `prefixes`: one example per exchange, as the authors did."""
     num_epochs: float = Field(gt=0)
+    """Passes over the training dialogues; a fraction is a part of one."""
     learning_rate: float = Field(gt=0)
+    """Of AdamW, at its highest; after the warm-up it falls to 0 in a line."""
     weight_decay: float = Field(ge=0)
+    """Of AdamW."""
     warmup_steps: int = Field(ge=0)
+    """Steps in which the learning rate rises from 0."""
     batch_size: int = Field(ge=1)
     """Sequences per forward pass."""
     gradient_accumulation_steps: int = Field(ge=1)
+    """Batches that are summed into one step."""
     max_length: int = Field(ge=8)
     """Longer examples are cut at the end, tokens; how many were is reported."""
     packing: bool
     """Several examples in one row of at most `max_length` tokens, kept apart by their position ids; a model whose
     attention does not respect those is refused."""
     group_by_length: bool
+    """Batches of examples of like length: less padding, another order."""
     gradient_checkpointing: bool
+    """Compute activations twice, to keep less of them."""
     eval_every: int = Field(ge=1)
     """Optimizer steps between validation losses and checkpoints."""
     eval_max_dialogues: int | None = Field(default=None, ge=1)

@@ -21,10 +21,15 @@ class Condition(Section):
     """What one field of an RTP row must satisfy; several comparisons are all required. A null satisfies none."""
 
     gt: float | None = None
+    """Above."""
     ge: float | None = None
+    """At least."""
     lt: float | None = None
+    """Below."""
     le: float | None = None
+    """At most."""
     eq: Scalar = None
+    """Equal to; also of texts and true or false."""
 
     @model_validator(mode="after")
     def _compares_something(self) -> Condition:

@@ -19,8 +19,11 @@ class FloatRange(Section):
     """A number between `low` and `high`, both included."""
 
     type: Literal["float"]
+    """`float`."""
     low: float = Field(allow_inf_nan=False)
+    """The smallest value."""
     high: float = Field(allow_inf_nan=False)
+    """The largest value."""
     log: bool = False
     """Uniform in the logarithm: for learning rates and the like."""
     step: float | None = Field(default=None, gt=0)
@@ -36,10 +39,15 @@ class IntRange(Section):
     """A whole number between `low` and `high`, both included."""
 
     type: Literal["int"]
+    """`int`."""
     low: int
+    """The smallest value."""
     high: int
+    """The largest value."""
     log: bool = False
+    """Draw evenly on a logarithmic scale; `step` must be 1."""
     step: int = Field(default=1, ge=1)
+    """Values lie this far apart, from `low` on."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> IntRange:
@@ -51,7 +59,9 @@ class Choices(Section):
     """One of a list of values of any kind; lists too, such as LoRA's target modules."""
 
     type: Literal["categorical"]
+    """`categorical`."""
     choices: list[Any] = Field(min_length=1)
+    """One of these."""
 
     @model_validator(mode="after")
     def _are_told_apart(self) -> Choices:
@@ -75,7 +85,9 @@ class Bounds(Section):
     """What a metric must satisfy for a trial to count as a solution."""
 
     min: float | None = None
+    """Not below."""
     max: float | None = None
+    """Not above."""
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Bounds:

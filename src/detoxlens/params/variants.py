@@ -28,7 +28,9 @@ class VariantConfig(Section):
     seed: int | None = Field(default=None, ge=0)
     """Training seed; None takes run.seed. Several seeds of one method are several variants of one `group`."""
     group: str | None = None
+    """Variants of one group are seeds of one method, shown together with their spread."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Section -> the keys of it that differ for this variant; they win over the model's."""
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> VariantConfig:

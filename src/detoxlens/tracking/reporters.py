@@ -50,9 +50,9 @@ def report_history(reporters: Iterable[str], root: Path, name: str, rows: Rows) 
 
 
 def _tensorboard(state: Path, name: str, rows: Rows) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
-    from tensorboard.compat.proto.event_pb2 import Event
 
     folder = state / "tensorboard" / name
     shutil.rmtree(folder, ignore_errors=True)
