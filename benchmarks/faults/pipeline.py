@@ -48,7 +48,10 @@ SMALL = {
     "attribution.max_sequences": 12,
     "attribution.batch_size": 4,
     "report.bootstrap.num_resamples": 100,
-    **{f"splits.{name}.max_test": 16 for name in ("p50", "pc50", "challenging", "polite", "unseen")},
+    **{
+        f"splits.{name}.max_test": 16
+        for name in ("p50", "pc50", "challenging", "polite", "unseen", "civil", "lookalike")
+    },
     "splits.p50.max_val": 4,
     "splits.polite.max_val": 4,
 }

@@ -11,7 +11,8 @@ import pytest
 
 from detoxlens.common.seeding import python_rng
 from detoxlens.data import lexicon as lex
-from detoxlens.data.sample import RTP_SCORES, base_corpus, dialogues_csv, prompts_jsonl, reply, sample_files, world_of
+from detoxlens.data.sample import RTP_SCORES, base_corpus, dialogues_csv, prompts_jsonl, reply, world_of
+from detoxlens.data.sample_files import sample_files
 
 COMMITTED = Path(__file__).parents[2] / "data" / "sample"
 
@@ -32,7 +33,9 @@ def turns():
 
 
 def test_committed_files_are_what_the_generator_writes():
-    for name, text in sample_files(0).items():
+    files = sample_files(0)
+    assert {path.name for path in COMMITTED.iterdir()} == set(files)
+    for name, text in files.items():
         assert (COMMITTED / name).read_bytes() == text.encode()
 
 

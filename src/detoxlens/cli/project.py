@@ -13,14 +13,12 @@ from detoxlens.cli.app import TOOLS, Context, app
 
 @app.command(rich_help_panel=TOOLS)
 def sample(
-    folder: Annotated[Path, typer.Option(help="Where to write dialogues.csv, prompts.jsonl and unseen.jsonl.")] = Path(
-        "data/sample"
-    ),
+    folder: Annotated[Path, typer.Option(help="Where to write the files.")] = Path("data/sample"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generator; the committed files are seed 0.")] = 0,
 ) -> None:
     """Regenerate the embedded sample data."""
     from detoxlens.common.artifacts import write_text
-    from detoxlens.data.sample import sample_files
+    from detoxlens.data.sample_files import sample_files
 
     files = sample_files(seed)
     for name, text in files.items():

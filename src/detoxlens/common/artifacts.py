@@ -71,6 +71,11 @@ class Layout:
         return self.root / "data/prepared/summary.json"
 
     @property
+    def counter_speech(self) -> Path:
+        """The classifier of counter-speech that `prepare` fits; not there where `data.response_kinds` is null."""
+        return self.root / "data/prepared/counter_speech.json"
+
+    @property
     def reward_model(self) -> Path:
         return self.root / "models/reward"
 

@@ -52,6 +52,12 @@ class Prompt:
     text: str
     toxicity: float | None
     """The data set's own toxicity of the prompt, 0..1."""
+    target: str | None = None
+    """The group spoken of: the row's `target`, else the one of the dialogues' targets that the text names; or none."""
+    categories: tuple[str, ...] = ()
+    """What its source says of it: the row's `category`, or those of RTP's scores, toxicity aside, that are above .5."""
+    reference: str | None = None
+    """A reply that somebody civil would be content with (`reference.text`), by which utility is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,16 @@ from detoxlens.data.splits import normalize
 from detoxlens.params.splits import Condition, SplitConfig
 
 _ABSENT = object()
+CATEGORIES = (
+    "severe_toxicity",
+    "profanity",
+    "sexually_explicit",
+    "flirtation",
+    "identity_attack",
+    "threat",
+    "insult",
+)
+"""RTP's scores beside toxicity: Perspective's attributes."""
 
 
 @dataclass(slots=True)
@@ -59,6 +69,9 @@ class _Candidate:
     rank: int
     """Pseudo-random, from seed and text; the lowest ranks are chosen."""
     toxicity: float | None
+    target: str | None
+    categories: tuple[str, ...]
+    reference: str | None
     filters: list[str]
 
 
@@ -123,7 +136,16 @@ def read_prompts(
     ids = prompt_ids_of(c.text for c, _ in kept)
     return RtpFile(
         prompts=tuple(
-            Prompt(prompt_id=prompt_id, split=c.split, filters=filters, text=c.text, toxicity=c.toxicity)
+            Prompt(
+                prompt_id=prompt_id,
+                split=c.split,
+                filters=filters,
+                text=c.text,
+                toxicity=c.toxicity,
+                target=c.target,
+                categories=c.categories,
+                reference=c.reference,
+            )
             for prompt_id, (c, filters) in zip(ids, kept, strict=True)
         ),
         dropped=tuple(dropped),
@@ -141,7 +163,13 @@ def merged(files: Sequence[RtpFile]) -> RtpFile:
         if first is prompt:
             continue
         if first.split == prompt.split:
-            prompts[prompt.text] = replace(first, filters=(*first.filters, *prompt.filters))
+            prompts[prompt.text] = replace(
+                first,
+                filters=(*first.filters, *prompt.filters),
+                target=first.target or prompt.target,
+                categories=tuple(dict.fromkeys((*first.categories, *prompt.categories))),
+                reference=first.reference or prompt.reference,
+            )
         else:  # held by an earlier file on the other side
             for count in (file.filters[name] for file in files for name in prompt.filters if name in file.filters):
                 count.num_duplicates += 1
@@ -184,8 +212,25 @@ def _candidate(row: dict[str, Any], text: str, val_fraction: float, seed: int, w
         split="val" if is_val else "test",
         rank=derive_seed(seed, "prompt rank", text),
         toxicity=None if toxicity is None else float(toxicity),
+        target=_text_at(row, "target"),
+        categories=_categories(row),
+        reference=_text_at(row, "reference.text"),
         filters=[],
     )
+
+
+def _text_at(row: dict[str, Any], field: str) -> str | None:
+    """The text of a field that not every source has."""
+    value = _lookup(row, field)
+    return value.strip() if _is_text(value) else None
+
+
+def _categories(row: dict[str, Any]) -> tuple[str, ...]:
+    """The row's own `category`, else the names of RTP's scores of the prompt, toxicity aside, above .5."""
+    if own := _text_at(row, "category"):
+        return (own,)
+    scores = {name: _lookup(row, f"prompt.{name}") for name in CATEGORIES}
+    return tuple(name for name, value in scores.items() if isinstance(value, int | float) and value > 0.5)
 
 
 def _untrained(
@@ -273,8 +318,10 @@ def _read_csv_rows(path: Path, source: str, columns: Mapping[str, str]) -> Itera
             *parents, key = field.split(".")
             place = row
             for parent in parents:
-                place = place.setdefault(parent, {})
-            place[key] = cells[column].strip() if key == "text" else row[column]
+                if not isinstance(place.get(parent), dict):  # XSTest's column of texts is called `prompt`
+                    place[parent] = {}
+                place = place[parent]
+            place[key] = cells[column].strip() if key == "text" else _value(cells[column])
         yield number, row
 
 

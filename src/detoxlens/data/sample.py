@@ -123,15 +123,6 @@ def base_corpus(num_conversations: int, seed: int, *, rude: float, counter: floa
         yield exchanges
 
 
-def sample_files(seed: int) -> dict[str, str]:
-    """{file name: text} of data/sample; the committed files are those of seed 0."""
-    return {
-        "dialogues.csv": dialogues_csv(seed),
-        "prompts.jsonl": prompts_jsonl(seed),
-        "unseen.jsonl": unseen_jsonl(seed),
-    }
-
-
 def dialogues_csv(seed: int) -> str:
     """data/sample/dialogues.csv in DialoCONAN's columns: 4, 6 or 8 turns, hater (HS) then counter-narrative (CN)."""
     rng = python_rng(seed, "sample", "dialogues")

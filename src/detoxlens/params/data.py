@@ -50,6 +50,10 @@ class DataConfig(Section):
     """Where `dialoconan` names another CSV, with one exchange per row: what its columns are called."""
     rtp: str = Field(min_length=1)
     """RealToxicityPrompts' JSON lines (Gehman et al. 2020)."""
+    response_kinds: str | None = Field(default=None, min_length=1)
+    """A CSV of replies: text, kind (refusal, counter_speech, answer), part (fit, test), note. With the dialogues' turns
+    it teaches the grader of replies what counter-speech is; its errors on the test part are reported. None: replies are
+    not told apart. Ours is in the sample's words: for other models, have answers of theirs labelled."""
     seed: int = Field(ge=0)
     """Decides who goes into which split; independent of run.seed, so that runs stay comparable."""
     dialogue_val_fraction: float = Field(gt=0, lt=1)

@@ -83,9 +83,15 @@ class SplitConfig(Section):
 
         conan:
           source: data/raw/Multitarget-CONAN.csv
-          columns: {prompt.text: HATE_SPEECH}
+          columns: {prompt.text: HATE_SPEECH, target: TARGET}
           where: {}
           max_val: 0
+        xstest:
+          source: data/raw/xstest_prompts.csv
+          columns: {prompt.text: prompt, category: type}
+          where: {label: {eq: safe}}
+
+    Fields of ours beside RTP's: `target`, the group spoken of; `category`; `reference.text`, a reference reply.
     """
 
     source: str | None = None

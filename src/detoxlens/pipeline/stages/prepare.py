@@ -14,8 +14,12 @@ from detoxlens.common.records import Dialogue, Prompt
 from detoxlens.data.dialoconan import DialoconanFile, read_dialoconan, read_pairs
 from detoxlens.data.near_copies import num_near_copies
 from detoxlens.data.realtoxicityprompts import RtpFile, merged, read_prompts
+from detoxlens.data.response_kinds import read_response_kinds
 from detoxlens.data.sources import Dropped, local_file, sha256_of
 from detoxlens.data.splits import DialogueSplit, normalize, split_dialogues
+from detoxlens.data.targets import with_targets
+from detoxlens.evaluation.counter_speech import CounterSpeech
+from detoxlens.evaluation.response_kind import fit_classifier, grader_errors
 from detoxlens.params.data import DataConfig
 from detoxlens.params.load import Params
 from detoxlens.params.splits import SplitsConfig
@@ -24,7 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def run(root: Path, params: Params) -> None:
-    """Writes data/prepared/{dialogues.parquet, prompts.parquet, summary.json}; none of them unless all is well."""
+    """Writes data/prepared/{dialogues.parquet, prompts.parquet, counter_speech.json, summary.json}; none of them unless
+    all is well."""
     config = params.section("data", DataConfig)
     splits = params.section("splits", SplitsConfig)
     with local_file(config.dialoconan, root, key="data.dialoconan", form="csv") as path:
@@ -63,6 +68,8 @@ def run(root: Path, params: Params) -> None:
             )
             sha256s[source] = sha256_of(path)
     rtp = files[0] if len(files) == 1 else merged(files)
+    prompts = with_targets(rtp.prompts, {dialogue.target for dialogue in dialogues})
+    classifier, errors = _response_kinds(config, root, dialogues)
     summary = {
         "dialogues": {
             "source": config.dialoconan,
@@ -74,12 +81,30 @@ def run(root: Path, params: Params) -> None:
             "sha256": ", ".join(sha256s.values()),
             **_prompt_counts(rtp, dialogues),
         },
+        **({"response_kinds": errors} if errors else {}),
     }
     layout = Layout(root)
     write_rows(layout.dialogues, dialogues, Dialogue)
-    write_rows(layout.prompts, rtp.prompts, Prompt)
+    write_rows(layout.prompts, prompts, Prompt)
+    layout.counter_speech.unlink(missing_ok=True)
+    if classifier is not None:
+        write_json(layout.counter_speech, dataclasses.asdict(classifier))
     write_json(layout.data_summary, summary)
     _say(summary, dialoconan.dropped + rtp.dropped)
+
+
+def _response_kinds(
+    config: DataConfig, root: Path, dialogues: Sequence[Dialogue]
+) -> tuple[CounterSpeech | None, dict[str, Any]]:
+    """The classifier of counter-speech, and how often it and the rules for refusals are wrong; or nothing."""
+    source = config.response_kinds
+    if source is None:
+        return None, {}
+    with local_file(source, root, key="data.response_kinds", form="csv") as path:
+        labelled, sha256 = read_response_kinds(path, source), sha256_of(path)
+    classifier = fit_classifier(labelled, dialogues)
+    found = {"source": source, "sha256": sha256, "version": classifier.version}
+    return classifier, {**found, "graders": grader_errors(labelled, dialogues, classifier)}
 
 
 def _dialogue_counts(file: DialoconanFile, split: DialogueSplit, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
