@@ -46,6 +46,7 @@ def shrink(raw, models):
     raw["ppo"]["validation"] |= {"every": 1, "num_prompts": 4}
     raw["attribution"] |= {"max_sequences": 6}
     raw["report"]["bootstrap"] |= {"num_resamples": 100}
+    raw["report"] |= {"min_sequences_per_step": 2}
     for model in raw["models"].values():
         overrides = model.setdefault("overrides", {})
         overrides.setdefault("sft", {}).update(sft)

@@ -5,31 +5,11 @@ import dataclasses
 import pytest
 
 from detoxlens.reporting.claims import claims
-from detoxlens.reporting.curves import CurvePoint
 from tests.reporting.test_conclusions import ABOUT, compared, metrics_of, variant
 
 
-def point(name: str, step: int, mean: float) -> CurvePoint:
-    return CurvePoint(
-        model="m",
-        variant=name,
-        text=name,
-        scope="prompt",
-        measure="prompt_entropy_bits",
-        group="all",
-        step=step,
-        mean=mean,
-        lo=mean - 0.1,
-        hi=mean + 0.1,
-        band_lo=mean - 0.2,
-        band_hi=mean + 0.2,
-        n=40,
-        unit="bits",
-    )
-
-
-def verdicts(metrics, points=()):
-    return {c.claim: c.verdict for c in claims(metrics, points, primary="p50", about=ABOUT)}
+def verdicts(metrics):
+    return {c.claim: c.verdict for c in claims(metrics, primary="p50", about=ABOUT)}
 
 
 def test_each_claim_has_a_verdict_from_the_numbers():
@@ -46,19 +26,31 @@ def test_each_claim_has_a_verdict_from_the_numbers():
     }
 
 
-@pytest.mark.parametrize(("later", "base", "ft"), [(3.0, "holds", "does not hold"), (2.1, "not shown", "not shown")])
-def test_a_rise_needs_intervals_that_lie_apart(later, base, ft):
-    points = [point(name, step, mean) for name in ("it", "ft") for step, mean in ((1, 2.0), (5, later))]
-    found = verdicts(metrics_of(it=variant("it", 20), ft=variant("ft", 2)), points)
-    assert found["Entropy of base rises after the first tokens"] == base
-    assert found["Entropy of `ft` does not rise after the first tokens"] == ft
+@pytest.mark.parametrize(
+    ("level", "base", "ft"),
+    [
+        ((0.4, 0.6), "holds", "does not hold"),
+        ((-0.1, 0.3), "not shown", "not shown"),
+        ((-0.3, -0.1), "does not hold", "holds"),
+    ],
+)
+def test_a_rise_is_an_interval_of_the_paired_difference_above_0(level, base, ft):
+    metrics = metrics_of(it=variant("it", 20), ft=variant("ft", 2))
+    level = {"value": sum(level) / 2, "ci95": list(level)}
+    for found in metrics["m"].values():
+        found["attribution"]["rise"] = {"prompt": {"level": level, "num_prompts": 40, "reason": None}}
+    assert verdicts(metrics)["Entropy of base rises after the first tokens"] == base
+    assert verdicts(metrics)["Entropy of `ft` does not rise after the first tokens"] == ft
+    for found in metrics["m"].values():
+        found["attribution"]["rise"]["prompt"]["num_prompts"] = 29  # no sentence on fewer than 30
+    assert verdicts(metrics)["Entropy of base rises after the first tokens"] == "not tested"
 
 
 def test_a_variant_that_did_not_learn_does_not_detoxify():
     it = variant("it", 20)
     found = {
         c.claim: c
-        for c in claims(metrics_of(it=it, rl=dataclasses.replace(it, variant="rl")), [], primary="p50", about=ABOUT)
+        for c in claims(metrics_of(it=it, rl=dataclasses.replace(it, variant="rl")), primary="p50", about=ABOUT)
     }
     assert found["`rl` detoxifies"].verdict == "does not hold"
     assert found["`rl` detoxifies"].evidence == "it did not learn: its completions are base's"

@@ -53,13 +53,31 @@ def test_delta_is_paired_on_prompts_that_both_have():
     assert found["toxicity"]["p50"]["delta_vs_it"]["value"] == -1
 
 
-def test_entropy_shift_is_taken_token_by_token_on_the_text_of_it():
-    # a: |2 - 1|, |1 - 3| -> mean 1.5, signed -.5;  b: |4 - 4| -> 0.  Over sequences: .75 and -.25
-    it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
-    forced = [trace("a", [2, 1], "ft", "it"), trace("b", [4], "ft", "it")]
+def test_entropy_shift_is_taken_step_by_step_on_the_text_of_it_where_two_completions_go_on():
+    # Step 1: |2 - 1|, |4 - 4| -> .5; step 2: |1 - 3|, |5 - 4| -> 1.5, signed -.5; step 3: b alone is too few.
+    it = tables("it", [trace("a", [1, 3]), trace("b", [4, 4, 4])], dict.fromkeys("ab", 0.1))
+    forced = [trace("a", [2, 1], "ft", "it"), trace("b", [4, 5, 9], "ft", "it")]
     ft = tables("ft", [*forced, trace("a", [9, 9], "ft")], dict.fromkeys("ab", 0.1))
     shift = built(it, ft=ft)["ft"]["attribution"]["entropy_shift_bits"]
-    assert (shift["absolute"]["value"], shift["signed"]["value"], shift["num_sequences"]) == (0.75, -0.25, 2)
+    assert (shift["absolute"]["value"], shift["absolute"]["num_steps"], shift["num_sequences"]) == (1.0, 2, 2)
+    assert shift["signed"]["value"] == (0.5 - 0.5) / 2
+
+
+def test_the_signed_shift_is_the_model_effect_on_base_text():
+    it = tables("it", [trace("a", [1, 3]), trace("b", [4, 2])], dict.fromkeys("ab", 0.1))
+    forced = [trace("a", [2, 1], "ft", "it"), trace("b", [4, 5], "ft", "it")]
+    rest = [trace(p, [1, 1], *cell) for p in "ab" for cell in (("ft", "ft"), ("it", "ft"))]
+    found = built(it, ft=tables("ft", forced + rest, dict.fromkeys("ab", 0.1)))["ft"]["attribution"]
+    effect = found["effects"]["prompt"]["prompt_entropy_bits"]["model_effect_on_base_text"]
+    assert found["entropy_shift_bits"]["signed"]["value"] == effect["value"]
+    assert found["entropy_shift_bits"]["signed"]["ci95"] == pytest.approx(effect["ci95"])
+
+
+def test_a_shift_of_too_few_completions_is_empty_and_says_why():
+    it = tables("it", [trace("a", [1, 3])], {"a": 0.1})
+    ft = tables("ft", [trace("a", [2, 1], "ft", "it"), trace("a", [9, 9], "ft")], {"a": 0.1})
+    shift = built(it, ft=ft)["ft"]["attribution"]["entropy_shift_bits"]["absolute"]
+    assert shift["value"] is None and "report.min_sequences_per_step=2" in shift["reason"]
 
 
 def test_regions_are_means_over_steps_then_over_sequences():
@@ -84,12 +102,12 @@ def test_divergence_is_taken_on_the_text_of_it_and_an_infinite_one_is_counted():
         divergence = {"kl": np.array(kl), "jensen_shannon": np.array(js)}
         return trace(prompt_id, [1] * len(kl), "ft", "it", divergence=divergence)
 
-    it = tables("it", [trace("a", [1, 3]), trace("b", [4])], dict.fromkeys("ab", 0.1))
-    ft = tables("ft", [forced("a", [0.2, 0.4], [0.1, 0.3]), forced("b", [math.inf], [0.8])], dict.fromkeys("ab", 0.1))
-    found = built(it, ft=ft)["ft"]["attribution"]["divergence_from_it_bits"]
-    assert found["kl"]["value"] == pytest.approx(0.3)
-    assert found["jensen_shannon"]["value"] == pytest.approx(0.5)
-    assert (found["num_sequences"], found["num_infinite_kl"]) == (2, 1)
+    it = tables("it", [trace(p, [1]) for p in "abc"], dict.fromkeys("abc", 0.1))
+    rows = [forced("a", [0.2, 0.9], [0.1, 0.3]), forced("b", [math.inf], [0.8]), forced("c", [0.4], [0.3])]
+    found = built(it, ft=tables("ft", rows, dict.fromkeys("abc", 0.1)))["ft"]["attribution"]["divergence_from_it_bits"]
+    assert found["kl"]["value"] == pytest.approx((0.2 + 0.4) / 2)  # one step: the second has one completion left
+    assert found["jensen_shannon"]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
+    assert (found["num_sequences"], found["num_infinite_kl"]) == (3, 1)
 
 
 def test_groups_compare_toxic_with_other_completions():

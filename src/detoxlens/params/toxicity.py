@@ -25,8 +25,9 @@ class ToxicityConfig(Section):
     headline: str
     """The scorer of Table 1; one of `scorers`."""
     selector: str | None = Field(default=None, min_length=1)
-    """The scorer that chooses the adapter that training by reward keeps, on validation prompts; it need not be one of
-    `scorers`. None is `headline`: then the tables are of the scorer that chose, and the report says so."""
+    """The scorer that chooses on validation prompts: the adapter that training by reward keeps, and a sweep's trials
+    (gate, pruner and `toxicity/val`). It need not be one of `scorers`. None is `headline`: then the tables are of the
+    scorer that chose, and the report says so."""
     missing: Literal["exclude", "non_toxic"]
     """What an unscored completion counts as: nothing, or, to reproduce the published numbers only, not toxic."""
     normalize: bool = True
@@ -34,6 +35,11 @@ class ToxicityConfig(Section):
     letters and look-alikes of other scripts (UTS 39) as Latin ones. The tables keep the text as it is."""
     calibration: str | None = None
     """A JSON file of `detoxlens calibrate` for one of `scorers`: the tables are given in its reference's terms too."""
+
+    @property
+    def chooser(self) -> str:
+        """The scorer that says what is good on validation prompts, to training and to sweeps."""
+        return self.selector or self.headline
 
     @model_validator(mode="after")
     def _headline_is_scored(self) -> ToxicityConfig:

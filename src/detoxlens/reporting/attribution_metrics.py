@@ -2,6 +2,8 @@
 
 own text    means over the tokens of each variant's own completions              own_text.py
 effects     model effect and text effect on the same steps, all scopes           effects.py
+base's text how differently it is weighed, token by token                        on_base_text.py
+rise        of the entropy after the first tokens, within completions            rise.py
 contrast    toxic against other, on the same steps                               contrast.py
 checks      method-free, gold, deletion, other methods                           checks.py
 """
@@ -16,7 +18,9 @@ from detoxlens.reporting.checks import checks
 from detoxlens.reporting.contrast import contrast, groups
 from detoxlens.reporting.curves import toxic_keys
 from detoxlens.reporting.effects import AVERAGED, MEASURED, ON_BASE_TEXT, cells, effects
-from detoxlens.reporting.own_text import divergences, own_text, region_shares
+from detoxlens.reporting.on_base_text import on_base_text
+from detoxlens.reporting.own_text import own_text, region_shares
+from detoxlens.reporting.rise import rise
 from detoxlens.reporting.study import Study, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD
 
@@ -26,12 +30,12 @@ Json = dict[str, Any]
 def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], config: ReportConfig) -> dict[str, Json]:
     """{variant: attribution} of one model."""
     scope = study.scope
-    others = [of for of in MEASURED if of not in (scope, ANY_METHOD)]
+    beside = [of for of in MEASURED if of not in (scope, ANY_METHOD)]
     same_text = {
-        variant: headline | beside
-        for (variant, headline), beside in zip(
+        variant: headline | further
+        for (variant, headline), further in zip(
             effects(variants, config, scopes=[scope, ANY_METHOD]).items(),
-            effects(variants, config, scopes=others, names=AVERAGED).values(),
+            effects(variants, config, scopes=beside, names=AVERAGED).values(),
             strict=True,
         )
     }
@@ -39,16 +43,21 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
     tests = checks(variants, same_text, config, method=study.method, scope=scope)
     test, val = (cells(variants, config, part=part) for part in ("test", "val"))
     by = {variant: toxic_keys(tables.toxicity(study.grader), config) for variant, tables in variants.items()}
+    others = [variant for variant in variants if variant != "it"]
+    weighed, weighed_val = (on_base_text(others, traces, config, scope=scope) for traces in (test, val))
+    rising = rise(variants, config, scopes=dict.fromkeys((scope, "user")))
     found = {}
     for variant, tables in variants.items():
-        own, it, forced = (test.get(cell, []) for cell in ((variant, variant), ("it", "it"), (variant, "it")))
         is_it = variant == "it"
+        own, it, forced = (test.get(cell, []) for cell in ((variant, variant), ("it", "it"), (variant, "it")))
+        own_val, it_val = (val.get(cell, []) for cell in ((variant, variant), ("it", "it")))
         found[variant] = {
             "unit": study.unit,
             "scope": scope,
-            **own_text(own, it, None if is_it else forced, config, scope=scope),
+            **own_text(own, None if is_it else it, config, scope=scope),
             "num_by_status": dict(tables.num_attributions),
             "effects": same_text[variant],
+            "rise": rising[variant],
             "contrast": {
                 "own": contrast(own, None, by[variant], config, scope=scope),
                 "by_it": contrast(forced, None if is_it else it, by["it"], config, scope=scope),
@@ -56,17 +65,12 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
             "groups": groups(own, by[variant], config, scope=scope),
             **({} if is_it else {"groups_by_it": groups(own, by["it"], config, scope=scope)}),
             "val": {
-                **own_text(
-                    val.get((variant, variant), []),
-                    val.get(("it", "it"), []),
-                    None if is_it else val.get((variant, "it"), []),
-                    config,
-                    scope=scope,
-                ),
+                **own_text(own_val, None if is_it else it_val, config, scope=scope),
                 "effects": of_val[variant],
+                **weighed_val.get(variant, {}),
             },
             "region_share": region_shares(own, config),
-            **({} if is_it else {"divergence_from_it_bits": divergences(forced, config)}),
+            **weighed.get(variant, {}),
             "checks": tests[variant],
         }
     return found

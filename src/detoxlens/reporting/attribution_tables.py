@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from detoxlens.common.numbers import number
+from detoxlens.evaluation.rise import FIRST, LATER
 from detoxlens.reporting.cells import interval, plain
 from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Row, Table, table
 from detoxlens.reporting.tables import variant_rows
@@ -36,6 +37,7 @@ def prompt_use_tables(metrics: Json) -> list[Table]:
         _model_effects(others, scope),
         _decomposition(others, scope),
         _scopes(others, scope),
+        _rise(metrics, scope),
         _toxic_against_other(list(variant_rows(metrics))),
         _own_text(metrics),
         _regions(metrics),
@@ -107,6 +109,28 @@ def _scopes(others: Sequence[Row], headline: str) -> Table:
     )
 
 
+def _rise(metrics: Json, scope: str) -> Table:
+    """The paper's rise, paired within completions."""
+    of = ("attribution", "rise", scope)
+    (first, last), (start, end) = FIRST, LATER
+    return table(
+        "Does entropy rise after the first tokens?",
+        f"Prompt entropy, in bits: mean of steps {start} to {end} minus mean of steps {first} to {last} of the same "
+        "completion, of own text, with 95 % intervals. Beside it the difference to base, of which model: on the same "
+        f"text. Prompts that base and the variant both answer with {end} steps or more.",
+        [
+            MODEL,
+            VARIANT,
+            Column("rise", (*of, "level"), SIGNED),
+            Column("minus base", (*of, "total"), SIGNED),
+            Column("model", (*of, "model_effect"), SIGNED),
+            Column("text", (*of, "text_effect"), SIGNED),
+            Column("prompts", (*of, "num_prompts")),
+        ],
+        list(variant_rows(metrics)),
+    )
+
+
 def _toxic_against_other(rows: Sequence[Row]) -> Table:
     """Figure 1 in numbers."""
     contrast = ("attribution", "contrast", "by_it", "prompt_entropy_bits")
@@ -167,7 +191,8 @@ def _divergence(others: Sequence[Row]) -> Table:
     return table(
         "How differently the same text is weighed",
         "Divergence of the variant's attribution from that of base, both reading base's completions: over the prompt "
-        "and what was generated before, in bits per generated token, with 95 % intervals. 0: the same weights; "
+        "and what was generated before, in bits per generated token, with 95 % intervals; each step with the same "
+        "weight, on the steps that all variants share. 0: the same weights; "
         "Jensen–Shannon is 1 where no token counts for both. |ΔH|: mean absolute difference in prompt entropy. None "
         "of them can be negative, so they are above 0 for any training: compare them between variants and with a "
         "placebo.",
@@ -178,6 +203,7 @@ def _divergence(others: Sequence[Row]) -> Table:
             Column("Jensen–Shannon", (*divergence, "jensen_shannon"), interval(3)),
             Column("|ΔH|, bits", ("attribution", "entropy_shift_bits", "absolute"), interval(3)),
             Column("completions", (*divergence, "num_sequences")),
+            Column("steps", (*divergence, "jensen_shannon", "num_steps")),
         ],
         [row for row in others if row.found["attribution"].get("divergence_from_it_bits")],
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from detoxlens.common.names import BASE, mention
-from detoxlens.common.numbers import number
+from detoxlens.evaluation.rise import FIRST, LATER
 from detoxlens.reporting.about import About
-from detoxlens.reporting.curves import CurvePoint, select
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import FEWEST, could_detect, difference, failed_checks, headline_scope, points, sign
 
 Json = Mapping[str, Any]
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not tested"
-EARLY_STEP = 5
-"""Generated token with which the first one is compared: "after the first tokens"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +27,11 @@ class Claim:
     evidence: str
 
 
-def claims(metrics: Json, points_of_curves: Sequence[CurvePoint], *, primary: str, about: About) -> list[Claim]:
+def claims(metrics: Json, *, primary: str, about: About) -> list[Claim]:
     """Per model the paper's claims, in its order; a variant that is its own placebo is left out.
 
     Args:
         metrics: what `build_metrics` returned.
-        points_of_curves: what `entropy_curves` returned.
         primary: split on which toxicity is judged.
         about: which variants are fine-tuned and which trained by RL.
     """
@@ -52,9 +48,8 @@ def claims(metrics: Json, points_of_curves: Sequence[CurvePoint], *, primary: st
         for variant in [BASE, *names]:
             wanted = about.kind(variant) != "sft"
             rises = "rises after the first tokens" if wanted else "does not rise after the first tokens"
-            own = {"model": model, "variant": variant, "text": variant, "scope": headline_scope(variants[variant])}
-            curve = select(points_of_curves, **own, measure="prompt_entropy_bits", group="all")
-            found.append(Claim(model=model, claim=f"Entropy of {mention(variant)} {rises}", **_rises(curve, wanted)))
+            verdict = _rises(variants[variant], wanted=wanted)
+            found.append(Claim(model=model, claim=f"Entropy of {mention(variant)} {rises}", **verdict))
         kinds = {about.kind(v): v for v in reversed(names)}
         if {"sft", "rl"} <= set(kinds):
             verdict = _at_equal_toxicity(variants, kinds["sft"], kinds["rl"], primary)
@@ -109,17 +104,20 @@ def _at_equal_toxicity(variants: Json, sft: str, rl: str, primary: str) -> dict[
     return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(entropy, 3, ' bits')}"}
 
 
-def _rises(curve: Sequence[CurvePoint], wanted: bool) -> dict[str, str]:
-    """Do the bands of the first and of a later step lie apart? Stricter than a paired interval."""
-    at = {p.step: p for p in curve}
-    if 1 not in at or EARLY_STEP not in at:
-        return {"verdict": UNTESTED, "evidence": f"no curve of its own completions up to token {EARLY_STEP}"}
-    first, later = at[1], at[EARLY_STEP]
+def _rises(found: Json, *, wanted: bool) -> dict[str, str]:
+    """Is the entropy higher at later tokens than at the first ones of the same completion?"""
+    rise = value_at(found, "attribution", "rise", headline_scope(found))
+    level = value_at(rise, "level")
+    if level is None or rise["num_prompts"] < FEWEST:
+        return {"verdict": UNTESTED, "evidence": value_at(rise, "reason") or "too few completions that are long enough"}
+    (first, last), (start, end) = FIRST, LATER
     evidence = (
-        f"{number(first.mean, 2)} bits at token 1, {number(later.mean, 2)} at token {EARLY_STEP} "
-        f"(own completions, n = {later.n})"
+        f"steps {start} to {end} minus steps {first} to {last} of its own completions {difference(level, 2, ' bits')}, "
+        f"{rise['num_prompts']} prompts"
     )
-    rises, falls = later.lo > first.hi, later.hi < first.lo
-    if not rises and not falls:
-        return {"verdict": OPEN, "evidence": f"{evidence}; the intervals overlap"}
-    return {"verdict": HOLDS if rises == wanted else FAILS, "evidence": evidence}
+    if effect := value_at(rise, "model_effect"):
+        evidence += f"; on the same text, minus base {difference(effect, 2, ' bits')}"
+    which = sign(level)
+    if not which:
+        return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(level, 2, ' bits')}"}
+    return {"verdict": HOLDS if (which == 1) == wanted else FAILS, "evidence": evidence}

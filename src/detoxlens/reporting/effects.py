@@ -51,7 +51,7 @@ def effects(
     for scope in scopes:
         for measure in MEASURED[scope]:
             tables = {cell: step_table(of, scope, measure) for cell, of in traces.items()}
-            for variant, effect in _of_measure(variants, tables, config, names).items():
+            for variant, effect in two_by_two(variants, tables, config, names).items():
                 found[variant][scope][measure] = effect
     return found
 
@@ -72,19 +72,36 @@ def cells(
 
 def step_table(traces: Sequence[Trace], scope: str, measure: str) -> StepTable:
     """One measure of these traces, a row each; those without the scope have no value."""
-    width = max((t.num_steps for t in traces), default=0)
-    values = np.full((len(traces), width), np.nan)
-    for row, trace in enumerate(traces):
-        if scope in trace.values:
-            values[row, : trace.num_steps] = trace.values[scope][measure]
+    blank = np.empty(0)
+    return table_of(traces, [t.values[scope][measure] if scope in t.values else blank for t in traces])
+
+
+def table_of(traces: Sequence[Trace], rows: Sequence[np.ndarray]) -> StepTable:
+    """A row of numbers (its steps,) for each of these traces."""
+    values = np.full((len(traces), max((t.num_steps for t in traces), default=0)), np.nan)
+    for i, row in enumerate(rows):
+        values[i, : len(row)] = row
     weights = np.array([t.weight for t in traces])
     return StepTable(prompts=[t.key[0] for t in traces], values=values, weights=weights)
 
 
-def _of_measure(
-    variants: Iterable[str], tables: Mapping[Cell, StepTable], config: ReportConfig, names: Sequence[str]
+def two_by_two(
+    variants: Iterable[str],
+    tables: Mapping[Cell, StepTable],
+    config: ReportConfig,
+    names: Sequence[str],
+    *,
+    needed: str = "a value at the first step",
 ) -> dict[str, Json]:
-    """Of every variant, on the support that all of them share that have one of their own."""
+    """{variant: effects of one measure}, on the support that all of them share that have one of their own.
+
+    Args:
+        variants: in the order of the report.
+        tables: the measure, by who reads and whose text.
+        config: bootstrap, and how many completions a step needs.
+        names: of `EFFECTS`, those wanted.
+        needed: what a completion must have to count, for the sentence in `reason`.
+    """
     minimum = config.min_sequences_per_step
     compared: dict[str, dict[Cell, StepTable]] = {}
     reasons: dict[str, str] = {}
@@ -101,7 +118,7 @@ def _of_measure(
         if not own.num_steps:
             reader, text = own.limited_by
             reasons[variant] = (
-                f"fewer than {minimum} completions of `{text}` have a value at the first step when `{reader}` reads "
+                f"fewer than {minimum} completions of `{text}` have {needed} when `{reader}` reads "
                 f"(report.min_sequences_per_step; {len(shared)} prompts are in every combination of model and text)"
             )
             continue

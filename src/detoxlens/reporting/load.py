@@ -28,6 +28,7 @@ def load_study(
     attribution: AttributionConfig,
     config: ReportConfig,
     calibration: Calibration | None = None,
+    drawn_by: str | None = None,
 ) -> Study:
     """Reads everything the report needs.
 
@@ -40,6 +41,7 @@ def load_study(
         attribution: how the stage `attribute` worked, and what of it is shown.
         config: decides the primary split and how many attributed examples are kept in memory.
         calibration: what `score` applied, or None.
+        drawn_by: the scorer by which a balanced sample was drawn; None is the grader.
 
     Raises:
         UserError: a table is missing, a scorer is missing in it, or the primary split is not declared.
@@ -49,7 +51,10 @@ def load_study(
             f"report.primary_split={config.primary_split!r} is no declared split; choose one of {', '.join(splits)}."
         )
     return Study(
-        models={model: _load_model(layout, model, groups, grader, attribution, config) for model in models},
+        models={
+            model: _load_model(layout, model, groups, grader, drawn_by or grader, attribution, config)
+            for model in models
+        },
         splits=tuple(splits),
         grader=grader,
         method=attribution.method,
@@ -75,19 +80,20 @@ def _load_model(
     model: str,
     groups: Mapping[str, str],
     grader: str,
+    drawn_by: str,
     attribution: AttributionConfig,
     config: ReportConfig,
 ) -> dict[str, VariantTables]:
     it = read_rows(layout.attributions(model, "it"), Attribution)
     completions = read_rows(layout.completions(model, "it"), Completion)
-    scores = _scores(layout, model, "it", grader)[grader]
-    toxicity = {(s.prompt_id, s.sample_index): s.toxicity for s in scores if s.toxicity is not None}
+    scores = _scores(layout, model, "it", grader)
+    toxicity = {(s.prompt_id, s.sample_index): s.toxicity for s in scores[grader] if s.toxicity is not None}
     shared = Shared(
         attribution=attribution,
         shown=_shown_keys(it, completions, toxicity, config),
         it_rows={_key(a): a for a in it if a.method == attribution.method},
         frequency=prompt_frequency(it),
-        weights=_weights(it, completions, scores, grader, attribution, config),
+        weights=_weights(it, completions, scores.get(drawn_by, []), drawn_by, attribution, config),
     )
     return {variant: _load_variant(layout, model, variant, group, grader, shared) for variant, group in groups.items()}
 

@@ -15,51 +15,33 @@ from detoxlens.evaluation.as_json import estimate_json
 from detoxlens.evaluation.effects import StepTable, shared_prompts, step_means
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.study import Trace
-from detoxlens.reporting.traces import DIVERGENCES, REGIONS
+from detoxlens.reporting.traces import REGIONS
 
 Json = dict[str, Any]
 
 
-def own_text(
-    own: Sequence[Trace], it: Sequence[Trace], forced: Sequence[Trace] | None, config: ReportConfig, *, scope: str
-) -> Json:
+def own_text(own: Sequence[Trace], it: Sequence[Trace] | None, config: ReportConfig, *, scope: str) -> Json:
     """Means of the measures, and how far they are from those of `it`.
 
     Args:
         own: the variant reading its own completions.
-        it: `it` reading its own.
-        forced: the variant reading those of `it`; None for `it` itself, which has no difference to itself.
+        it: `it` reading its own; None for `it` itself, which has no difference to itself.
         config: the bootstrap.
         scope: the headline's.
     """
     found: Json = {}
     for measure in MEASURES:
-        ours, theirs = ([t.values[scope][measure] for t in traces] for traces in (own, it))
-        delta = None if forced is None else difference(table(own, ours), table(it, theirs), config)
-        found[measure] = (mean(table(own, ours), config) or {"value": None, "ci95": None}) | {"delta_vs_it": delta}
+        ours = table(own, [t.values[scope][measure] for t in own])
+        theirs = None if it is None else table(it, [t.values[scope][measure] for t in it])
+        delta = None if theirs is None else difference(ours, theirs, config)
+        found[measure] = (mean(ours, config) or {"value": None, "ci95": None}) | {"delta_vs_it": delta}
     found["num_sequences"] = len(own)
-    if forced is not None:
-        found["entropy_shift_bits"] = _shift(forced, it, config, scope=scope)
     return found
 
 
 def region_shares(own: Sequence[Trace], config: ReportConfig) -> Json:
     """Each region's share of the attribution."""
     return {region: mean(table(own, [t.regions.get(region) for t in own]), config) for region in REGIONS}
-
-
-def divergences(forced: Sequence[Trace], config: ReportConfig) -> Json:
-    """Divergences from `it` on its text, in bits.
-
-    KL is infinite where a token of the completion counts for nothing in `it`; such completions are left out of its mean
-    and counted.
-    """
-    values = {name: [t.divergence.get(name) for t in forced] for name in DIVERGENCES}
-    infinite = [of is not None and bool(np.isinf(of).any()) for of in values["kl"]]
-    values["kl"] = [None if bad else of for bad, of in zip(infinite, values["kl"], strict=True)]
-    found: Json = {name: mean(table(forced, of), config) for name, of in values.items()}
-    num_sequences = sum(of is not None for of in values["jensen_shannon"])
-    return found | {"num_sequences": num_sequences, "num_infinite_kl": sum(infinite)}
 
 
 def table(traces: Sequence[Trace], values: Sequence[np.ndarray | None]) -> StepTable:
@@ -86,12 +68,3 @@ def difference(ours: StepTable, theirs: StepTable, config: ReportConfig) -> Json
 def _contrast(tables: Sequence[StepTable], weights: Sequence[float], config: ReportConfig) -> Json | None:
     found = step_means(tables, 1, config.bootstrap)
     return None if found is None else estimate_json(found.contrast(weights))
-
-
-def _shift(forced: Sequence[Trace], it: Sequence[Trace], config: ReportConfig, *, scope: str) -> Json:
-    """|dH| on the same tokens: mean over a completion's tokens of |H - H_it|, and signed, then over completions."""
-    bits = {t.key: t.values[scope]["prompt_entropy_bits"] for t in it}
-    same = [t for t in forced if t.key in bits and len(bits[t.key]) == t.num_steps]
-    shifts = [t.values[scope]["prompt_entropy_bits"] - bits[t.key] for t in same]
-    both = {"absolute": [np.abs(shift) for shift in shifts], "signed": shifts}
-    return {name: mean(table(same, of), config) for name, of in both.items()} | {"num_sequences": len(same)}

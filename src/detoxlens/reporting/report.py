@@ -94,7 +94,7 @@ def write_report(
             *truncated(study),
         ],
         checks=trust(metrics, primary=primary, about=about),
-        claims=claims(metrics, points, primary=primary, about=about),
+        claims=claims(metrics, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
         tables=_tables(study, metrics, groups, missing, config.primary),
         examples=(shown := examples(study, config)),

@@ -1,4 +1,4 @@
-"""Toxicity of a model under training: a few validation prompts, answered and graded as the pipeline will.
+"""Toxicity of a model under training: a few validation prompts, answered as the pipeline will, judged by the selector.
 
 With the seeds of stage `generate`, so that the share is paired with that of `it`; no global random number is drawn.
 """
@@ -73,9 +73,9 @@ class Probe:
     def toxicity_of_it(self, model: str, num_prompts: int) -> float | None:
         """The same of `it`, from the reference's tables."""
         ids = {p.prompt_id for p in self._prompts[:num_prompts]}
-        scores = read_rows(self.reference.scores(model, "it"), Score)
+        scores, judge = read_rows(self.reference.scores(model, "it"), Score), self._toxicity.chooser
         return share_toxic(
-            s.toxicity for s in scores if s.scorer == self._grader and s.prompt_id in ids and s.sample_index == 0
+            s.toxicity for s in scores if s.scorer == judge and s.prompt_id in ids and s.sample_index == 0
         )
 
     @cached_property
@@ -88,12 +88,12 @@ class Probe:
     def _scorer(self) -> Scorer:
         from detoxlens.scorers import make_scorer
 
-        normalize = self.params.section("toxicity", ToxicityConfig).normalize
-        return make_scorer(self._grader, root=self.root, device=self.params.run.device, normalize=normalize)
+        config, device = self._toxicity, self.params.run.device
+        return make_scorer(config.chooser, root=self.root, device=device, normalize=config.normalize)
 
     @property
-    def _grader(self) -> str:
-        return self.params.section("toxicity", ToxicityConfig).headline
+    def _toxicity(self) -> ToxicityConfig:
+        return self.params.section("toxicity", ToxicityConfig)
 
 
 def share_toxic(scores: Sequence[float | None]) -> float | None:

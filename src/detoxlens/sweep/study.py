@@ -171,10 +171,10 @@ def setting_of(
     from detoxlens.tracking import comparable_params, dvc_md5
 
     settings = {}
-    primary = params.section("report", ReportConfig).primary_split
+    report = params.section("report", ReportConfig).model_dump(include={"primary_split", "min_sequences_per_step"})
     for model in models:
         settings[model] = comparable_params(params, model=model, variant=variant)
-        settings[model]["report"] = {"primary_split": primary}  # which prompts `val` metrics are of
+        settings[model]["report"] = report  # which prompts and steps `val` metrics are of
         settings[model]["variant"].pop("overrides", None)  # they are merged into their sections
         for path in swept:
             *parents, last = path.split(".")

@@ -7,7 +7,8 @@
         outputs/<m>/it                                             link to the sweep's reference
 
 The same functions, seed and thread count as `dvc repro`, and batches that never mix validation with test prompts: the
-same numbers, to the last bit. The test prompts are not there to be touched.
+same numbers, to the last bit. The test prompts are not there to be touched. Trials are judged by `toxicity.selector`,
+as the choice of an adapter is; where that is another scorer than the headline's, `toxicity/val` here is what it says.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def make_reference(root: Path, sweep_folder: Path, params: Params, models: Seque
             link_inputs(layout, partial, models, ["it"])
             for model in models:
                 for stage in MEASURE:
-                    _stage(stage).run(partial, params, model=model, variant="it")
+                    _stage(stage).run(partial, with_chooser(params), model=model, variant="it")
             partial.rename(folder)
     return folder
 
@@ -122,7 +123,7 @@ def run_trial(
             callback = callback_of(number, model)
             _stage(TRAINS[SWEEPS[method]]).run(folder, params, model=model, variant=variant, callback=callback)
             for stage in MEASURE:
-                _stage(stage).run(folder, params, model=model, variant=variant)
+                _stage(stage).run(folder, with_chooser(params), model=model, variant=variant)
             found[model] = val_metrics(folder, params, model, variant)
     except BaseException:
         shutil.rmtree(folder)
@@ -130,6 +131,15 @@ def run_trial(
     for own in (STATE, KEPT):  # the trial's scratch, and its link to the project's answers
         shutil.rmtree(folder / own, ignore_errors=True)
     return found
+
+
+def with_chooser(params: Params) -> Params:
+    """`params` with the selector among the scorers; the headline stays, by whose toxicity prompts are drawn."""
+    toxicity = params.section("toxicity", ToxicityConfig)
+    if toxicity.chooser in toxicity.scorers:
+        return params
+    scorers = {"scorers": [*toxicity.scorers, toxicity.chooser]}
+    return Params(params.raw | {"toxicity": params.raw["toxicity"] | scorers}, params.path)
 
 
 def link_inputs(layout: Layout, folder: Path, models: Sequence[str], variants: Sequence[str]) -> None:
@@ -172,7 +182,8 @@ def val_metrics(folder: Path, params: Params, model: str, variant: str, *, stand
         models=[model],
         groups={"it": "it"} if stand_in else {"it": "it", variant: variant},
         splits=list(params.section("splits", SplitsConfig).by_name),
-        grader=toxicity.headline,
+        grader=toxicity.chooser,
+        drawn_by=toxicity.headline,
         attribution=params.section("attribution", AttributionConfig),
         config=config,
     )
@@ -200,9 +211,15 @@ def check_metrics(config: SweepConfig, known: Mapping[str, float], where: str) -
     for part, names in (("objectives", config.objectives), ("constraints", config.constraints)):
         for name in names:
             if name not in known and not name.startswith("training/"):
+                few = (
+                    " Attribution is averaged over the steps that report.min_sequences_per_step completions have: "
+                    "lower it, or raise splits.<name>.max_val, where there are fewer."
+                    if name.startswith("attribution/")
+                    else ""
+                )
                 raise UserError(
                     f"{where}: sweep.{part} names {name!r}, which no trial reports on the validation prompts."
-                    f"{did_you_mean(name, known)} Allowed: {', '.join(sorted(known))}; and training/<curve>."
+                    f"{did_you_mean(name, known)}{few} Allowed: {', '.join(sorted(known))}; and training/<curve>."
                 )
 
 

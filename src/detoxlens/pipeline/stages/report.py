@@ -77,7 +77,7 @@ def set_up_notes(toxicity: ToxicityConfig) -> list[str]:
 def double_roles(study: Study, toxicity: ToxicityConfig) -> list[str]:
     """Where the grader of the tables had a say in the training."""
     histories = [tables.history for variants in study.models.values() for tables in variants.values()]
-    if toxicity.selector not in (None, toxicity.headline):
+    if toxicity.chooser != toxicity.headline:
         return []
     if not any("ppo/val_toxicity" in row for history in histories for row in history):
         return []

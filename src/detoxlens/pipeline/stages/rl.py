@@ -63,7 +63,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
     rewarding = params.section("reward_model", RewardModelConfig)
     toxicity = params.section("toxicity", ToxicityConfig)
     headline, normalize = toxicity.headline, toxicity.normalize
-    selecting = toxicity.selector or headline
+    selecting = toxicity.chooser
     start, final = layout.adapter(model, chosen.init_from or "it"), layout.adapter(model, variant)
     placebo_kl_nats = kept_kl_nats(layout, params, model, chosen.placebo_of) if chosen.placebo_of else None
     with join(os.environ, device=run_config.device) as world:
