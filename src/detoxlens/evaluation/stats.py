@@ -102,6 +102,16 @@ def resampled_means(bootstrap: Bootstrap, *data: Clustered) -> list[np.ndarray]:
     return [np.concatenate(part) for part in parts]
 
 
+def resampled_sums(bootstrap: Bootstrap, sums: np.ndarray) -> np.ndarray:
+    """(resamples, columns): column sums of `sums` (clusters, columns) under the draws of `resampled_means`."""
+    return np.concatenate([np.einsum("rn,nc->rc", times, sums) for times in _times_drawn(bootstrap, len(sums))])
+
+
+def times_drawn(bootstrap: Bootstrap, n: int) -> np.ndarray:
+    """(resamples, n): how often each of `n` clusters is in each draw."""
+    return np.concatenate(list(_times_drawn(bootstrap, n)))
+
+
 def _times_drawn(bootstrap: Bootstrap, n: int) -> Iterator[np.ndarray]:
     """(resamples, clusters) in parts that fit in memory: how often each of `n` clusters is in each draw of `n`."""
     if bootstrap.num_resamples * n <= _CHUNK:
