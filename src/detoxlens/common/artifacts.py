@@ -98,6 +98,18 @@ class Layout:
     def toxic_words(self, model: str, variant: str) -> Path:
         return self.root / "outputs" / model / variant / "toxic_words.parquet"
 
+    def response_kinds(self, model: str, variant: str) -> Path:
+        """Of every completion; without rows where `data.response_kinds` is null."""
+        return self.root / "outputs" / model / variant / "response_kinds.parquet"
+
+    def utility(self, model: str, variant: str) -> Path:
+        """Of every test prompt that has a reference reply."""
+        return self.root / "outputs" / model / variant / "utility.parquet"
+
+    def inference_cost(self, model: str, variant: str) -> Path:
+        """One row; none where no prompt has a reference reply."""
+        return self.root / "outputs" / model / variant / "inference_cost.parquet"
+
     def drawn_by(self, model: str, variant: str, sample: str) -> Path:
         """What the prompts that are attributed are drawn by, per value of `attribution.sample`."""
         return self.root / "outputs" / model / variant / "drawn_by" / f"{sample}.json"

@@ -147,6 +147,43 @@ class ToxicWord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseKind:
+    """What kind of reply one completion is: ResponseKind(prompt_id="9f86", sample_index=0, kind="answer", ...)"""
+
+    prompt_id: str
+    sample_index: int
+    kind: Literal["refusal", "counter_speech", "answer", "empty"]
+    counter_speech_prob: float | None
+    """P(counter-speech), 0..1; None of an empty completion."""
+    grader_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utility:
+    """How a variant takes the reference reply to a prompt: Utility(prompt_id="9f86", num_tokens=9, nll_bits=11, ...)"""
+
+    prompt_id: str
+    num_tokens: int
+    """Of the reference reply, > 0."""
+    nll_bits: float
+    """- log2 P(reference | prompt) under the variant, summed over its tokens."""
+    kl_to_base_bits: float
+    """KL(variant || base) of the predictions of its tokens, summed; 0 of base."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceCost:
+    """What a variant costs at inference beside base (`models.inference_cost`)."""
+
+    extra_weights_bytes: int
+    flops_per_token: float
+    """Of a forward pass over a prompt with its reply, per token of base's prompt with it."""
+    base_flops_per_token: float
+    extra_prompt_tokens: float
+    """Tokens that the variant's prompts have more than base's, on average."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """Attribution of every generated token over prompt and generated prefix.
 

@@ -178,6 +178,9 @@ def _outputs(layout: Layout, model: str, variant: str) -> list[Path]:
         layout.scores(model, variant),
         layout.fluency(model, variant),
         layout.toxic_words(model, variant),
+        layout.response_kinds(model, variant),
+        layout.utility(model, variant),
+        layout.inference_cost(model, variant),
         layout.attributions(model, variant),
         layout.faithfulness(model, variant),
     ]

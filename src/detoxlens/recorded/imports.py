@@ -57,7 +57,10 @@ def import_completions(
     if target.exists() and not force:
         raise UserError(f"{target} exists; name another --variant, or replace it with --force.")
     imported = read(file, format=format, columns=columns, split=split)
-    tables = layout.scores, layout.fluency, layout.toxic_words, layout.attributions, layout.faithfulness
+    tables = (
+        *(layout.scores, layout.fluency, layout.toxic_words, layout.attributions, layout.faithfulness),
+        *(layout.response_kinds, layout.utility, layout.inference_cost),
+    )
     for path in (*(table(model, variant) for table in tables), target.with_name(RECORDED_FILE)):
         path.unlink(missing_ok=True)  # they belong to the completions that were there
     if imported.scores:

@@ -1,7 +1,8 @@
 """Stage score@model-variant: grades every completion with every scorer, says how fluent it is, and where it is toxic.
 
-deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, models/reward
-outs: outputs/<m>/<v>/scores.parquet, fluency.parquet, toxic_words.parquet, drawn_by (for `attribute`)
+deps: outputs/<m>/<v>/completions.parquet, models/<m>/base, adapters/<m>/<v>, models/reward, data/prepared
+outs: outputs/<m>/<v>/scores.parquet, fluency.parquet, toxic_words.parquet, drawn_by (for `attribute`);
+      response_kinds.parquet, utility.parquet, inference_cost.parquet (`pipeline.costs`)
 
 What is computed here (verdicts of local scorers, the likelihoods) is kept in batches of `BATCH_SIZE`: a killed run goes
 on behind the last and gives the same bytes; so do several processes with a share each. Remote services have their own
@@ -36,6 +37,7 @@ from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.load import Params
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.pipeline.costs import inputs_of_costs, write_costs
 from detoxlens.pipeline.toxic_words import Words, words_measure
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
@@ -88,12 +90,17 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             "model": params.model(model).model_dump(exclude={"overrides"}),
             "device": run_config.device,
         },
-        inputs=[layout.completions(model, variant), *([] if imported else [layout.adapter(model, "it")])],
+        inputs=[
+            layout.completions(model, variant),
+            *([] if imported else [layout.adapter(model, "it")]),
+            *inputs_of_costs(layout, model, variant),
+        ],
         seed=run_config.seed,
         num_threads=run_config.num_threads,
         part=part,
     ) as scratch:
         plan = plan_of(completions)
+        base = functools.cache(lambda: load_base(layout, params, model, share))
 
         def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
             return kept_batches(Batches(scratch, plan, name=name, share=share), completions, measure, cls)
@@ -104,7 +111,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
             else kept(f"scores-{number}", functools.partial(score_completions, scorer), Score)
             for number, scorer in enumerate(scorers)
         ]
-        likelihood = kept("fluency", fluency_measure(layout, params, model, share, imported=imported), Fluency)
+        likelihood = kept("fluency", fluency_measure(base, imported=imported), Fluency)
         locate = words_measure(layout, params, model, variant, share, scorers, config, words_config)
         words = kept("toxic-words", locate, Words)
         total = sum(m.num_rows for m in (*measures, likelihood, words))
@@ -126,6 +133,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         write_rows(
             layout.toxic_words(model, variant), [ToxicWord(**w) for found in located for w in found.rows], ToxicWord
         )
+        write_costs(layout, params, model, variant, completions, lambda: base().network, scratch)
         for sample, toxicities in basis(scores, config.headline).items():
             write_json(layout.drawn_by(model, variant, sample), toxicities)
         scratch.finish()
@@ -236,33 +244,40 @@ def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Sco
     ]
 
 
-def fluency_measure(
-    layout: Layout, params: Params, model: str, share: Share | None, *, imported: bool
-) -> Callable[[list[Completion]], list[Fluency]]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Base:
+    """The model as released (`it`), loaded."""
+
+    network: PreTrainedModel
+    pad_token_id: int
+    capabilities: Capabilities
+
+
+def load_base(layout: Layout, params: Params, model: str, share: Share | None) -> Base:
+    """`it`, on the share's device."""
+    spec, ref = params.model(model), read_model_ref(layout.adapter(model, "it"))
+    network = load_model(layout.root, ref, spec, device=device_of(share, params.run.device))
+    pad = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
+    return Base(network, pad, examine(network, pad_token_id=pad, name=ref.base))
+
+
+def fluency_measure(base: Callable[[], Base], *, imported: bool) -> Callable[[list[Completion]], list[Fluency]]:
     """Likelihood under the model as released (`it`), whichever variant wrote the completions; it is loaded when needed.
 
     Where none has token ids (`imported`: they were made elsewhere) there is no likelihood, and no model is loaded.
     """
-    spec = params.model(model)
-
-    @functools.cache
-    def it() -> tuple[PreTrainedModel, int, Capabilities]:
-        ref = read_model_ref(layout.adapter(model, "it"))
-        network = load_model(layout.root, ref, spec, device=device_of(share, params.run.device))
-        pad = load_tokenizer(layout.root, ref, trust_remote_code=spec.trust_remote_code).pad_token_id
-        return network, pad, examine(network, pad_token_id=pad, name=ref.base)
 
     def measure(part: list[Completion]) -> list[Fluency]:
         if imported:
             return _fluency(part, [None] * len(part))
-        network, pad_token_id, capabilities = it()
+        it = base()
         nll_nats = completion_nll(
-            network,
+            it.network,
             [c.prompt_ids for c in part],
             [c.completion_ids for c in part],
             batch_size=NLL_BATCH_SIZE,
-            pad_token_id=pad_token_id,
-            capabilities=capabilities,
+            pad_token_id=it.pad_token_id,
+            capabilities=it.capabilities,
         )
         return _fluency(part, nll_nats)
 
