@@ -1,5 +1,6 @@
 """The built wheel, installed beside nothing of this checkout, runs the library and `explain`."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -36,9 +37,16 @@ def test_the_wheel_holds_the_package_and_works_outside_a_clone(tmp_path):
     assert (site / "detoxlens/py.typed").exists() and not (site / "benchmarks").exists()
     checkpoint = tmp_path / "checkpoint"
     save_language_model(checkpoint)
-    environment = {"PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}", "PATH": str(Path(sys.executable).parent)}
+    environment = {
+        "PYTHONPATH": f"{site}:{sysconfig.get_path('purelib')}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     python = [sys.executable, "-c", LIBRARY, str(site), str(checkpoint)]
     done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     num_tokens, total = done.stdout.split()
     assert int(num_tokens) >= 1 and float(total) == 1
+    init = [sys.executable, "-m", "detoxlens", "init", str(tmp_path / "study")]
+    done = subprocess.run(init, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "study/.dvc/config").exists() and (tmp_path / "study/data/sample/prompts.jsonl").exists()

@@ -4,7 +4,7 @@ app.py       the program and its global options      stages.py    prepare ... re
 project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
 study.py     study                                   audit.py     audit
-new.py       init, schema
+new.py       init, schema                            push.py      push-adapter
 sweep.py     sweep, sweep apply                      scores.py    import-completions, replay, calibrate, ...
 """
 
@@ -18,7 +18,7 @@ from detoxlens.common.checkout import restart_in_checkout
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit, new
+from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit, new, push
 
 # isort: on
 
@@ -31,6 +31,7 @@ __all__ = [
     "new",
     "planning",
     "project",
+    "push",
     "scores",
     "stages",
     "study",

@@ -57,6 +57,8 @@ def new_study(
         raise UserError(f"{folder} is not empty; `detoxlens init` writes a new study: name a folder that is not there.")
     if prompts is not None and not prompts.is_file():
         raise UserError(f"--prompts={prompts} is no file; name JSON lines like RealToxicityPrompts' or a CSV.")
+    if shutil.which("git") is None:
+        raise UserError("`detoxlens init` makes a git repository, which DVC needs, and finds no git; install it.")
     existed = folder.exists()
     try:
         _copy_template(folder)
