@@ -7,6 +7,7 @@ import pytest
 from detoxlens.common.errors import UserError
 from detoxlens.params.check import check_params
 from detoxlens.params.edit import change_params, change_run_section, variant_lists
+from detoxlens.params.kinds import RUN_LISTS
 from detoxlens.params.load import load_params
 from tests.root import ROOT
 
@@ -38,11 +39,5 @@ def test_a_deep_key_is_made_in_the_style_of_its_surroundings(params_file):
 
 
 def test_the_lists_by_kind_follow_the_variants(params_file):
-    assert variant_lists(load_params(params_file), ["it", "ft"]) == {
-        "variants": ["it", "ft"],
-        "sft_variants": ["ft"],
-        "rl_variants": [],
-        "rl_after_ft_variants": [],
-        "sft_placebo_variants": [],
-        "rl_placebo_variants": [],
-    }
+    expected = {key: [] for key in RUN_LISTS} | {"variants": ["it", "ft"], "sft_variants": ["ft"]}
+    assert variant_lists(load_params(params_file), ["it", "ft"]) == expected

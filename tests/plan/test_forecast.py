@@ -8,6 +8,7 @@ from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.command import model_costs
@@ -26,6 +27,7 @@ COUNTS = Counts(
     num_attributed_beside=9,
     num_attributed_test=3,
     num_examples=40,
+    num_hater_turns=80,
     example_tokens=50,
     base_example_tokens=30,
 )
@@ -217,6 +219,38 @@ def changed(before, after):
     return {key: after[key].seconds / before[key].seconds for key in before if after[key] != before[key]}
 
 
+@pytest.mark.parametrize("algorithm", ["dpo", "kto"])
+def test_preference_is_its_answers_the_reference_and_its_steps(algorithm):
+    config = section("preference", PreferenceConfig, num_epochs=2.0, batch_size=16, eval_every=5)
+    config = config.model_copy(update={"pairs": config.pairs.model_copy(update={"num_samples": 4})})
+    cost = forecast.preference_cost(config, algorithm, GENERATION, "tiny:roberta", COUNTS, SPEEDS, SHAPE, 7.0)
+    sampled = 6 * 20 * 10 + 352 * 10 * 1  # 80 turns and 8 of val, 4 answers each: 6 batches of at most 64
+    pair = 2 * 30
+    steps = 80 * 2 // 16 if algorithm == "dpo" else 160 * 2 // 16
+    reads = 1.1 + steps // 5 * 0.1 if algorithm == "dpo" else 2.2 + 2 + steps // 5 * 0.2
+    expected = 7.0 + sampled + 80 * pair * (reads * 1.0 + 2 * 2.0) + steps * forecast.TRAINER_STEP_SECONDS
+    assert cost.seconds == pytest.approx(expected)
+    rows = 32 if algorithm == "dpo" else 16
+    assert cost.memory_gib * GIB == pytest.approx(
+        SHAPE.training_bytes(num_tokens=rows * (2 * 20 + 20), recomputed=False)
+    )
+
+
+def test_a_preference_variant_has_a_row_and_its_own_settings():
+    more = {
+        "variants.dpo": {"kind": "preference", "algorithm": "dpo"},
+        "run.variants": ["it", "dpo"],
+        "run.preference_variants": ["dpo"],
+        "run.sft_variants": [],
+        "run.rl_variants": [],
+    }
+    assert next(key for key in costs(**more) if key[1] == "dpo") == ("preference", "dpo")
+    before = costs(**more)
+    assert set(changed(before, costs(**more, **{"variants.dpo.overrides.preference": {"num_epochs": 10}}))) == {
+        ("preference", "dpo")
+    }
+
+
 def test_every_stage_has_a_row_of_each_of_its_variants():
     assert [key for key in costs() if key[0] in ("base", "finetune", "rl", "attribute")] == [
         ("base", ""),
@@ -281,6 +315,6 @@ def test_a_prompt_that_two_filters_draw_counts_once():
 def test_without_data_the_declared_limits_are_taken():
     none = Data(prompts=None, dialogues=None)
     found = count(none, params(), "tiny-neox", "it", earlier_tokens=None)
-    assert found.num_rows == 60 + 400 + 160 + 100 + 30 + 100 + 100 and found.num_examples == 2450
+    assert found.num_rows == 60 + 400 + 160 + 100 + 30 + 100 + 100 + 80 + 80 and found.num_examples == 2450
     assert found.num_attributed == 60 + 150  # p50: 60 for validation, max_sequences of its 400
     assert len(none.notes()) == 2 and DATA.notes() == []

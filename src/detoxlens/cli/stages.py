@@ -161,6 +161,12 @@ def rl(model: ModelOption, variant: VariantOption) -> None:
     _stage("rl", model=model, variant=variant)
 
 
+@app.command(rich_help_panel=STAGES)
+def preference(model: ModelOption, variant: VariantOption) -> None:
+    """Make pairs of answers, and train a LoRA adapter on them by DPO or KTO."""
+    _stage("preference", model=model, variant=variant)
+
+
 def _add_shareable(name: str, help: str) -> None:
     """The command of a stage that several processes may share."""
 

@@ -18,7 +18,7 @@ app.add_typer(sweep_app, name="sweep", rich_help_panel=TOOLS)
 @sweep_app.callback()
 def sweep(
     context: typer.Context,
-    method: Annotated[str, typer.Option(help="finetune, ppo; ... (a line of params/kinds.py)")] = "ppo",
+    method: Annotated[str, typer.Option(help="finetune, ppo or preference.")] = "ppo",
     models: Annotated[
         str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
     ] = "unchanged",

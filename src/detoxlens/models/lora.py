@@ -16,12 +16,21 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     """`model` wrapped with a fresh, trainable LoRA adapter (initialised from the global torch seed).
 
     Raises:
-        UserError: a target module does not exist (the message lists the linear layers there are) or takes no adapter.
+        UserError: a target module does not exist (the message lists the linear layers there are) or takes no adapter;
+            or the weights are quantised in a way that passes no gradients on.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
 
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_trainable:
+        raise UserError(
+            f"{model.config.name_or_path}: its weights are quantised by {quantizer.quantization_config.quant_method}, "
+            "which passes no gradients on, and an adapter is trained by them. Take the checkpoint before it was "
+            "quantised as models.<model>.source (with quantization: 4bit or 8bit where it is too large), or a method "
+            "without training."
+        )
     linear = linear_layers(model)
     targets = linear if config.target_modules == "all-linear" else config.target_modules
     names = [n for n, _ in model.named_modules()]

@@ -57,6 +57,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             placebo_phrase="{algorithm} with permuted rewards",
             init_from="ft",
         ),
+        "preference": Kind(
+            stage="preference",
+            phrase="trained by {algorithm} on pairs",
+            sweep="preference",
+            algorithms={"dpo": "DPO", "kto": "KTO"},
+        ),
     }
 )
 RUN_LISTS = tuple(key for name, kind in KINDS.items() for key in kind.lists(name))

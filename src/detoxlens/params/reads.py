@@ -18,6 +18,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "base": ("tiny",),
         "finetune": ("lora", "sft"),
         "rl": ("lora", "ppo", "generation", "reward_model", "toxicity"),
+        "preference": ("lora", "preference", "generation", "reward_model", "toxicity"),
         "generate": ("generation",),
         "score": ("toxicity", "toxic_words"),
         "attribute": ("attribution",),

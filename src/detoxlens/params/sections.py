@@ -10,6 +10,7 @@ from detoxlens.params.data import DataConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.section import Section
@@ -28,6 +29,7 @@ CLASSES: Mapping[str, type[Section]] = MappingProxyType(
         "lora": LoraConfig,
         "sft": SftConfig,
         "ppo": PpoConfig,
+        "preference": PreferenceConfig,
         "reward_model": RewardModelConfig,
         "tiny": TinyConfig,
         "generation": GenerationConfig,

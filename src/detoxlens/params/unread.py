@@ -9,6 +9,7 @@ from __future__ import annotations
 from detoxlens.params.kinds import KINDS
 
 _DROPOUT = {"lora.dropout": "training by reward runs without dropout, so that what was sampled is what is learnt from"}
+_NO_DROPOUT = {"lora.dropout": "preference tuning runs without dropout, so that it begins at the reference"}
 _NO_VALUES = "there is no value function; a response is measured against the others to the same prompt"
 _WHOLE_RESPONSES = "the reward is of the whole response, not of its tokens"
 _FIXED_KL = "TRL keeps ppo.kl.coef fixed"
@@ -34,6 +35,8 @@ UNREAD: dict[str, dict[str, str]] = {
         "ppo.kl.estimator": "TRL's GRPO has k3",
         "ppo.whiten_advantages": "GRPO always divides by the deviation within a group",
     },
+    "dpo": _NO_DROPOUT,
+    "kto": _NO_DROPOUT,
 }
 """Algorithm -> `section.key` -> why it has no effect."""
 

@@ -18,7 +18,8 @@ class VariantConfig(Section):
     kind: Literal[*KINDS]
     """A line of `params.kinds`."""
     algorithm: Literal[*ALGORITHMS] | None = None
-    """Of kind `rl`: our PPO, or RLOO or GRPO through TRL; all read the sections `ppo`, `lora` and `generation`."""
+    """Of kind `rl`: our PPO, or RLOO or GRPO through TRL; all read the sections `ppo`, `lora` and `generation`. Of kind
+    `preference`: DPO or KTO through TRL; both read `preference`, `lora` and `generation`."""
     init_from: Name | None = None
     """Variant whose adapter the training starts from; None is the base model."""
     placebo_of: Name | None = None

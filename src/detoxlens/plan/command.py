@@ -24,6 +24,7 @@ from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.reads import MEASURE, TRAINS
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.sft import SftConfig
@@ -45,6 +46,7 @@ LONG_HOURS = 48.0
 LESS_MEMORY = {
     "finetune": "sft.gradient_checkpointing, quantization: 4bit, or a smaller sft.batch_size",
     "rl": "ppo.gradient_checkpointing, quantization: 4bit, or a smaller ppo.micro_batch_size",
+    "preference": "preference.gradient_checkpointing, quantization: 4bit, or a smaller preference.batch_size",
     "attribute": "quantization: 4bit, or, since they load a second model, attribution.precision_check: 0 and "
     "attribution.faithfulness.num_sequences: 0",
 }
@@ -150,6 +152,10 @@ def model_costs(
         if stage == "rl":
             ppo = params.section("ppo", PpoConfig, model=model, variant=variant)
             return forecast.rl_cost(ppo, params.variant(variant).algorithm, generation, _judges(params), *about)
+        if stage == "preference":
+            preference = params.section("preference", PreferenceConfig, model=model, variant=variant)
+            algorithm, (reward, _) = params.variant(variant).algorithm, _judges(params)
+            return forecast.preference_cost(preference, algorithm, generation, reward, *about)
         if stage == "generate":
             return forecast.generate_cost(generation, *about)
         if stage == "score":

@@ -45,6 +45,8 @@ class Counts:
     """Of its own, those of test prompts: what the tests of the attribution draw from."""
     num_examples: int
     """Of fine-tuning."""
+    num_hater_turns: int
+    """Of the training dialogues, repeated ones included."""
     example_tokens: float
     base_example_tokens: float
 
@@ -127,6 +129,7 @@ def count(data: Data, params: Params, model: str, variant: str, *, earlier_token
         num_attributed_beside=0 if variant == "it" else beside,
         num_attributed_test=drawn["test"] * num_samples,
         num_examples=len(ends),
+        num_hater_turns=sum(len(turns) // 2 for turns in train),
         example_tokens=example_tokens,
         base_example_tokens=BASE_EXAMPLE_TOKENS,
     )

@@ -14,6 +14,7 @@ from detoxlens.models.footprint import GIB, Footprint
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.plan import memory
@@ -123,6 +124,47 @@ def rl_cost(
         seconds, num_calls = seconds + times * taken, num_calls + times * calls
     needed = memory.rl_bytes(ppo, config, counts, footprint, is_ppo=is_ppo)
     return _trained("rl", seconds, needed, footprint, num_api_calls=num_calls)
+
+
+def preference_cost(
+    config: PreferenceConfig,
+    algorithm: str,
+    generation: GenerationConfig,
+    reward: str,
+    counts: Counts,
+    speeds: Speeds,
+    footprint: Footprint,
+    start: float,
+) -> Cost:
+    """Answers to every hater turn and their verdicts; two answers a turn under the reference once, and learnt from.
+
+    Validation turns are a tenth of the training turns. KTO reads every answer again with another prompt, for its KL.
+
+    Args:
+        config: settings.
+        algorithm: dpo or kto.
+        generation: how answers are sampled.
+        reward: the reward model, as `judging` names it.
+        counts: lengths.
+        speeds: measured.
+        footprint: sizes of the model.
+        start: seconds before the work begins.
+    """
+    num_turns = min(counts.num_hater_turns, config.pairs.max_contexts or math.inf)
+    num_answers = 1.1 * num_turns * config.pairs.num_samples
+    judged, num_calls = judging(reward, round(num_answers), counts, speeds, footprint)
+    num_batches = math.ceil(num_answers / memory.AUTO_BATCH)
+    pair_tokens = 2 * (counts.prompt_tokens + counts.generated_tokens)
+    num_rows = num_turns * (1 if algorithm == "dpo" else 2)
+    steps = math.ceil(config.num_epochs * num_rows / config.batch_size / config.gradient_accumulation_steps)
+    again = 0 if algorithm == "dpo" else 1
+    reading = 1.1 * (1 + again) + config.num_epochs * again + steps // config.eval_every * 0.1 * (1 + again)
+    recompute = 4 / 3 if config.gradient_checkpointing else 1.0
+    learning = recompute * config.num_epochs * speeds.train_lora
+    seconds = start + _decode(num_batches, round(num_answers), generation, counts, speeds) + judged
+    seconds += num_turns * pair_tokens * (reading * speeds.forward + learning) + steps * TRAINER_STEP_SECONDS
+    needed = memory.preference_bytes(config, generation, counts, footprint, is_dpo=algorithm == "dpo")
+    return _trained("preference", seconds, needed, footprint, num_api_calls=num_calls)
 
 
 def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint: Footprint) -> tuple[float, int]:

@@ -9,6 +9,7 @@ from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.plan.counts import Counts
@@ -29,14 +30,18 @@ def stages_bytes(
 ) -> Iterator[tuple[str, float]]:
     """Every stage of this variant and its bytes."""
     of = {"model": model, "variant": variant}
-    generation, kind = params.section("generation", GenerationConfig, **of), params.variant(variant).kind
+    generation, chosen = params.section("generation", GenerationConfig, **of), params.variant(variant)
+    kind = chosen.kind
     if params.model(model).source.startswith("tiny:"):
         yield "base", base_bytes(params.section("tiny", TinyConfig, model=model), counts, footprint)
     if kind == "sft":
         yield "finetune", finetune_bytes(params.section("sft", SftConfig, **of), counts, footprint)
     if kind == "rl":
-        is_ppo = params.variant(variant).algorithm == "ppo"
+        is_ppo = chosen.algorithm == "ppo"
         yield "rl", rl_bytes(params.section("ppo", PpoConfig, **of), generation, counts, footprint, is_ppo=is_ppo)
+    if kind == "preference":
+        preference, is_dpo = params.section("preference", PreferenceConfig, **of), chosen.algorithm == "dpo"
+        yield "preference", preference_bytes(preference, generation, counts, footprint, is_dpo=is_dpo)
     yield "generate", generate_bytes(generation, counts, footprint)
     yield "score", score_bytes(counts, footprint)
     yield "attribute", attribute_bytes(params.section("attribution", AttributionConfig, **of), counts, footprint)
@@ -61,6 +66,15 @@ def rl_bytes(
     live = ppo.micro_batch_size * (min(ppo.max_prompt_tokens, 2 * counts.prompt_tokens) + generation.max_new_tokens)
     num_adapters = 2 if is_ppo and ppo.value_function == "lora" else 1
     return footprint.training_bytes(num_tokens=live, recomputed=ppo.gradient_checkpointing, num_adapters=num_adapters)
+
+
+def preference_bytes(
+    config: PreferenceConfig, generation: GenerationConfig, counts: Counts, footprint: Footprint, *, is_dpo: bool
+) -> float:
+    """A batch of pairs (DPO) or answers (KTO) up to twice as long as the mean."""
+    num_rows = config.batch_size * (2 if is_dpo else 1)
+    live = num_rows * min(config.max_length, 2 * counts.prompt_tokens + generation.max_new_tokens)
+    return footprint.training_bytes(num_tokens=live, recomputed=config.gradient_checkpointing)
 
 
 def generate_bytes(generation: GenerationConfig, counts: Counts, footprint: Footprint) -> float:

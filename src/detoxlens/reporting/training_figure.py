@@ -21,17 +21,24 @@ TRAINING = (
     ("KL to base, nats per completion", (("ppo/kl_nats_per_sequence", "KL", "-"),)),
 )
 """Panels of the training figure: title, and (metric, name, line style) of each line."""
+PREFERENCE = (
+    "preference loss",
+    (("preference/loss", "training", (0, (1, 1))), ("preference/val_loss", "validation", "-")),
+)
+"""Beside them where a variant is trained on pairs; log 2 (DPO) and 1/2 (KTO) before the first step."""
 
 
 def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
-    """One row per model: fine-tuning's losses; PPO's reward beside a toxicity that it cannot see; PPO's KL."""
+    """One row per model: fine-tuning's losses; PPO's reward beside a toxicity it cannot see; PPO's KL; DPO's loss."""
+    has_pairs = any(p.metric == "preference/loss" for p in points)
+    shown = (*TRAINING, PREFERENCE) if has_pairs else TRAINING
     with house_style():
-        figure = Figure(figsize=(1.0 + 3.9 * len(TRAINING), 0.6 + 2.4 * len(metrics)))
-        panels = figure.subplots(len(metrics), len(TRAINING), squeeze=False)
+        figure = Figure(figsize=(1.0 + 3.9 * len(shown), 0.6 + 2.4 * len(metrics)))
+        panels = figure.subplots(len(metrics), len(shown), squeeze=False)
         labels = []
         for row, (model, variants) in enumerate(metrics.items()):
             colour = colours(list(variants))
-            for panel, (title, lines) in zip(panels[row], TRAINING, strict=True):
+            for panel, (title, lines) in zip(panels[row], shown, strict=True):
                 ends = []
                 for variant in variants:
                     for metric, name, style in lines:

@@ -8,7 +8,7 @@ dialogue -> templates.encode_dialogue -> (input_ids, labels)      labels: -100 w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,9 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
 from detoxlens.common.seeding import derive_seed
 from detoxlens.data.templates import Template, encode_dialogue
-from detoxlens.jobs.save_timer import SaveTimer
+from detoxlens.models import training
 from detoxlens.models.capabilities import examine
-from detoxlens.models.trainer_checkpoints import keep_newest, last_complete_checkpoint
+from detoxlens.models.training import History, OnStep, arguments, callbacks
 from detoxlens.params.sft import SftConfig
 from detoxlens.sft.loss import IGNORED, trainer_class
 from detoxlens.sft.packing import check_packing
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-History = list[dict[str, float | int]]
+NAMES = {
+    "loss": "sft/loss",
+    "grad_norm": "sft/grad_norm",
+    "learning_rate": "sft/learning_rate",
+    "eval_loss": "sft/val_loss",
+}
+"""TRL's name of a curve -> ours."""
 Example = dict[str, list[int]]
 """`input_ids` and `labels`, of one length."""
 
@@ -123,7 +129,7 @@ def fine_tune(
     config: SftConfig,
     seed: int,
     checkpoints: Path,
-    on_step: Callable[[int, int, dict[str, float | int]], None],
+    on_step: OnStep,
 ) -> History:
     """Trains the adapter of `model` in place and leaves the one with the lowest validation loss in it.
 
@@ -135,7 +141,7 @@ def fine_tune(
         config: hyperparameters.
         seed: order of the data and dropout.
         checkpoints: scratch folder; a run that finds checkpoints there continues from the newest.
-        on_step: called with the optimizer steps newly done, those done in all, and the newest row of the history.
+        on_step: called after every optimizer step.
 
     Returns:
         One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).
@@ -143,9 +149,7 @@ def fine_tune(
     Raises:
         UserError: nothing to train or validate on, the loss is not finite, or packed examples would see each other.
     """
-    import torch
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
     from trl import SFTConfig as TrlConfig
 
     for name, examples in (("train", train), ("val", validation)):
@@ -156,86 +160,21 @@ def fine_tune(
     if config.packing:
         check_packing(model)
 
-    timer = SaveTimer()
-
-    class Report(TrainerCallback):
-        def on_train_begin(self, args, state, control, **_):
-            on_step(state.global_step, state.global_step, {})  # what an interrupted run has left done
-
-        def on_step_end(self, args, state, control, **_):
-            on_step(1, state.global_step, (_history(state.log_history) or [{}])[-1])
-            if (
-                state.global_step % args.logging_steps == 0 and timer.is_due()
-            ):  # between two, a mean would be cut in two
-                control.should_save = True
-
-        def on_save(self, args, state, control, **_):
-            timer.restart()
-            keep_newest(checkpoints, step=state.global_step, best_step=state.best_global_step)
-
     trainer = make_trainer(
         model=model,
         args=TrlConfig(
-            output_dir=str(checkpoints),
-            num_train_epochs=config.num_epochs,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            warmup_steps=config.warmup_steps,
-            per_device_train_batch_size=config.batch_size,
-            per_device_eval_batch_size=config.batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            activation_checkpointing=config.gradient_checkpointing,
+            **arguments(config, model, seed=seed, checkpoints=checkpoints),
             max_length=config.max_length,
             packing=config.packing,
-            router_aux_loss_coef=0.0,  # else a mixture of experts adds its balance to the nats
             train_sampling_strategy="group_by_length" if config.group_by_length else "random",
-            eval_strategy="steps",
-            eval_steps=config.eval_every,
-            save_strategy="steps",
-            save_steps=config.eval_every,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_loss",
-            greater_is_better=False,
-            logging_steps=max(1, config.eval_every // 5),
-            logging_nan_inf_filter=False,
-            seed=seed,
-            data_seed=seed,
-            use_cpu=model.device.type == "cpu",
-            bf16=model.dtype == torch.bfloat16,
-            report_to=[],
-            disable_tqdm=True,
             dataset_kwargs={"skip_prepare_dataset": not config.packing},
-            remove_unused_columns=False,
         ),
         train_dataset=Dataset.from_list(list(train)),
         eval_dataset=Dataset.from_list(list(validation)),
         processing_class=tokenizer,
-        callbacks=[Report()] + ([EarlyStoppingCallback(config.patience)] if config.patience else []),
+        callbacks=callbacks(config, checkpoints=checkpoints, names=NAMES, on_step=on_step),
     )
-    trainer.remove_callback(PrinterCallback)  # the progress bar replaces it
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    newest = last_complete_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    history = _history(trainer.state.log_history)
+    history = training.train(trainer, checkpoints=checkpoints, names=NAMES)
     if any(not math.isfinite(row.get("sft/val_loss", 0.0)) for row in history):
         raise UserError(f"sft: the validation loss is not a number; lower sft.learning_rate={config.learning_rate}.")
     return history
-
-
-def _history(log: Sequence[dict[str, float]]) -> History:
-    """Trainer's log as rows with our names, in one order; wall times left out (they would change the bytes).
-
-    A resumed trainer has its log from a file whose keys are sorted.
-    """
-    names = {
-        "loss": "sft/loss",
-        "grad_norm": "sft/grad_norm",
-        "learning_rate": "sft/learning_rate",
-        "eval_loss": "sft/val_loss",
-    }
-    rows = []
-    for entry in log:
-        row = {name: float(entry[key]) for key, name in names.items() if key in entry}
-        if row:
-            rows.append({"step": int(entry["step"]), **row})
-    return rows

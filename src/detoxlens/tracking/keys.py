@@ -58,7 +58,8 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
 def _sections(params: Params, variants: list[str]) -> list[str]:
     """The sections that `variants` are made and measured by; how others are trained and results shown has no part."""
     training = [TRAINS[params.variant(variant).kind] for variant in variants]
-    stages = ["prepare", "base", *training, *(["reward_model"] if "rl" in training else []), *MEASURE]
+    judged = any("reward_model" in READS[stage] for stage in training)
+    stages = ["prepare", "base", *training, *(["reward_model"] if judged else []), *MEASURE]
     return [name for name in params.raw if any(name in READS[stage] for stage in stages)]
 
 

@@ -16,24 +16,17 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from detoxlens.common.artifacts import Layout, read_history, read_model_ref, write_history, write_model_ref, write_rows
+from detoxlens.common.artifacts import Layout, read_history, read_model_ref, write_history, write_model_ref
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Dialogue, ModelRef, Prompt
-from detoxlens.models import tiny
 from detoxlens.models.classifier import TextClassifier
-from detoxlens.models.loading import weights_sha256
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.variants import VariantConfig
 from detoxlens.pipeline.stages import finetune, rl
 from detoxlens.pipeline.stages.rl import check_processes, hater_contexts, validation_prompts, within
 from detoxlens.rl.rewards import NonToxicity
 from detoxlens.rl.world import World
+from tests.pipeline.stages.project import dialogue, prompt
 
-TURNS = [
-    ("Zorgons are fools.", "Zorgons mend the bridge.", "Still fools.", "They are kind neighbours."),
-    ("Banjoists are clowns.", "Banjoists sing well."),
-    ("Jugglers drop it all.", "Jugglers help at the market."),
-]
 PPO = {
     "num_steps": 2,
     "rollout_batch_size": 4,
@@ -45,33 +38,6 @@ PPO = {
     "max_context_turns": 3,
     "validation": {"every": 1, "num_prompts": 2, "filter": "p50", "batch_size": 2},
 }
-
-
-def dialogue(index: int, turns: tuple[str, ...], split: str = "train") -> Dialogue:
-    return Dialogue(dialogue_id=str(index), target="X", source="test", split=split, turns=turns)
-
-
-def prompt(index: int, text: str, split: str = "val") -> Prompt:
-    return Prompt(prompt_id=str(index), split=split, filters=("p50",), text=text, toxicity=0.9)
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory) -> Path:
-    """A project root with data, a base model and a reward classifier, as the earlier stages leave it."""
-    root = tmp_path_factory.mktemp("project")
-    layout = Layout(root)
-    write_rows(layout.dialogues, [dialogue(i, t) for i, t in enumerate(TURNS)], Dialogue)
-    write_rows(layout.prompts, [prompt(i, t[0]) for i, t in enumerate(TURNS)], Prompt)
-    sizes = load_params(Path(__file__).parents[3] / "params.yaml").raw["tiny"]
-    small = tiny.TinyConfig(**sizes | {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 96})
-    tokenizer = tiny.train_tokenizer([t for turns in TURNS for t in turns], 300)
-    for architecture, folder in (("gpt_neox", layout.base("tiny-neox")), ("roberta", layout.reward_model)):
-        torch.manual_seed(0)
-        tiny.build(architecture, small, vocab_size=len(tokenizer)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        ref = ModelRef(base=folder.relative_to(root).as_posix(), revision=weights_sha256(folder), adapter=None)
-        write_model_ref(layout.adapter("tiny-neox", "it") if architecture == "gpt_neox" else folder, ref)
-    return root
 
 
 @pytest.fixture

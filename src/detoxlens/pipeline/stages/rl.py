@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from detoxlens.common.artifacts import Layout, read_history, read_model_ref, read_rows
 from detoxlens.common.errors import UserError, did_you_mean
-from detoxlens.common.records import Dialogue, ModelRef, Prompt
+from detoxlens.common.records import Dialogue, Prompt
 from detoxlens.common.scoring import Scorer
 from detoxlens.common.seeding import fix_global_state
 from detoxlens.data.replies import stops_of
@@ -24,7 +24,6 @@ from detoxlens.jobs.progress import Snapshot, StepCallback, progress
 from detoxlens.jobs.scratch import Scratch, replace_output
 from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.adapters import save_adapter_folder
-from detoxlens.models.classifier import TextClassifier
 from detoxlens.models.end_tokens import set_end_tokens
 from detoxlens.models.forward import context_length
 from detoxlens.models.loading import load_model, load_tokenizer
@@ -44,6 +43,7 @@ from detoxlens.rl.trainer import PpoResult, Row
 from detoxlens.rl.validation import kept_validation
 from detoxlens.rl.world import World, join
 from detoxlens.scorers import make_scorer
+from detoxlens.scorers.reward import check_independent, reward_classifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,19 +227,6 @@ def kept_kl_nats(layout: Layout, params: Params, model: str, variant: str) -> fl
     return kept.kl_nats_per_sequence
 
 
-def reward_classifier(root: Path, ref: ModelRef, config: RewardModelConfig, device: str) -> TextClassifier:
-    """The classifier that `models/reward` refers to; its toxic label is read from its own config."""
-    local = root / ref.base
-    return TextClassifier.load(
-        str(local) if local.is_dir() else ref.base,
-        revision=None if local.is_dir() else ref.revision,
-        label=config.label,
-        activation=config.activation,
-        device=device,
-        trust_remote_code=config.trust_remote_code,
-    )
-
-
 def read_prompts(
     layout: Layout, tokenizer: PreTrainedTokenizerBase, template: Template, config: PpoConfig, *, longest: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], int]:
@@ -274,15 +261,6 @@ def check_processes(chosen: VariantConfig, variant: str, spec: ModelConfig, mode
             f"and {world.size} processes were launched, each of which needs a copy on a card of its own to add up "
             "gradients. Run `detoxlens rl` without the launcher, or set device_map: null (and quantization: 4bit "
             "where a card is too small)."
-        )
-
-
-def check_independent(classifier: TextClassifier, scorer: Scorer) -> None:
-    """Raises UserError if the reward classifier and the grader are the same weights: PPO would grade itself."""
-    if classifier.version == scorer.version:
-        raise UserError(
-            f"reward_model and toxicity.headline={scorer.name!r} have the same weights ({scorer.version}): PPO "
-            f"would be graded by what it was rewarded with. Choose another toxicity.headline or reward_model.source."
         )
 
 

@@ -1,0 +1,1 @@
+"""Preference tuning: pairs of answers to one hater turn, and DPO or KTO on them."""
