@@ -13,7 +13,7 @@ from tests.root import ROOT
 
 def test_a_kind_has_a_list_per_way_to_train_it():
     assert KINDS["base"].lists("base") == []
-    assert KINDS["sft"].lists("sft") == ["sft_variants", "sft_placebo_variants"]
+    assert KINDS["sft"].lists("sft") == ["sft_variants", "sft_placebo_variants", "rejection_variants"]
     assert KINDS["rl"].lists("rl") == ["rl_variants", "rl_after_ft_variants", "rl_placebo_variants"]
 
 
@@ -29,7 +29,10 @@ def test_a_matrix_of_dvc_walks_over_each_list():
     walked = {
         of: stage["cmd"].split()[1] for stage in stages.values() for of in [stage.get("matrix", {}).get("variant")]
     }
-    lists = {f"${{run.{key}}}": kind.stage for name, kind in KINDS.items() for key in kind.lists(name)}
+    stage_of = {f"{stage}_variants": stage for kind in KINDS.values() for stage in kind.stage_of_data.values()}
+    lists = {
+        f"${{run.{key}}}": stage_of.get(key, kind.stage) for name, kind in KINDS.items() for key in kind.lists(name)
+    }
     assert {of: stage for of, stage in walked.items() if of in lists} == lists
     assert set(RUN_LISTS) <= set(YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["run"])
 

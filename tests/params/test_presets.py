@@ -48,6 +48,18 @@ def test_the_authors_preset_decodes_and_trains_as_they_did():
         assert (lora.r, lora.alpha, lora.dropout) == (64, 32, 0.05)
 
 
+def test_the_methods_preset_has_three_seeds_of_each_method_beside_ft_and_rl(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    apply_preset(tmp_path, tmp_path / "params.yaml", "methods")
+    params = load_params(tmp_path / "params.yaml")
+    methods: dict[str, list[int]] = {}
+    for name in params.run.variants:
+        methods.setdefault(params.variant(name).group or name, []).append(params.training_seed(name))
+    assert all(methods[name] == [0] for name in ("it", "ft", "rl"))
+    assert all(methods[name] == [0, 1, 2] for name in ("dpo", "kto", "best"))
+
+
 def test_the_controls_preset_has_three_seeds_of_each_method_and_of_each_placebo(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")

@@ -219,6 +219,15 @@ def changed(before, after):
     return {key: after[key].seconds / before[key].seconds for key in before if after[key] != before[key]}
 
 
+def test_rejection_is_fine_tuning_and_the_answers_to_choose_from():
+    sft = section("sft", SftConfig, num_epochs=3.0, batch_size=16, num_samples=4)
+    cost = forecast.rejection_cost(sft, "tiny:roberta", COUNTS, SPEEDS, SHAPE, 7.0)
+    tokens = 1.1 * 4 * 40 * 25  # half of 50 tokens an example
+    drawn = 7 * 2 * 10 * 10 + tokens * 1.0  # 440 answers of 10 tokens: 7 batches of at most 64
+    assert cost.seconds == pytest.approx(forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0).seconds + drawn)
+    assert cost.stage == "rejection"
+
+
 @pytest.mark.parametrize("algorithm", ["dpo", "kto"])
 def test_preference_is_its_answers_the_reference_and_its_steps(algorithm):
     config = section("preference", PreferenceConfig, num_epochs=2.0, batch_size=16, eval_every=5)

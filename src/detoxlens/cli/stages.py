@@ -156,6 +156,12 @@ def finetune(model: ModelOption, variant: VariantOption) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def rejection(model: ModelOption, variant: VariantOption) -> None:
+    """Fine-tune a LoRA adapter on the base model's own least toxic answers."""
+    _stage("rejection", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
 def rl(model: ModelOption, variant: VariantOption) -> None:
     """Train a LoRA adapter by PPO, RLOO or GRPO against the reward classifier; torchrun may start several."""
     _stage("rl", model=model, variant=variant)

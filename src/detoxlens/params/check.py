@@ -9,6 +9,7 @@ from typing import Any
 from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.sections import CLASSES
+from detoxlens.params.sft import SftConfig
 from detoxlens.params.unread import why_unread
 
 
@@ -43,6 +44,20 @@ def check_params(params: Params) -> None:
                 params.section(name, cls, model=model, variant=variant)
     for variant in params.raw["variants"]:
         _check_overrides_count(params, variant)
+        _check_data_is_one(params, variant)
+
+
+def _check_data_is_one(params: Params, variant: str) -> None:
+    """Raises UserError if a model changes what the variant is fine-tuned on: DVC has one stage for all models."""
+    data = params.data_of(variant)
+    if data is None:
+        return
+    for model in params.raw["models"]:
+        if (own := params.section("sft", SftConfig, model=model, variant=variant).data) != data:
+            raise UserError(
+                f"{params.path}: models.{model}.overrides.sft.data={own!r} changes what {variant} is fine-tuned on "
+                f"({data!r}). Set it in sft.data or variants.{variant}.overrides.sft.data, for all models."
+            )
 
 
 def _check_overrides_count(params: Params, variant: str) -> None:

@@ -30,12 +30,18 @@ class Kind:
     init_from: str | None = None
     """The variant, besides `it`, whose adapter one of this kind may start from."""
 
+    stage_of_data: Mapping[str, str] = field(default_factory=dict)
+    """A value of `sft.data` that another stage makes than `stage` -> that stage, which has a list of its own."""
+    phrase_of_data: Mapping[str, str] = field(default_factory=dict)
+    """Another value of `sft.data` than `dialogues` -> what the report calls such a variant."""
+
     def lists(self, name: str) -> list[str]:
         """The lists in section `run` that name this kind's variants, one per DVC matrix."""
         if name == "base":
             return []
         after = [f"{name}_after_{self.init_from}_variants"] if self.init_from else []
-        return [f"{name}_variants", *after, *([f"{name}_placebo_variants"] if self.placebo_of else [])]
+        control = [f"{name}_placebo_variants"] if self.placebo_of else []
+        return [f"{name}_variants", *after, *control, *(f"{stage}_variants" for stage in self.stage_of_data.values())]
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -47,6 +53,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             sweep="finetune",
             placebo_of="ft",
             placebo_phrase="fine-tuned on base's own answers",
+            stage_of_data={"own_least_toxic": "rejection"},
+            phrase_of_data={
+                "own_least_toxic": "fine-tuned on base's own least toxic answers",
+                "own_random": "fine-tuned on base's own answers",
+            },
         ),
         "rl": Kind(
             stage="rl",
@@ -73,9 +84,11 @@ ALGORITHMS = {algorithm: name for kind in KINDS.values() for algorithm, name in 
 """Every algorithm -> its name in the report."""
 
 
-def run_list(kind: str, *, placebo: bool, init_from: str | None) -> str | None:
-    """The list in section `run` that names a variant; None for the base model."""
+def run_list(kind: str, *, placebo: bool, init_from: str | None, data: str | None = None) -> str | None:
+    """The list in section `run` that names a variant; None for the base model. `data` is its `sft.data`."""
     if kind == "base":
         return None
+    if data in KINDS[kind].stage_of_data:
+        return f"{KINDS[kind].stage_of_data[data]}_variants"
     after = init_from if init_from == KINDS[kind].init_from else None
     return f"{kind}_placebo_variants" if placebo else f"{kind}_after_{after}_variants" if after else f"{kind}_variants"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detoxlens.common.errors import UserError, did_you_mean
-from detoxlens.params.kinds import RUN_LISTS, run_list
+from detoxlens.params.kinds import KINDS, RUN_LISTS, run_list
 from detoxlens.params.models import ModelConfig
 from detoxlens.params.reads import READS, TRAINS
 from detoxlens.params.run import RunConfig
@@ -137,10 +137,26 @@ class Params:
         found: dict[str, list[str]] = {key: [] for key in RUN_LISTS}
         for name in names:
             own = self.variant(name)
-            key = run_list(own.kind, placebo=own.placebo_of is not None, init_from=own.init_from)
+            data = self.data_of(name)
+            key = run_list(own.kind, placebo=own.placebo_of is not None, init_from=own.init_from, data=data)
             if key is not None:
                 found[key].append(name)
         return found
+
+    def stage_of(self, variant: str) -> str:
+        """The stage that makes the variant's adapter."""
+        kind = KINDS[self.variant(variant).kind]
+        return kind.stage_of_data.get(self.data_of(variant) or "", kind.stage)
+
+    def data_of(self, variant: str) -> str | None:
+        """`sft.data`, the same for all models, of a variant of kind `sft`; None of another, and of a placebo."""
+        own = self.variant(variant)
+        if own.kind != "sft" or own.placebo_of:
+            return None
+        merged = self.raw.get("sft") or {}
+        for override in self._overrides("sft", None, variant):
+            merged = _merge(merged, dict(override))
+        return merged.get("data")
 
     def training_seed(self, variant: str) -> int:
         """The variant's own seed, or run.seed."""

@@ -17,6 +17,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "reward_model": ("reward_model",),
         "base": ("tiny",),
         "finetune": ("lora", "sft"),
+        "rejection": ("lora", "sft", "reward_model", "toxicity"),
         "rl": ("lora", "ppo", "generation", "reward_model", "toxicity"),
         "preference": ("lora", "preference", "generation", "reward_model", "toxicity"),
         "generate": ("generation",),
@@ -32,6 +33,8 @@ MEASURE = ("generate", "score", "attribute")
 EVALUATION = (*MEASURE, "report")
 TRAINS = {name: kind.stage for name, kind in KINDS.items()}
 """Kind of a variant -> the stage that makes its adapter."""
+TRAINING = tuple(dict.fromkeys(s for kind in KINDS.values() for s in (kind.stage, *kind.stage_of_data.values())))
+"""Every stage that makes adapters."""
 MODULE_PREFIX = "detoxlens.pipeline.stages."
 
 

@@ -12,6 +12,12 @@ from detoxlens.params.section import Section
 class SftConfig(Section):
     """The authors: lr 3e-4, 3-4 epochs, warm-up 100, every dialogue prefix one example, loss on all tokens."""
 
+    data: Literal["dialogues", "own_least_toxic", "own_random"] = "dialogues"
+    """What is learnt from: the written counter-narratives, or answers of the base model to the same turns, as many
+    tokens. `own_least_toxic` (rejection sampling): the one of `num_samples` that the reward model finds least toxic;
+    `own_random`: one of them, whichever, as the placebo of `ft` does."""
+    num_samples: int = Field(default=4, ge=1)
+    """Answers to choose from, of `own_least_toxic`."""
     loss_on: Literal["replies", "all"]
     """`replies`: the counter-narrative turns only; `all`: every token, as the authors did."""
     examples: Literal["dialogues", "prefixes"]

@@ -15,7 +15,7 @@ from detoxlens.common.names import BASE
 from detoxlens.jobs.shares import Share
 from detoxlens.params.check import load_checked
 from detoxlens.params.load import Params
-from detoxlens.params.reads import READS, TRAINS, module_of
+from detoxlens.params.reads import READS, TRAINING, module_of
 from detoxlens.params.sections import CLASSES
 from detoxlens.params.tracking import TrackingConfig
 from detoxlens.pipeline.code import write_code
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from detoxlens.pipeline.on_ray import RayShares
 
 log = logging.getLogger(__name__)
-TRAINING = ("reward_model", *TRAINS.values())
+WITH_CURVES = ("reward_model", *TRAINING)
+"""Stages that leave a history."""
 
 
 def run_stage(
@@ -74,7 +75,7 @@ def run_stage(
         params=stage_params(params, name, model, variant),
     ) as stage_run:
         _run(root, params, name, model, variant, ray)
-        if name in TRAINING:
+        if name in WITH_CURVES:
             history = read_history(_trained(Layout(root), name, model, variant))
             stage_run.log_history(history)
             reporters = params.section("tracking", TrackingConfig).report_to

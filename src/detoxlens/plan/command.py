@@ -25,7 +25,7 @@ from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
-from detoxlens.params.reads import MEASURE, TRAINS
+from detoxlens.params.reads import MEASURE, TRAINING
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
@@ -149,6 +149,9 @@ def model_costs(
         generation = params.section("generation", GenerationConfig, model=model, variant=variant)
         if stage == "finetune":
             return forecast.finetune_cost(params.section("sft", SftConfig, model=model, variant=variant), *about)
+        if stage == "rejection":
+            sft = params.section("sft", SftConfig, model=model, variant=variant)
+            return forecast.rejection_cost(sft, _judges(params)[0], *about)
         if stage == "rl":
             ppo = params.section("ppo", PpoConfig, model=model, variant=variant)
             return forecast.rl_cost(ppo, params.variant(variant).algorithm, generation, _judges(params), *about)
@@ -166,8 +169,8 @@ def model_costs(
         return forecast.attribute_cost(attribution, *about)
 
     trained = {
-        stage: [variant for variant in run.variants if TRAINS[params.variant(variant).kind] == stage]
-        for stage in TRAINS.values()
+        stage: [variant for variant in run.variants if params.stage_of(variant) == stage]
+        for stage in TRAINING
         if stage != "base"
     }
     return [

@@ -6,6 +6,7 @@ batches are taken as full, and a machine that does other things is slower.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,28 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Foo
     seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
     seconds += steps * TRAINER_STEP_SECONDS
     return _trained("finetune", seconds, memory.finetune_bytes(sft, counts, footprint), footprint)
+
+
+def rejection_cost(
+    sft: SftConfig, reward: str, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
+) -> Cost:
+    """`sft.num_samples` answers in place of each written reply, as long in tokens, their verdicts; then fine-tuning.
+
+    Args:
+        sft: settings.
+        reward: the reward model, as `judging` names it.
+        counts: lengths; half of an example's tokens are taken to be replies.
+        speeds: measured.
+        footprint: sizes of the model.
+        start: seconds before the work begins.
+    """
+    trained = finetune_cost(sft, counts, speeds, footprint, start)
+    tokens = 1.1 * sft.num_samples * counts.num_examples * counts.example_tokens / 2
+    num_answers = round(tokens / counts.generated_tokens)
+    judged, num_calls = judging(reward, num_answers, counts, speeds, footprint)
+    num_steps_decoded = math.ceil(num_answers / memory.AUTO_BATCH) * 2 * counts.generated_tokens
+    seconds = trained.seconds + num_steps_decoded * speeds.decode_step + tokens * speeds.decode_row + judged
+    return dataclasses.replace(trained, stage="rejection", seconds=seconds, num_api_calls=num_calls)
 
 
 def rl_cost(

@@ -16,7 +16,7 @@ class Role:
     """What a variant is: Role(kind="sft", text="fine-tuned on counter-narratives")."""
 
     kind: str
-    """`base`, `sft` or `rl`."""
+    """As in params.yaml; of what is fine-tuned on base's own answers, `own_least_toxic` or `own_random`."""
     text: str
     """A phrase for the reader."""
     placebo_of: str | None = None
@@ -38,7 +38,7 @@ class About:
     """What one classifier is at once, in sentences."""
 
     def kind(self, variant: str) -> str | None:
-        """`base`, `sft`, `rl`; None where it is not known."""
+        """As `Role.kind`; None where it is not known."""
         role = self.variants.get(variant)
         return role.kind if role else "base" if variant == BASE else None
 
@@ -56,14 +56,16 @@ class About:
         return base | named | {split: self.splits[split] for split in splits if split in self.splits}
 
 
-def role(config: VariantConfig) -> Role:
-    """Of a variant of params.yaml."""
+def role(config: VariantConfig, data: str | None = None) -> Role:
+    """Of a variant of params.yaml; `data` is what one of kind `sft` learns from."""
     own, control = KINDS[config.kind], config.placebo_of
     after = f", after {config.init_from}" if config.init_from not in (None, BASE) and not control else ""
     seed = "" if config.seed is None else f", seed {config.seed}"
-    what = f"control of {control}: {own.placebo_phrase}" if control else own.phrase
+    phrase = own.phrase_of_data.get(data or "", own.phrase)
+    what = f"control of {control}: {own.placebo_phrase}" if control else phrase
     named = what.format(algorithm=own.algorithms.get(config.algorithm or "", ""))
-    return Role(kind=config.kind, text=f"{named}{after}{seed}", placebo_of=control)
+    kind = data if data in own.phrase_of_data else config.kind
+    return Role(kind=kind, text=f"{named}{after}{seed}", placebo_of=control)
 
 
 def split_phrase(config: SplitConfig) -> str:

@@ -40,12 +40,13 @@ def claims(metrics: Json, *, primary: str, about: About) -> list[Claim]:
         names = [v for v in variants if v != BASE and not about.is_placebo(v) and about.kind(v)]
         for variant in names:
             found.append(Claim(model=model, claim=f"`{variant}` detoxifies", **_detoxifies(variants[variant], primary)))
-        for variant in names:
+        studied = [v for v in names if about.kind(v) in ("sft", "rl")]  # the paper says nothing of other methods
+        for variant in studied:
             is_sft = about.kind(variant) == "sft"
             uniform = "makes importance more uniform" if is_sft else "does not make importance more uniform"
             verdict = _uniform(variants[variant], wanted=is_sft)
             found.append(Claim(model=model, claim=f"`{variant}` {uniform}", **verdict))
-        for variant in [BASE, *names]:
+        for variant in [BASE, *studied]:
             wanted = about.kind(variant) != "sft"
             rises = "rises after the first tokens" if wanted else "does not rise after the first tokens"
             verdict = _rises(variants[variant], wanted=wanted)

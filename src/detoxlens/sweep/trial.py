@@ -30,9 +30,8 @@ from detoxlens.jobs.progress import StepCallback
 from detoxlens.jobs.scratch import scratch_key
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
-from detoxlens.params.kinds import SWEEPS
 from detoxlens.params.load import Params
-from detoxlens.params.reads import MEASURE, TRAINS, module_of
+from detoxlens.params.reads import MEASURE, module_of
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.sweep import Method, SweepConfig
@@ -121,7 +120,7 @@ def run_trial(
             outputs = folder / "outputs" / model
             link(reference / "outputs" / model / "it", outputs / "it")
             callback = callback_of(number, model)
-            _stage(TRAINS[SWEEPS[method]]).run(folder, params, model=model, variant=variant, callback=callback)
+            _stage(params.stage_of(variant)).run(folder, params, model=model, variant=variant, callback=callback)
             for stage in MEASURE:
                 _stage(stage).run(folder, with_chooser(params), model=model, variant=variant)
             found[model] = val_metrics(folder, params, model, variant)

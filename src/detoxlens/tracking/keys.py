@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params
-from detoxlens.params.reads import MEASURE, READS, TRAINS
+from detoxlens.params.reads import MEASURE, READS
 from detoxlens.params.section import Section
 
 MAX_PARAM_CHARS = 6000
@@ -57,7 +57,7 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
 
 def _sections(params: Params, variants: list[str]) -> list[str]:
     """The sections that `variants` are made and measured by; how others are trained and results shown has no part."""
-    training = [TRAINS[params.variant(variant).kind] for variant in variants]
+    training = [params.stage_of(variant) for variant in variants]
     judged = any("reward_model" in READS[stage] for stage in training)
     stages = ["prepare", "base", *training, *(["reward_model"] if judged else []), *MEASURE]
     return [name for name in params.raw if any(name in READS[stage] for stage in stages)]

@@ -46,7 +46,7 @@ def run(root: Path, params: Params) -> None:
     study = dataclasses.replace(study, notes=tuple(set_up_notes(toxicity)))
     study = without_empty_splits(study, primary=config.primary_split)
     about = About(
-        variants={variant: role(params.variant(variant)) for variant in run_config.variants},
+        variants={variant: role(params.variant(variant), params.data_of(variant)) for variant in run_config.variants},
         splits={name: split_phrase(split) for name, split in splits.items()},
         provenance=provenance(
             layout,
