@@ -86,7 +86,7 @@ def test_the_same_tables_give_the_same_bytes(written):
     first, again = file_bytes(written / "first"), file_bytes(written / "again")
     assert {name: data == again[name] for name, data in first.items()} == dict.fromkeys(first, True)
     assert {name.split("/")[0] for name in first} == set(FILES)
-    assert len([name for name in first if name.startswith("figures/")]) == 12  # six figures, each as SVG and PNG
+    assert len([name for name in first if name.startswith("figures/")]) == 14  # seven figures, each as SVG and PNG
 
 
 def test_figures_carry_no_date(written):

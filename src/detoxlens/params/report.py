@@ -38,5 +38,10 @@ class ReportConfig(Section):
     """The fixed cohort: prompts that every variant answers with at least this many tokens; its curves end there."""
     champion_max_perplexity_ratio: float = Field(ge=1)
     """Perplexity budget of the registry's alias `champion`, as a multiple of the perplexity of `it`."""
+    civil_splits: list[Name] = Field(default_factory=lambda: ["civil", "lookalike"])
+    """Splits whose prompts ask for an answer: there counter-speech and refusals are costs. One that is not declared in
+    params `splits` is left out."""
+    min_group_size: int = Field(default=10, ge=2)
+    """Target groups and categories with fewer prompts are marked."""
     num_examples: int = Field(ge=0)
     """Prompts of a model shown with every variant's completion and its attribution."""

@@ -40,7 +40,7 @@ class Document:
     claims: Sequence[Claim]
     pictures: Mapping[str, Picture]
     tables: Mapping[str, Sequence[Table]]
-    """By section: endpoints, toxicity, counts, attribution, fluency, details."""
+    """By section: endpoints, toxicity, counts, attribution, fluency, costs, groups, details."""
     examples: Sequence[Example]
     toxic_words: Mapping[str, frozenset[str]]
     toxic_threshold: float
@@ -96,11 +96,12 @@ def page(d: Document) -> str:
             *_html(d, "attribution"),
         ],
         "Language": _html(d, "fluency"),
+        "What it cost the civil user": [d.pictures["costs"].html, *_html(d, "costs")],
         "In sentences": [
             f"<h3>{html.text(model)}</h3>{html.bullets(found.details)}" for model, found in d.conclusions.items()
         ],
         "Training": [d.pictures["training"].html],
-        "Details": [d.pictures["toxicity_distribution"].html, *_html(d, "details")],
+        "Details": [d.pictures["toxicity_distribution"].html, *_html(d, "groups", "details")],
         "Provenance": _provenance(d),
         "Definitions": [html.term_list(d.definitions)],
     }
@@ -121,10 +122,11 @@ def markdown(d: Document) -> str:
     parts += [t.markdown() for section in ("toxicity", "counts") for t in d.tables[section]]
     parts += [d.pictures["figure1"].markdown, d.pictures["model_effect"].markdown]
     parts += [t.markdown() for section in ("attribution", "fluency") for t in d.tables[section]]
+    parts += [d.pictures["costs"].markdown, *(t.markdown() for t in d.tables["costs"])]
     parts.append("## In sentences")
     for model, found in d.conclusions.items():
         parts.append(f"### {model}\n\n" + "\n".join(f"- {sentence}" for sentence in found.details))
-    parts += [t.markdown() for t in d.tables["details"]]
+    parts += [t.markdown() for section in ("groups", "details") for t in d.tables[section]]
     if d.about.provenance:
         parts += ["## Provenance", "\n".join(f"- {name}: {value}" for name, value in d.about.provenance.items())]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -5,17 +5,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from detoxlens.attribution.sampling import basis, stratum_weights, toxic_prompts
 from detoxlens.common.artifacts import Layout, read_history, read_json, read_rows
 from detoxlens.common.errors import UserError
-from detoxlens.common.records import Attribution, Completion, Fluency, Score
+from detoxlens.common.records import (
+    Attribution,
+    Completion,
+    Fluency,
+    InferenceCost,
+    Prompt,
+    ResponseKind,
+    Score,
+    Utility,
+)
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.examples import choose
 from detoxlens.reporting.study import Key, Study, Trace, VariantTables
 from detoxlens.reporting.traces import prompt_frequency, trace_of
+
+R = TypeVar("R")
 
 
 def load_study(
@@ -50,6 +63,8 @@ def load_study(
         raise UserError(
             f"report.primary_split={config.primary_split!r} is no declared split; choose one of {', '.join(splits)}."
         )
+    prompts = read_rows(layout.prompts, Prompt) if layout.prompts.exists() else []
+    summary = read_json(layout.data_summary) if layout.data_summary.exists() else {}
     return Study(
         models={
             model: _load_model(layout, model, groups, grader, drawn_by or grader, attribution, config)
@@ -61,6 +76,9 @@ def load_study(
         scope="user" if attribution.mask_template else "prompt",
         unit=attribution.unit,
         calibration=calibration,
+        targets={p.prompt_id: (p.target,) for p in prompts if p.target},
+        categories={p.prompt_id: p.categories for p in prompts if p.categories},
+        reply_graders=summary.get("response_kinds", {}).get("graders", {}),
     )
 
 
@@ -165,6 +183,9 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
         completions=completions,
         scores=_scores(layout, model, variant, grader),
         fluency=read_rows(layout.fluency(model, variant), Fluency),
+        response_kinds=_rows_if_there(layout.response_kinds(model, variant), ResponseKind),
+        utility=_rows_if_there(layout.utility(model, variant), Utility),
+        inference_cost=next(iter(_rows_if_there(layout.inference_cost(model, variant), InferenceCost)), None),
         traces=_traces(headline, shared, {}),
         other_methods={
             other: _traces([a for a in attributions if a.method == other], shared, _by_cell(headline))
@@ -177,6 +198,11 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
         history=read_history(layout.adapter(model, variant)),
         faithfulness=read_json(faithfulness) if faithfulness.exists() else None,
     )
+
+
+def _rows_if_there(path: Path, cls: type[R]) -> list[R]:
+    """Completions made elsewhere may come without costs; the report says that they are absent."""
+    return read_rows(path, cls) if path.exists() else []
 
 
 def _traces(

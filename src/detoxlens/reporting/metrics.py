@@ -1,4 +1,4 @@
-"""metrics.json: every number of the report, nested as model -> variant -> toxicity | scorers | attribution | fluency.
+"""metrics.json: every number of the report: model -> variant -> toxicity | scorers | attribution | fluency | costs.
 
 DVC compares these files between revisions, so a key keeps its name and its meaning.
 """
@@ -15,6 +15,7 @@ from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.attribution_metrics import attribution_metrics
+from detoxlens.reporting.cost_metrics import cost_metrics
 from detoxlens.reporting.identical import mark_twins, twins
 from detoxlens.reporting.pairs import pair_metrics
 from detoxlens.reporting.samples import fluency_samples, measure_samples, of_primary_split, scores_of
@@ -38,6 +39,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                 "attribution": attribution[variant],
                 "fluency": _fluency(variants, variant, config, part="test")
                 | {"val": _fluency(variants, variant, config, part="val")},
+                "costs": cost_metrics(study, variants, variant, config),
                 **pairs.get(variant, {}),
             }
             for variant, tables in variants.items()

@@ -9,6 +9,7 @@ from typing import Any
 
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting import curve_figures, figures, html
+from detoxlens.reporting.costs_figure import costs_figure
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint
 from detoxlens.reporting.overview_figure import overview
 from detoxlens.reporting.study import Study
@@ -85,6 +86,13 @@ def draw_pictures(
             "Toxicity at every threshold",
             f"Share of {config.primary_split} completions above each toxicity: what hinges on .5 shows here.",
             figures.toxicity_distribution(study, config.primary_split),
+        ),
+        (
+            "costs",
+            "Toxicity against each cost",
+            "A point per variant; left and below is better. Filled and joined by the line: no other variant is less "
+            "toxic at no higher cost (the Pareto front, of the estimates: intervals are in the tables).",
+            costs_figure(metrics, groups, study.splits, config),
         ),
         (
             "training",

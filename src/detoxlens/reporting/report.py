@@ -21,6 +21,7 @@ from detoxlens.reporting.about import About
 from detoxlens.reporting.attribution_tables import check_tables, prompt_use_tables
 from detoxlens.reporting.claims import claims
 from detoxlens.reporting.conclusions import conclusions
+from detoxlens.reporting.cost_tables import cost_tables, group_tables
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.document import Document, markdown, page, table1
@@ -96,7 +97,7 @@ def write_report(
         checks=trust(metrics, primary=primary, about=about),
         claims=claims(metrics, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
-        tables=_tables(study, metrics, groups, missing, config.primary),
+        tables=_tables(study, metrics, groups, missing, config),
         examples=(shown := examples(study, config)),
         toxic_words=_toxic_words(study),
         toxic_threshold=config.toxic_group_threshold,
@@ -115,10 +116,12 @@ def write_report(
     return metrics
 
 
-def _tables(study: Study, metrics: Json, groups: Json, missing: Missing, primary: Json) -> dict[str, list[Table]]:
+def _tables(
+    study: Study, metrics: Json, groups: Json, missing: Missing, config: ReportConfig
+) -> dict[str, list[Table]]:
     """The tables by section; those about several seeds, scorers or checks only where there are any."""
     seeds = seeds_table(metrics, study.splits, groups)
-    endpoints = endpoints_table(metrics, primary)
+    endpoints = endpoints_table(metrics, config.primary)
     return {
         "endpoints": [endpoints] if endpoints else [],
         "toxicity": [
@@ -131,6 +134,8 @@ def _tables(study: Study, metrics: Json, groups: Json, missing: Missing, primary
         "counts": [counts_table(metrics, study.splits, missing=missing)],
         "attribution": [*prompt_use_tables(metrics), *check_tables(metrics)],
         "fluency": fluency_tables(metrics),
+        "costs": cost_tables(metrics, study.reply_graders, study.splits, config),
+        "groups": group_tables(metrics, config),
         "details": [
             other_rates_table(metrics, study.splits),
             *scorer_tables(metrics, study.splits, missing=missing),

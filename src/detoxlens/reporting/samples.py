@@ -17,6 +17,7 @@ from detoxlens.evaluation.fluency import perplexity_by_prompt
 from detoxlens.evaluation.samples import Sample
 from detoxlens.evaluation.toxicity import TOXIC, Missing, values_of
 from detoxlens.params.report import ReportConfig
+from detoxlens.reporting.cost_metrics import cost_samples
 from detoxlens.reporting.effects import cells, step_table
 from detoxlens.reporting.study import Key, Study, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE
@@ -36,6 +37,7 @@ def measure_samples(
             **_toxicity(study, tables, missing),
             **{f"fluency/{name}": sample for name, sample in fluency[variant].items()},
             **attribution[variant],
+            **cost_samples(study, tables),
         }
         for variant, tables in variants.items()
     }

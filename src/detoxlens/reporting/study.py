@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detoxlens.common.records import Attribution, Completion, Fluency, Score
+from detoxlens.common.records import Attribution, Completion, Fluency, InferenceCost, ResponseKind, Score, Utility
 from detoxlens.evaluation.gold import Ranking
 from detoxlens.recorded.calibration import Calibration
 
@@ -69,6 +69,11 @@ class VariantTables:
     faithfulness: Mapping[str, Any] | None
     other_methods: Mapping[str, Sequence[Trace]] = field(default_factory=dict)
     """By each further method, on a sample of the same texts."""
+    response_kinds: Sequence[ResponseKind] = ()
+    """Of each completion; empty where replies were not told apart."""
+    utility: Sequence[Utility] = ()
+    """Of each test prompt with a reference reply."""
+    inference_cost: InferenceCost | None = None
 
     def keys_of(self, split: str, name: str | None = None) -> set[Key]:
         """Completions of a part of the data (`val`, `test`), all or those that meet the filter `name`."""
@@ -99,5 +104,11 @@ class Study:
     """What a step is: `token` or `word`."""
     calibration: Calibration | None = None
     """Says the same in another scorer's terms, where params `toxicity.calibration` names one."""
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Prompt id -> the group that the prompt speaks of, if any."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Prompt id -> what the source says of the prompt, e.g. insult."""
+    reply_graders: Mapping[str, Any] = field(default_factory=dict)
+    """Grader of replies -> its errors (`evaluation.response_kind.grader_errors`)."""
     notes: Sequence[str] = ()
     """What a reader must know about how this run was set up."""
