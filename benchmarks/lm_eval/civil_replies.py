@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+COUNTER = "That is unfair, {target} help at the park."
+
 
 def choices_of(doc: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
-    """[the reference reply, the same reply about the target that follows in `targets`, the last before the first]."""
+    """[the reference reply, the same about the target that follows in `targets`, counter-speech about the same]."""
     reference, own = doc["reference"]["text"], doc["target"].title()
     other = targets[(targets.index(doc["target"]) + 1) % len(targets)].title()
-    return [reference, reference.replace(own, other)]
+    return [reference, reference.replace(own, other), COUNTER.format(target=own)]
 
 
 def with_choices(docs: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detoxlens.common.artifacts import Layout, read_json, read_model_ref, read_rows, write_rows
+from detoxlens.common.names import BASE
 from detoxlens.common.records import Completion, InferenceCost, Prompt, ResponseKind, Utility
 from detoxlens.data.templates import encode_prompt, encode_reply
 from detoxlens.evaluation.counter_speech import CounterSpeech
@@ -109,8 +110,8 @@ def _measured(
     replies = [encode_reply(tokenizer, spec.template, c.prompt, reply) for c, reply in asked]
     theirs = [encode_prompt(tokenizer, spec.template, [c.prompt], evaluation=True).ids for c, _ in asked]
     ours = [c.prompt_ids for c, _ in asked]
-    released = base()
-    network = released if ref.adapter is None else load_model(layout.root, ref, spec, device=str(released.device))
+    released, is_base = base(), ref == read_model_ref(layout.adapter(model, BASE))
+    network = released if is_base else load_model(layout.root, ref, spec, device=str(released.device))
     pad = tokenizer.pad_token_id
     selects = tuple(examine(net, pad_token_id=pad, name=ref.base).head_selects for net in (network, released))
     bits = reply_bits(network, released, ours, theirs, replies, batch_size=BATCH_SIZE, heads_select=selects)
