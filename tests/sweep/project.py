@@ -19,6 +19,7 @@ from tests.root import ROOT
 MODEL = "tiny-neox"
 SPACE = {
     "finetune": {"sft.learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
+    "preference": {"preference.beta": {"type": "float", "low": 0.05, "high": 1.0, "log": True}},
     "ppo": {
         "lora.r": {"type": "categorical", "choices": [2, 4]},
         "ppo.learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True},

@@ -141,6 +141,21 @@ def test_fine_tuning_with_dropout_passes_the_gate_unaltered(root):
     assert outcome(root, "no-gate-ft") == outcome(root, "finetune-tiny-neox")
 
 
+@pytest.mark.slow
+def test_preference_tuning_is_swept_by_its_own_space(root):
+    dpo = [
+        ("preference_variants: []", "preference_variants: [dpo]"),
+        ("  - it\n  - rl\n", "  - it\n  - dpo\n  - rl\n"),
+        ("  rl:\n    kind: rl\n", "  dpo:\n    kind: preference\n    algorithm: dpo\n  rl:\n    kind: rl\n"),
+        ("    min_margin: 0.3\n", "    min_margin: 0.0\n"),
+    ]
+    with params_changed(root, *dpo):
+        run_sweep(root, 1, method="preference")
+    (trial,) = trials_of(root, "preference-tiny-neox")
+    assert trial.state.name == "COMPLETE" and list(trial.params) == ["preference.beta"]
+    assert {"training/preference/val_loss", "training/preference/val_margin"} <= set(trial.user_attrs["metrics"])
+
+
 def test_a_trial_that_does_not_pass_is_ended_counted_and_told(root, monkeypatch):
     monkeypatch.setattr("detoxlens.sweep.probe.Probe.toxicity_of_it", lambda *_: 0.4)
     monkeypatch.setattr("detoxlens.sweep.probe.share_toxic", lambda scores: 0.75 if len(list(scores)) == 4 else None)

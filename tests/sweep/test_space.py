@@ -28,9 +28,12 @@ KINDS = {"float": FloatRange, "int": IntRange, "categorical": Choices}
 NUMBER = {"type": "float", "low": 0.1, "high": 0.2}
 
 
-@pytest.mark.parametrize("method", ["finetune", "ppo"])
+@pytest.mark.parametrize("method", ["finetune", "ppo", "preference"])
 def test_the_committed_space_is_valid(method):
-    params = load_params(ROOT / "params.yaml")
+    raw = load_params(ROOT / "params.yaml").raw
+    raw["run"] |= {"variants": [*raw["run"]["variants"], "dpo"], "preference_variants": ["dpo"]}
+    raw["variants"]["dpo"] = {"kind": "preference", "algorithm": "dpo"}
+    params = Params(raw)
     checked(params, method, params.run.models, choose_variant(params, method, None))
 
 
