@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sphinx.util.docutils import SphinxDirective
+
 project = "detoxlens"
 author = "the detoxlens authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -60,6 +62,21 @@ def with_colons(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
+class ParamsReference(SphinxDirective):
+    """Every key of params.yaml with what its class says of it, a table per section."""
+
+    def run(self):
+        from detoxlens.params.schema import reference
+
+        lines = []
+        for section, about, keys in reference():
+            lines += [f"## `{section}`", "", about, "", "| key | |", "|---|---|"]
+            lines += [f"| `{key}` | {text.replace('|', chr(92) + '|').replace('<', '&lt;')} |" for key, text in keys]
+            lines.append("")
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
 def setup(app) -> None:
+    app.add_directive("params-reference", ParamsReference)
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before Napoleon
     app.connect("autodoc-process-docstring", with_colons, priority=900)  # after it

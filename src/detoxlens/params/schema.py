@@ -139,6 +139,8 @@ def _with_partial_refs(node: Any, definitions: dict[str, Any]) -> Any:
 
 def _keys(entry: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     inner = definitions[entry["$ref"].rpartition("/")[2]]
+    if isinstance(inner.get("additionalProperties"), dict):
+        yield from _keys(inner["additionalProperties"], definitions, f"{prefix}<name>.")
     for key, value in inner.get("properties", {}).items():
         yield f"{prefix}{key}", value.get("description", "")
         nested = [v for v in (value, *value.get("anyOf", ())) if "$ref" in v]
