@@ -34,7 +34,18 @@ def test_help_names_every_stage_and_loads_nothing_heavy():
         "print('HEAVY', sorted({'torch', 'transformers', 'mlflow', 'numpy', 'pyarrow'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
-    for stage in ("prepare", "reward-model", "base", "finetune", "rl", "generate", "score", "attribute", "report"):
+    for stage in (
+        "prepare",
+        "reward-model",
+        "base",
+        "finetune",
+        "rl",
+        "generate",
+        "score",
+        "attribute",
+        "interpolate",
+        "report",
+    ):
         assert stage in out
     assert "HEAVY []" in out
 

@@ -84,7 +84,7 @@ def test_the_preset_goes_through_every_stage(project):
     raw["models"]["redpajama-3b"]["overrides"]["generation"]["max_new_tokens"] = 6
     write_checkpoint({**CONFIGS["redpajama-3b"], **TINY}, project / FOLDER / "redpajama-3b")
     params, layout = Params(raw, project / "params.yaml"), Layout(project)
-    variants = {"base": [None], "finetune": ["ft"], "rl": ["rl"]}
+    variants = {"base": [None], "finetune": ["ft"], "rl": ["rl"], "interpolate": []}
     for stage in STAGES:
         run = importlib.import_module(f"detoxlens.pipeline.stages.{stage}").run
         if stage in ("prepare", "reward_model", "report"):

@@ -6,6 +6,7 @@ from detoxlens.common.records import Prompt
 from detoxlens.models.footprint import GIB, Footprint, Weights
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.interpolate import InterpolateConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
@@ -82,6 +83,24 @@ def test_generate_and_score_count_batches_rows_and_queries():
     scored = forecast.score_cost(["perspective", "openai_moderation"], None, COUNTS, SPEEDS, SHAPE, 0.0)
     assert scored.num_api_calls == 100 + 4
     assert scored.seconds == pytest.approx(100 * 30 + 100 + 4)
+
+
+def test_interpolate_answers_at_each_strength_and_reads_three_times_but_at_0():
+    config = section("interpolate", InterpolateConfig, alphas=[0.0, 0.5, 1.0], num_prompts=70, num_attributed=6)
+    generation = section("generation", GenerationConfig, max_new_tokens=16)
+    attribution = section("attribution", AttributionConfig)
+    cost = forecast.interpolate_cost(config, generation, attribution, "perspective", COUNTS, SPEEDS, FLOAT32, 1.0)
+    # 70 answers in two batches of 16 positions, 20 prompt tokens read, 30 for the likelihood; a query each; 6 texts of
+    # base, and of both strengths but 0 three readings of 6
+    answers = 2 * 16 * 10 + 70 * 10 + 70 * (20 + 30)
+    assert cost.seconds == pytest.approx(1 + 3 * answers + 210 + (6 + 2 * 3 * 6) * PAIRS * 0.1)
+    assert cost.num_api_calls == 210
+
+
+def test_only_interpolated_variants_cost_interpolate():
+    assert not [key for key in costs() if key[0] == "interpolate"]
+    found = costs(**{"run.interpolated_variants": ["rl"]})
+    assert [key for key in found if key[0] == "interpolate"] == [("interpolate", "rl")]
 
 
 def test_toxic_words_cost_four_gradings_of_each_word_of_each_completion():

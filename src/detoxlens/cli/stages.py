@@ -197,6 +197,12 @@ _add_shareable("attribute", "Attribute every generated token to the prompt.")
 
 
 @app.command(rich_help_panel=STAGES)
+def interpolate(model: ModelOption, variant: VariantOption) -> None:
+    """Apply a variant's adapter at several strengths: toxicity against prompt use and fluency."""
+    _stage("interpolate", model=model, variant=variant)
+
+
+@app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Write Table 1, Figure 1, metrics and the page into reports/."""
     _stage("report")

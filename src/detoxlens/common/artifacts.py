@@ -120,6 +120,10 @@ class Layout:
     def faithfulness(self, model: str, variant: str) -> Path:
         return self.root / "outputs" / model / variant / "faithfulness.json"
 
+    def dose(self, model: str, variant: str) -> Path:
+        """doses.parquet, attributions.parquet: the adapter at several strengths."""
+        return self.root / "outputs" / model / variant / "dose"
+
     @property
     def reports(self) -> Path:
         return self.root / "reports"

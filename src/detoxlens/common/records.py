@@ -115,6 +115,25 @@ class Fluency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dose:
+    """What a variant answers with its adapter at one strength: Dose(alpha=0.5, prompt_id="9f86d081884c7d65", ...)."""
+
+    alpha: float
+    """Factor of the adapter's update: 0 is base, 1 the variant."""
+    prompt_id: str
+    sample_index: int
+    completion: str
+    completion_ids: tuple[int, ...]
+    """Generated token ids without the end-of-sequence token."""
+    toxicity: float | None
+    """By the headline's scorer, 0..1; None unless status is ok."""
+    status: Literal["ok", "empty", "failed"]
+    nll_nats: float | None
+    """Summed negative log-likelihood under base; None when empty."""
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToxicWord:
     """A word of a toxic completion, or of a prompt, and what it does to the toxicity of its text.
 

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.common.artifacts import Layout, write_history, write_model_ref, write_text
+from detoxlens.common.artifacts import (
+    Layout,
+    link,
+    read_json,
+    write_history,
+    write_json,
+    write_model_ref,
+    write_text,
+)
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.models.checkpoint import check_adapter
@@ -74,6 +82,32 @@ def save_adapter_folder(
     write_model_ref(folder, ModelRef(base=base_ref.base, revision=base_ref.revision, adapter=adapter))
     write_history(folder, [dict(row) for row in history])
     write_text(folder / "README.md", card)
+
+
+def scale_adapter(source: Path, folder: Path, alpha: float) -> None:
+    """Writes into `folder` the LoRA adapter of `source`, its update times `alpha`: W + alpha * (lora_alpha / r) B A.
+
+    0 is the base model and 1 the adapter itself, to the last bit of their logits: `lora_alpha` is scaled, whose factor
+    on the update is linear, and the weights are linked.
+
+    Raises:
+        UserError: there is no adapter, or something in it is no multiple of the update.
+    """
+    path = source / "adapter_config.json"
+    if not path.exists():
+        raise UserError(f"{source} holds no adapter_config.json; `dvc repro` or `dvc pull` makes it.")
+    config = read_json(path)
+    whole = [key for key in ("modules_to_save", "trainable_token_indices", "use_dora") if config.get(key)]
+    whole += ["bias"] if config.get("bias", "none") != "none" else []
+    if config.get("peft_type") != "LORA" or whole:
+        what = f"has {', '.join(whole)}" if whole else f"is of type {config.get('peft_type')}"
+        raise UserError(
+            f"{path} {what}: only a plain LoRA update can be scaled; leave it out of interpolated_variants."
+        )
+    pattern = {name: alpha * value for name, value in (config.get("alpha_pattern") or {}).items()}
+    scaled = config | {"lora_alpha": alpha * config["lora_alpha"], "alpha_pattern": pattern}
+    write_json(folder / "adapter_config.json", scaled)
+    link(source / "adapter_model.safetensors", folder / "adapter_model.safetensors")
 
 
 def apply_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:

@@ -124,6 +124,13 @@ class Params:
                     f"{self.path}: run.{key}={given} does not match run.variants, whose variants of that kind are "
                     f"{expected}; set run.{key} to {expected}."
                 )
+        for key in run.interpolated_variants:
+            if key not in declared or declared[key].kind == "base":
+                trained = [name for name, variant in declared.items() if variant.kind != "base"]
+                raise UserError(
+                    f"{self.path}: run.interpolated_variants names {key!r}, which is no trained variant of "
+                    f"run.variants.{did_you_mean(key, trained)} Allowed: {', '.join(trained) or 'none'}."
+                )
         for key, variant in declared.items():
             if variant.placebo_of and variant.placebo_of not in declared:
                 raise UserError(

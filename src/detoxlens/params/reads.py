@@ -23,6 +23,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "generate": ("generation",),
         "score": ("toxicity", "toxic_words"),
         "attribute": ("attribution",),
+        "interpolate": ("interpolate", "generation", "toxicity", "attribution"),
         "report": ("splits", "report", "toxicity", "generation", "attribution"),
     }
 )

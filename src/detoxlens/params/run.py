@@ -15,6 +15,8 @@ class _RunConfig(Section):
     """Keys of `models`, in the order of the tables."""
     variants: list[Name] = Field(min_length=1)
     """All variants, `it` among them; generate, score, attribute and report cover these."""
+    interpolated_variants: list[Name] = Field(default_factory=list)
+    """Those whose adapter is applied at several strengths (stage `interpolate`); none by default: it takes time."""
     seed: int = Field(ge=0)
     """Of everything random that has no seed of its own."""
     num_threads: int = Field(ge=1)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.data import DataConfig
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.interpolate import InterpolateConfig
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
@@ -36,6 +37,7 @@ CLASSES: Mapping[str, type[Section]] = MappingProxyType(
         "toxicity": ToxicityConfig,
         "toxic_words": ToxicWordsConfig,
         "attribution": AttributionConfig,
+        "interpolate": InterpolateConfig,
         "report": ReportConfig,
         "sweep": SweepConfig,
         "tracking": TrackingConfig,

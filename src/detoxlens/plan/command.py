@@ -21,6 +21,7 @@ from detoxlens.models.footprint import GIB, Footprint, Weights
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.check import check_params
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.interpolate import InterpolateConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
@@ -166,6 +167,10 @@ def model_costs(
             words = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
             return forecast.score_cost(toxicity.scorers, words.located_by(toxicity.headline), *about)
         attribution = params.section("attribution", AttributionConfig, model=model, variant=variant)
+        if stage == "interpolate":
+            config = params.section("interpolate", InterpolateConfig, model=model, variant=variant)
+            headline = params.section("toxicity", ToxicityConfig, model=model, variant=variant).headline
+            return forecast.interpolate_cost(config, generation, attribution, headline, *about)
         return forecast.attribute_cost(attribution, *about)
 
     trained = {
@@ -173,12 +178,13 @@ def model_costs(
         for stage in TRAINING
         if stage != "base"
     }
+    chosen = trained | dict.fromkeys(MEASURE, run.variants) | {"interpolate": run.interpolated_variants}
     return [
         forecast.base_cost(tiny, counts["it"], speeds, footprints["it"], start),
         *(
             dataclasses.replace(of_variant(stage, variant), variant=variant)
-            for stage in (*trained, *MEASURE)
-            for variant in trained.get(stage, run.variants)
+            for stage, of in chosen.items()
+            for variant in of
         ),
     ]
 

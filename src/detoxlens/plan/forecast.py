@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from detoxlens.models.footprint import GIB, Footprint
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.interpolate import InterpolateConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.sft import SftConfig
@@ -259,6 +260,32 @@ def attribute_cost(
     disk = num_texts * (g * p + g * (g - 1) / 2) * 8 / 3
     needed = memory.attribute_bytes(config, counts, footprint)
     return Cost(stage="attribute", seconds=seconds, memory_gib=needed / GIB, disk_gib=disk / GIB)
+
+
+def interpolate_cost(
+    config: InterpolateConfig,
+    decoding: GenerationConfig,
+    attribution: AttributionConfig,
+    headline: str,
+    counts: Counts,
+    speeds: Speeds,
+    footprint: Footprint,
+    start: float,
+) -> Cost:
+    """Answers, verdicts and likelihoods at each strength; at each but 0 three readings of every attributed text."""
+    num_alphas, num_rows = len(config.alphas), config.num_prompts
+    batch = memory.AUTO_BATCH if decoding.batch_size == "auto" else decoding.batch_size
+    tokens = counts.prompt_tokens + counts.generated_tokens
+    answers = _decode(math.ceil(num_rows / batch), num_rows, decoding, counts, speeds)
+    answers += num_rows * (counts.prompt_tokens + tokens) * speeds.forward
+    verdicts, num_calls = judging(headline, num_alphas * num_rows, counts, speeds, footprint)
+    num_texts = (3 * (num_alphas - 1) + 1) * min(config.num_attributed, num_rows)
+    seconds = start + num_alphas * answers + verdicts
+    seconds += num_texts * text_seconds(attribution, counts, speeds, footprint, speeds.attribute)
+    needed = max(
+        memory.generate_bytes(decoding, counts, footprint), memory.attribute_bytes(attribution, counts, footprint)
+    )
+    return Cost(stage="interpolate", seconds=seconds, memory_gib=needed / GIB, num_api_calls=num_calls)
 
 
 def text_seconds(
