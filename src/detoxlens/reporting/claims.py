@@ -88,7 +88,9 @@ def _uniform(found: Json, *, wanted: bool) -> dict[str, str]:
 
 def _at_equal_toxicity(variants: Json, sft: str, rl: str, primary: str) -> dict[str, str]:
     """Where no difference in toxicity is shown between the two: do they read the same text differently?"""
-    strengths = "adapters of several strengths would make it equal"
+    if (evidence := _on_paths(variants, sft, rl)) is not None:
+        return evidence
+    strengths = "adapters of several strengths (run.interpolated_variants) would make it equal"
     found = value_at(variants, sft, "pairs", rl) or value_at(variants, rl, "pairs", sft)
     toxicity = value_at(found, "toxicity", primary, "rate_gt_50")
     entropy = value_at(found, "attribution", "on_base_text", "prompt_entropy_bits")
@@ -103,6 +105,24 @@ def _at_equal_toxicity(variants: Json, sft: str, rl: str, primary: str) -> dict[
     if sign(entropy):
         return {"verdict": HOLDS, "evidence": evidence}
     return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(entropy, 3, ' bits')}"}
+
+
+def _on_paths(variants: Json, sft: str, rl: str) -> dict[str, str] | None:
+    """The same where both adapters are scaled to half of base's toxicity; None where they were not scaled."""
+    found = None
+    for one, other in ((sft, rl), (rl, sft)):
+        found = found or value_at(variants, one, "dose", "at_equal_toxicity", other, "50", "prompt_entropy_bits")
+    if found is None:
+        return None
+    if sign(found) is None or found["num_prompts"] < FEWEST:
+        return {"verdict": UNTESTED, "evidence": found["reason"] or f"fewer than {FEWEST} attributed prompts"}
+    evidence = (
+        f"both adapters scaled to half of base's toxicity: model effect on prompt entropy differs by "
+        f"{difference(found, 3, ' bits')}, {found['num_prompts']} prompts"
+    )
+    if sign(found):
+        return {"verdict": HOLDS, "evidence": evidence}
+    return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(found, 3, ' bits')}"}
 
 
 def _rises(found: Json, *, wanted: bool) -> dict[str, str]:

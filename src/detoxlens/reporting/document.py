@@ -40,7 +40,7 @@ class Document:
     claims: Sequence[Claim]
     pictures: Mapping[str, Picture]
     tables: Mapping[str, Sequence[Table]]
-    """By section: endpoints, toxicity, counts, attribution, fluency, costs, groups, details."""
+    """By section: endpoints, toxicity, counts, attribution, dose, fluency, costs, groups, details."""
     examples: Sequence[Example]
     toxic_words: Mapping[str, frozenset[str]]
     toxic_threshold: float
@@ -95,6 +95,7 @@ def page(d: Document) -> str:
             d.pictures["model_effect"].html,
             *_html(d, "attribution"),
         ],
+        "At equal toxicity": [*([d.pictures["dose"].html] if "dose" in d.pictures else []), *_html(d, "dose")],
         "Language": _html(d, "fluency"),
         "What it cost the civil user": [d.pictures["costs"].html, *_html(d, "costs")],
         "In sentences": [
@@ -121,7 +122,9 @@ def markdown(d: Document) -> str:
         parts.append("\n".join(f"- {c.model}: {c.claim}: **{c.verdict}** ({c.evidence})" for c in d.claims))
     parts += [t.markdown() for section in ("toxicity", "counts") for t in d.tables[section]]
     parts += [d.pictures["figure1"].markdown, d.pictures["model_effect"].markdown]
-    parts += [t.markdown() for section in ("attribution", "fluency") for t in d.tables[section]]
+    parts += [t.markdown() for t in d.tables["attribution"]]
+    parts += [d.pictures["dose"].markdown] if "dose" in d.pictures else []
+    parts += [t.markdown() for section in ("dose", "fluency") for t in d.tables[section]]
     parts += [d.pictures["costs"].markdown, *(t.markdown() for t in d.tables["costs"])]
     parts.append("## In sentences")
     for model, found in d.conclusions.items():

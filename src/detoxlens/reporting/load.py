@@ -24,6 +24,7 @@ from detoxlens.common.records import (
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import Calibration
+from detoxlens.reporting.dose import read_strengths
 from detoxlens.reporting.examples import choose
 from detoxlens.reporting.study import Key, Study, Trace, VariantTables
 from detoxlens.reporting.traces import prompt_frequency, trace_of
@@ -80,6 +81,25 @@ def load_study(
         categories={p.prompt_id: p.categories for p in prompts if p.categories},
         reply_graders=summary.get("response_kinds", {}).get("graders", {}),
     )
+
+
+def with_strengths(study: Study, layout: Layout, variants: Sequence[str]) -> Study:
+    """`study` with what these variants do at other strengths of their adapters.
+
+    Raises:
+        UserError: the stage `interpolate` has not run for one of them.
+    """
+    models = {
+        model: of
+        | {
+            variant: dataclasses.replace(
+                of[variant], strengths=read_strengths(layout, model, variant, scope=study.scope, unit=study.unit)
+            )
+            for variant in variants
+        }
+        for model, of in study.models.items()
+    }
+    return dataclasses.replace(study, models=models)
 
 
 def without_empty_splits(study: Study, *, primary: str) -> Study:

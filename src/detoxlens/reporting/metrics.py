@@ -16,6 +16,7 @@ from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
 from detoxlens.reporting.attribution_metrics import attribution_metrics
 from detoxlens.reporting.cost_metrics import cost_metrics
+from detoxlens.reporting.dose import dose_metrics
 from detoxlens.reporting.identical import mark_twins, twins
 from detoxlens.reporting.pairs import pair_metrics
 from detoxlens.reporting.samples import fluency_samples, measure_samples, of_primary_split, scores_of
@@ -41,12 +42,14 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                 | {"val": _fluency(variants, variant, config, part="val")},
                 "costs": cost_metrics(study, variants, variant, config),
                 **pairs.get(variant, {}),
+                **({"dose": doses[variant]} if variant in doses else {}),
             }
             for variant, tables in variants.items()
         }
         for model, variants in study.models.items()
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
+        for doses in [dose_metrics({v: t.strengths for v, t in variants.items() if t.strengths}, config)]
         for pairs in [pair_metrics(variants, measure_samples(study, variants, config, missing=missing), config)]
     }
     return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}

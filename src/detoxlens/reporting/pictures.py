@@ -11,6 +11,7 @@ from detoxlens.params.report import ReportConfig
 from detoxlens.reporting import curve_figures, figures, html
 from detoxlens.reporting.costs_figure import costs_figure
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint
+from detoxlens.reporting.dose_figure import dose
 from detoxlens.reporting.overview_figure import overview
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import render
@@ -102,6 +103,17 @@ def draw_pictures(
             training(steps, metrics),
         ),
     ]
+    if any("dose" in found for variants in metrics.values() for found in variants.values()):
+        drawn.append(
+            (
+                "dose",
+                "Adapters at several strengths",
+                "Each line is one adapter, scaled: dots are strengths, the large one (1) is the variant as trained, "
+                "and strength 0 is base. Methods are compared fairly where their lines have the same toxicity: by "
+                "their vertical distance there. Entropy and dependence: model effects on the same text.",
+                dose(metrics, groups),
+            )
+        )
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for name, title, caption, figure in drawn:

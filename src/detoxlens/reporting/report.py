@@ -25,6 +25,7 @@ from detoxlens.reporting.cost_tables import cost_tables, group_tables
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
 from detoxlens.reporting.document import Document, markdown, page, table1
+from detoxlens.reporting.dose_tables import dose_tables
 from detoxlens.reporting.endpoints import absent_endpoints
 from detoxlens.reporting.examples import Example, examples
 from detoxlens.reporting.fluency_tables import fluency_tables
@@ -131,6 +132,7 @@ def _tables(
             *([calibrated_table(metrics, study.splits, study.calibration)] if study.calibration else []),
             *worst_of_tables(metrics, study.splits),
         ],
+        "dose": dose_tables(metrics),
         "counts": [counts_table(metrics, study.splits, missing=missing)],
         "attribution": [*prompt_use_tables(metrics), *check_tables(metrics)],
         "fluency": fluency_tables(metrics),

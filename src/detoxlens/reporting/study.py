@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detoxlens.common.records import Attribution, Completion, Fluency, InferenceCost, ResponseKind, Score, Utility
+from detoxlens.evaluation.dose import Strength
 from detoxlens.evaluation.gold import Ranking
 from detoxlens.recorded.calibration import Calibration
 
@@ -74,6 +75,9 @@ class VariantTables:
     utility: Sequence[Utility] = ()
     """Of each test prompt with a reference reply."""
     inference_cost: InferenceCost | None = None
+
+    strengths: Mapping[float, Strength] = field(default_factory=dict)
+    """By the adapter's strength, rising; of a variant in `run.interpolated_variants`."""
 
     def keys_of(self, split: str, name: str | None = None) -> set[Key]:
         """Completions of a part of the data (`val`, `test`), all or those that meet the filter `name`."""

@@ -214,7 +214,8 @@ def pairs_tables(metrics: Json, splits: Sequence[str]) -> list[Table]:
         table(
             "Method against method",
             "First minus second, on the same prompts (several seeds: their means), with 95 % intervals: toxic "
-            "completions in percentage points, perplexity, and prompt entropy in bits while reading base's text.",
+            "completions in percentage points, perplexity, and prompt entropy in bits while both read base's text, "
+            "which neither has written: what one does with the other's text is not measured.",
             [
                 MODEL,
                 key_column("methods"),

@@ -21,7 +21,7 @@ from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.about import About, role, split_phrase
-from detoxlens.reporting.load import load_study, without_empty_splits
+from detoxlens.reporting.load import load_study, with_strengths, without_empty_splits
 from detoxlens.reporting.provenance import overlap, provenance, read_summary
 from detoxlens.reporting.report import FILES, write_report
 from detoxlens.reporting.study import Study
@@ -44,6 +44,7 @@ def run(root: Path, params: Params) -> None:
         calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
     )
     study = dataclasses.replace(study, notes=tuple(set_up_notes(toxicity)))
+    study = with_strengths(study, layout, run_config.interpolated_variants)
     study = without_empty_splits(study, primary=config.primary_split)
     about = About(
         variants={variant: role(params.variant(variant), params.data_of(variant)) for variant in run_config.variants},
