@@ -21,6 +21,7 @@ from detoxlens.reporting.about import About
 from detoxlens.reporting.attribution_tables import check_tables, prompt_use_tables
 from detoxlens.reporting.claims import claims
 from detoxlens.reporting.conclusions import conclusions
+from detoxlens.reporting.cost_conclusions import cost_conclusions
 from detoxlens.reporting.cost_tables import cost_tables, group_tables
 from detoxlens.reporting.curves import CurvePoint, TrainingPoint, entropy_curves, training_curves
 from detoxlens.reporting.definitions import definitions
@@ -83,8 +84,11 @@ def write_report(
     groups = {t.variant: t.group for variants in study.models.values() for t in variants.values()}
     primary = config.primary_split
     found = conclusions(metrics, splits=study.splits, primary=primary, groups=groups, about=about)
-    for model, sentences in rule_conclusions(study, metrics, config, missing=missing).items():
-        found[model] = dataclasses.replace(found[model], details=[*found[model].details, *sentences])
+    by_rule = rule_conclusions(study, metrics, config, missing=missing)
+    costs = cost_conclusions(metrics, study.reply_graders, [s for s in config.civil_splits if s in study.splits])
+    for model, sentences in by_rule.items():
+        details = [*found[model].details, *costs[model], *sentences]
+        found[model] = dataclasses.replace(found[model], details=details)
     document = Document(
         study=study,
         about=about,
