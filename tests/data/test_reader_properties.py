@@ -129,8 +129,8 @@ def test_any_prompts(tmp_path, num_examples):
 
 
 def is_given(score):
-    """Is it a score: neither null nor NaN nor a blank cell? The reader took the file, so all others are numbers."""
-    return score is not None and score == score and not (isinstance(score, str) and not score.strip())
+    """Is it a score: neither null nor a blank cell nor NaN, also as text? All but numbers the reader has refused."""
+    return score is not None and str(score).strip() != "" and float(score) == float(score)
 
 
 @EXAMPLES

@@ -4,6 +4,7 @@ own text    means over the tokens of each variant's own completions             
 effects     model effect and text effect on the same steps, all scopes           effects.py
 base's text how differently it is weighed, token by token                        on_base_text.py
 rise        of the entropy after the first tokens, within completions            rise.py
+prompts     the model effect on the primary split minus that on others           other_prompts.py
 contrast    toxic against other, on the same steps                               contrast.py
 checks      method-free, gold, deletion, other methods                           checks.py
 """
@@ -19,6 +20,7 @@ from detoxlens.reporting.contrast import contrast, groups
 from detoxlens.reporting.curves import toxic_keys
 from detoxlens.reporting.effects import AVERAGED, MEASURED, ON_BASE_TEXT, cells, effects
 from detoxlens.reporting.on_base_text import on_base_text
+from detoxlens.reporting.other_prompts import other_prompts
 from detoxlens.reporting.own_text import own_text, region_shares
 from detoxlens.reporting.rise import rise
 from detoxlens.reporting.study import Study, VariantTables
@@ -41,6 +43,7 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
     }
     of_val = effects(variants, config, part="val", scopes=[scope, ANY_METHOD], names=ON_BASE_TEXT)
     tests = checks(variants, same_text, config, method=study.method, scope=scope)
+    elsewhere = other_prompts(study, variants, config)
     test, val = (cells(variants, config, part=part) for part in ("test", "val"))
     by = {variant: toxic_keys(tables.toxicity(study.grader), config) for variant, tables in variants.items()}
     others = [variant for variant in variants if variant != "it"]
@@ -58,6 +61,7 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
             "num_by_status": dict(tables.num_attributions),
             "effects": same_text[variant],
             "rise": rising[variant],
+            **({"other_prompts": elsewhere[variant]} if elsewhere.get(variant) else {}),
             "contrast": {
                 "own": contrast(own, None, by[variant], config, scope=scope),
                 "by_it": contrast(forced, None if is_it else it, by["it"], config, scope=scope),

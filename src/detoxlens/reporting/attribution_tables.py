@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.rise import FIRST, LATER
 from detoxlens.reporting.cells import interval, plain
+from detoxlens.reporting.other_prompts import other_prompts_tables
 from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Row, Table, table
 from detoxlens.reporting.tables import variant_rows
 
@@ -38,6 +39,7 @@ def prompt_use_tables(metrics: Json) -> list[Table]:
         _decomposition(others, scope),
         _scopes(others, scope),
         _rise(metrics, scope),
+        *other_prompts_tables(others),
         _toxic_against_other(list(variant_rows(metrics))),
         _own_text(metrics),
         _regions(metrics),

@@ -19,6 +19,7 @@ from detoxlens.reporting.study import Trace, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE, SCOPES
 
 Json = dict[str, Any]
+Cells = Mapping[Cell, Sequence[Trace]]
 ON_BASE_TEXT = ("level", "model_effect_on_base_text", "total")
 """Those that need no text of the variant read by base: what sweeps go by, on the same text for every trial."""
 AVERAGED = ("level", "model_effect", "text_effect", "total")
@@ -108,7 +109,7 @@ def two_by_two(
     left_out: dict[str, int] = {}
     for variant in variants:
         weights = _weights(variant, names)
-        wanted = [cell for cell in _quad(variant) if any(of[cell] for of in weights.values())]
+        wanted = [cell for cell in quad_of(variant) if any(of[cell] for of in weights.values())]
         if missing := [cell for cell in wanted if cell not in tables]:
             reasons[variant] = f"no attribution of {' and of '.join(f'`{r}` reading `{t}`' for r, t in missing)}"
             continue
@@ -134,7 +135,7 @@ def two_by_two(
     }
 
 
-def _quad(variant: str) -> list[Cell]:
+def quad_of(variant: str) -> list[Cell]:
     """The combinations in the order of `EFFECTS`; of `it` there is one."""
     return [("it", "it")] if variant == "it" else [("it", "it"), ("it", variant), (variant, "it"), (variant, variant)]
 
@@ -143,7 +144,7 @@ def _weights(variant: str, names: Sequence[str]) -> dict[str, dict[Cell, float]]
     """Per effect the weight of each combination; `it` has a level and is compared with nothing."""
     if variant == "it":
         return {"level": {("it", "it"): 1}}
-    return {name: dict(zip(_quad(variant), EFFECTS[name], strict=True)) for name in names}
+    return {name: dict(zip(quad_of(variant), EFFECTS[name], strict=True)) for name in names}
 
 
 def _json(

@@ -168,12 +168,16 @@ def _weights(
     attribution: AttributionConfig,
     config: ReportConfig,
 ) -> dict[str, float]:
-    """Of a balanced sample of the primary split, the test's and `val`'s each for itself; {} for a random one."""
+    """Of a balanced sample of each split, the test's and `val`'s each for itself; {} for a random one.
+
+    A prompt of several splits stands for those of the primary, or else of the split that is declared first.
+    """
     toxic = toxic_prompts(basis(scores, grader)[attribution.sample], attribution)
     found: dict[str, float] = {}
-    for split in ("test", "val") if toxic is not None else ():
-        prompts = {c.prompt_id for c in completions if c.split == split and config.primary_split in c.filters}
-        found |= stratum_weights(prompts, {a.prompt_id for a in it} & prompts, toxic)
+    for name in (*reversed(attribution.filters), config.primary_split) if toxic is not None else ():
+        for split in ("test", "val"):
+            prompts = {c.prompt_id for c in completions if c.split == split and name in c.filters}
+            found |= stratum_weights(prompts, {a.prompt_id for a in it} & prompts, toxic)
     return found
 
 

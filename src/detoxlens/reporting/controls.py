@@ -1,0 +1,114 @@
+"""The trust box's controls: what else than the training signal could give the differences, and how large they are.
+
+Placebo, other seeds, other prompts, and the difference that this many prompts would have shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detoxlens.common.names import BASE, shown_name
+from detoxlens.common.numbers import number
+from detoxlens.evaluation.intervals import Estimate
+from detoxlens.reporting.about import About
+from detoxlens.reporting.cells import estimate
+from detoxlens.reporting.table import value_at
+from detoxlens.reporting.wording import difference, headline_scope, points, sign
+
+Json = Mapping[str, Any]
+PASSED, FAILED, ABSENT, NOTE = "passed", "failed", "absent", "note"
+MEASURE = "prompt_entropy_bits"
+"""What placebos, prompts and methods are compared on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Check(name="Gold test", status="failed", text="m/ft: ...")"""
+
+    name: str
+    status: str
+    """passed | failed | absent | note"""
+    text: str
+
+
+def variants(metrics: Json) -> Iterator[tuple[str, str, Json]]:
+    """(model/variant, key, numbers), those that are another variant's twin left out."""
+    for model, variants in metrics.items():
+        for variant, found in variants.items():
+            if not found.get("identical_to"):
+                yield f"{model}/{shown_name(variant)}", variant, found
+
+
+def placebo(metrics: Json, primary: str, about: About) -> Check:
+    """Does training without the signal change anything?"""
+    name, texts, failed = "Placebo", [], False
+    for where, variant, found in variants(metrics):
+        if about.is_placebo(variant):
+            toxicity = found["toxicity"][primary]["delta_vs_it"]
+            use = value_at(found, "attribution", "effects", headline_scope(found), MEASURE, "model_effect")
+            failed |= bool(sign(toxicity) or sign(use))
+            entropy = f"prompt entropy {difference(use, 3, ' bits')}" if use else "prompt entropy not measured"
+            texts.append(f"{where}: {points(toxicity) if toxicity else 'not scored'}, {entropy}")
+    if not texts:
+        text = (
+            "None was trained: what any training does, without the signal, is not known. `detoxlens preset controls`."
+        )
+        return Check(name=name, status=ABSENT, text=text)
+    verdict = "It changes something too: that much is not detoxification." if failed else "It changes nothing shown."
+    return Check(name=name, status=FAILED if failed else PASSED, text=f"{verdict} {'; '.join(texts)}.")
+
+
+def seeds(metrics: Json, primary: str) -> Check:
+    """How far do trainings with other seeds lie apart?"""
+    texts = []
+    for where, _, found in variants(metrics):
+        if of_all := value_at(found, "method", "toxicity", primary, "rate_gt_50"):
+            spread = f"SD {number(100 * of_all['sd_between_seeds'], 1)} points, mean {estimate(of_all, 1, scale=100)} %"
+            texts.append(f"{where}: {len(found['method']['variants'])} seeds, {spread}")
+    if not texts:
+        text = "One training per method: whether another seed would do the same is not known."
+        return Check(name="Seeds", status=ABSENT, text=text)
+    text = f"{'; '.join(texts)} (toxic completions of {primary}; the intervals hold seeds and prompts)."
+    return Check(name="Seeds", status=NOTE, text=text)
+
+
+def power(metrics: Json, primary: str) -> Check:
+    """The size of difference that this many prompts would have shown."""
+    sizes = []
+    for where, variant, found in variants(metrics):
+        delta = found["toxicity"][primary]["delta_vs_it"]
+        if variant != BASE and sign(delta) is not None:
+            size = Estimate(delta["value"], tuple(delta["ci95"]), 0).detectable
+            sizes.append((100 * size, f"{where}, n = {found['toxicity'][primary]['num_scored']}"))
+    if not sizes:
+        return Check(name="Power", status=ABSENT, text="No difference in toxicity was measured.")
+    size, where = max(sizes)
+    text = (
+        f"On {primary} a difference of {number(size, 1)} points would have been found in 80 % of such runs ({where})."
+    )
+    return Check(name="Power", status=NOTE, text=text)
+
+
+def elsewhere(metrics: Json, primary: str) -> Check:
+    """Is the effect on the use of the prompt one on the primary split's prompts, or on others too?"""
+    name, texts, reasons = "Other prompts", [], []
+    for where, _, found in variants(metrics):
+        for split, measures in (value_at(found, "attribution", "other_prompts") or {}).items():
+            of = measures[MEASURE]
+            if of["difference"] is None:
+                reasons.append(f"{where} on {split}: {of['reason']}")
+                continue
+            both = " and ".join(
+                f"{difference(of[part], 3, ' bits')} on {on}" for part, on in (("primary", primary), ("other", split))
+            )
+            shown = "" if sign(of["difference"]) else ", not shown to differ"
+            texts.append(f"{where} {both}, difference {difference(of['difference'], 3, ' bits')}{shown}")
+    if not texts:
+        why = "; ".join(reasons[:2]) or (
+            f"prompts of {primary} alone were attributed (`attribution.filters`; `detoxlens preset controls` adds "
+            "polite ones)"
+        )
+        return Check(name=name, status=ABSENT, text=f"Not known whether the model effect is one on all prompts: {why}.")
+    return Check(name=name, status=NOTE, text=f"Model effect on prompt entropy: {'; '.join([*texts, *reasons])}.")
