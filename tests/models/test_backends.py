@@ -14,6 +14,7 @@ from detoxlens.models.backends import VLLM_BATCH_SIZE, load_backend
 from detoxlens.models.generation import Sampled
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.models import ModelConfig
+from tests.data.tokenizers import byte_bpe
 from tests.models.checkpoints import TEMPLATE, save_language_model
 
 PROMPTS, SEEDS = [(5, 9, 7), (12,), (8, 8, 30), (17, 3), (40,)], [1, 2, 3, 4, 5]
@@ -128,6 +129,34 @@ def test_vllm_is_asked_for_the_same_decoding_with_the_adapter_as_its_lora_reques
     }
     assert vllm.asked["lora_request"] == ("ft", 1, str(tmp_path / "adapters/m/ft"))
     assert (backend.context_length, backend.auto_batch_size(9)) == (96, VLLM_BATCH_SIZE)
+
+
+@pytest.mark.parametrize("named_in", ["generation_config.json", "config.json"])
+def test_vllm_is_given_the_end_tokens_of_our_loop_and_an_answer_that_has_one_gets_no_second(tmp_path, vllm, named_in):
+    tokenizer, folder = byte_bpe(), tmp_path / "m"
+    eos, over, turn_end = tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(["<|over|>", "<pad>"])
+    ref = save_language_model(folder)
+    config = json.loads((folder / named_in).read_text()) | {"eos_token_id": [over, eos]}
+    (folder / named_in).write_text(json.dumps(config))
+    if named_in == "config.json":  # as checkpoints from before generation_config.json are
+        (folder / "generation_config.json").unlink()
+    ours, theirs = (
+        load_backend(
+            tmp_path,
+            ref,
+            spec(),
+            tokenizer,
+            decoding(backend=name, min_new_tokens=4),
+            device="cpu",
+            turn_ends=(turn_end, over),
+        )
+        for name in ("torch", "vllm")
+    )
+    assert theirs.eos_token_id == ours.eos_token_id == (eos, over, turn_end)
+    vllm.ends = [((over,), "stop"), ((turn_end,), "stop"), ((), "stop")]
+    assert [s.token_ids for s in theirs.sample(PROMPTS[:3], SEEDS[:3])] == [(5, over), (12, turn_end), (8, eos)]
+    asked = vllm.asked["sampling_params"][0]  # vLLM's min_tokens bans the end token and all of stop_token_ids
+    assert (asked["min_tokens"], asked["stop_token_ids"]) == (4, [eos, over, turn_end])
 
 
 def test_vllm_without_an_adapter_gets_none(tmp_path, vllm):

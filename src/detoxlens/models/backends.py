@@ -8,6 +8,7 @@ vllm    faster on an accelerator (extra `vllm`); takes the rows' seeds, but its 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from detoxlens.common.artifacts import read_json
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.models.capabilities import Capabilities, examine
-from detoxlens.models.end_tokens import named_end_tokens, set_end_tokens
+from detoxlens.models.end_tokens import EndTokens, named_end_tokens, set_end_tokens
 from detoxlens.models.generation import Sampled, auto_batch_size, sample_batch
 from detoxlens.models.loading import load_model, source_of
 from detoxlens.params.generation import GenerationConfig
@@ -172,8 +173,6 @@ def _load_vllm(
     config: GenerationConfig,
     turn_ends: Sequence[int],
 ) -> VllmBackend:
-    import transformers
-
     try:
         import vllm
         from vllm.lora.request import LoRARequest
@@ -201,8 +200,19 @@ def _load_vllm(
         max_lora_rank=max(16, rank or 0),
     )
     lora = LoRARequest(adapter.name, 1, str(adapter)) if adapter else None
-    try:
-        named = transformers.GenerationConfig.from_pretrained(source, revision=revision).eos_token_id
-    except OSError:  # the checkpoint has no generation_config.json
-        named = None
-    return VllmBackend(llm, lora, config, (*named_end_tokens(tokenizer, named), *turn_ends))
+    named = named_end_tokens(tokenizer, _named_by_checkpoint(source, revision, spec))
+    return VllmBackend(llm, lora, config, tuple(dict.fromkeys([*named, *turn_ends])))
+
+
+def _named_by_checkpoint(source: str, revision: str | None, spec: ModelConfig) -> EndTokens | None:
+    """The end tokens that transformers would find: of generation_config.json, or of config.json where there is none."""
+    import transformers
+
+    with contextlib.suppress(OSError):
+        return transformers.GenerationConfig.from_pretrained(source, revision=revision).eos_token_id
+    with contextlib.suppress(OSError):
+        config = transformers.AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=spec.trust_remote_code
+        )
+        return getattr(config, "eos_token_id", None)
+    return None
