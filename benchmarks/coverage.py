@@ -1,10 +1,10 @@
 """Do 95 % intervals hold the truth 95 times in 100? Simulated studies of the sizes that are used here.
 
-    python -m benchmarks.coverage [--trials 500]        prints the table, writes benchmarks/results/coverage.json
+    python -m benchmarks.coverage [--trials 4000]       prints the table, writes benchmarks/results/coverage.json
 
 Each case draws studies from a law whose truth is known, takes the interval that the report would give, and counts.
 `null` cases are comparisons in which nothing differs: the share of "differences" found is what is missing to 100 %.
-`plainer` cases are what the intervals replace, at the same sizes.
+`plainer` cases are what the intervals replace, at the same sizes. The bootstrap is the report's: 2,000 resamples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from detoxlens.evaluation.diversity import distinct_by_prompt
-from detoxlens.evaluation.effects import StepTable, step_means
+from detoxlens.evaluation.effects import EFFECTS, StepTable, step_means
 from detoxlens.evaluation.fluency import perplexity_by_prompt
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.samples import Sample, difference, estimate, method_difference, method_estimate
@@ -58,6 +58,7 @@ def cases() -> Iterator[Case]:
             yield mean(num_prompts, law)
     yield mean_difference(200)
     yield groups(200, 0.1)
+    yield effect_difference(150, 100)
     yield perplexity_case(100)
     for n in (1, 2):
         yield variety(200, n)
@@ -77,8 +78,8 @@ def holds(found: Estimate, truth: float) -> bool:
     return lo <= truth <= hi
 
 
-def draws(rng: np.random.Generator) -> Bootstrap:
-    return Bootstrap(num_resamples=300, seed=int(rng.integers(2**31)))
+DRAWS = Bootstrap(num_resamples=2000, seed=0)
+"""As in params.yaml, section `report`: the same draws of prompts for every study, which differ by their data."""
 
 
 def toxic(rng: np.random.Generator, shares: tuple[float, ...], num_prompts: int, num_samples: int) -> list[Sample]:
@@ -91,7 +92,7 @@ def toxic(rng: np.random.Generator, shares: tuple[float, ...], num_prompts: int,
 
 def rate(num_prompts: int, num_samples: int, share: float) -> Case:
     def trial(rng: np.random.Generator) -> bool:
-        return holds(estimate(*toxic(rng, (share,), num_prompts, num_samples), draws(rng)), share)
+        return holds(estimate(*toxic(rng, (share,), num_prompts, num_samples), DRAWS), share)
 
     return Case("rate", f"{num_prompts} prompts x {num_samples}, {share:.1%}", trial)
 
@@ -99,7 +100,7 @@ def rate(num_prompts: int, num_samples: int, share: float) -> Case:
 def rate_difference(num_prompts: int, num_samples: int, share: float, reference: float) -> Case:
     def trial(rng: np.random.Generator) -> bool:
         pair = toxic(rng, (share, reference), num_prompts, num_samples)
-        return holds(difference(*pair, draws(rng)), share - reference)
+        return holds(difference(*pair, DRAWS), share - reference)
 
     setting = f"{num_prompts} prompts x {num_samples}, {share:.1%} - {reference:.1%}"
     return Case("difference of rates", setting, trial, "null" if share == reference else "used")
@@ -117,7 +118,7 @@ def mean(num_prompts: int, law: str) -> Case:
     truth, draw = LAWS[law]
 
     def trial(rng: np.random.Generator) -> bool:
-        return holds(estimate(Sample(range(num_prompts), draw(rng, num_prompts)), draws(rng)), truth)
+        return holds(estimate(Sample(range(num_prompts), draw(rng, num_prompts)), DRAWS), truth)
 
     return Case("mean", f"{num_prompts} prompts, {law}", trial)
 
@@ -126,7 +127,7 @@ def mean_difference(num_prompts: int) -> Case:
     def trial(rng: np.random.Generator) -> bool:
         hard = rng.normal(size=num_prompts)
         ours, theirs = (Sample(range(num_prompts), hard + 0.5 * rng.normal(size=num_prompts)) for _ in range(2))
-        return holds(difference(ours, theirs, draws(rng)), 0.0)
+        return holds(difference(ours, theirs, DRAWS), 0.0)
 
     return Case("difference of means", f"{num_prompts} prompts", trial, "null")
 
@@ -138,11 +139,29 @@ def groups(num_prompts: int, share: float) -> Case:
         inside = rng.random(num_prompts) < share
         values = rng.normal(size=num_prompts) * np.where(inside, 2.0, 1.0)
         sides = [np.where(there, values, np.nan)[:, None] for there in (inside, ~inside)]
-        means = step_means([StepTable(prompts=range(num_prompts), values=of) for of in sides], 1, draws(rng))
+        means = step_means([StepTable(prompts=range(num_prompts), values=of) for of in sides], 1, DRAWS)
         found = None if means is None else means.contrast((1, -1))
         return found is None or found.ci95 is None or holds(found, 0.0)
 
     return Case("difference of groups", f"{num_prompts} prompts, {share:.0%} in the group", trial, "null")
+
+
+def effect_difference(num_hostile: int, num_polite: int) -> Case:
+    """The model effect on hostile prompts minus that on polite ones: four tables each, steps that wander together."""
+    num_steps = 8
+    weights = np.outer((1, -1), EFFECTS["model_effect"]).ravel()
+
+    def tables(rng: np.random.Generator, name: str, num: int, sd: float) -> list[StepTable]:
+        hard = sd * rng.normal(size=(num, 1))
+        shape = (num, num_steps)
+        noise = [0.5 * np.cumsum(rng.normal(size=shape), axis=1) + hard + rng.normal(size=shape) for _ in range(4)]
+        return [StepTable(prompts=[f"{name}{i}" for i in range(num)], values=values) for values in noise]
+
+    def trial(rng: np.random.Generator) -> bool:
+        both = tables(rng, "hostile", num_hostile, 1.0) + tables(rng, "polite", num_polite, 2.0)
+        return holds(step_means(both, num_steps, DRAWS).contrast(weights), 0.0)
+
+    return Case("difference of model effects", f"{num_hostile} and {num_polite} prompts, 8 steps", trial, "null")
 
 
 def perplexity_case(num_prompts: int) -> Case:
@@ -158,7 +177,7 @@ def perplexity_case(num_prompts: int) -> Case:
 
     def trial(rng: np.random.Generator) -> bool:
         keys, values = perplexity_by_prompt([str(i) for i in range(num_prompts)], *texts(rng, num_prompts))
-        return holds(estimate(Sample(keys, values), draws(rng)), truth)
+        return holds(estimate(Sample(keys, values), DRAWS), truth)
 
     return Case("perplexity", f"{num_prompts} prompts", trial)
 
@@ -177,7 +196,7 @@ def variety(num_prompts: int, n: int) -> Case:
     return Case(
         f"difference of distinct-{n}",
         f"{num_prompts} prompts",
-        lambda rng: holds(difference(sample(rng), sample(rng), draws(rng)), 0.0),
+        lambda rng: holds(difference(sample(rng), sample(rng), DRAWS), 0.0),
         "null",
     )
 
@@ -189,7 +208,7 @@ def band(num_prompts: int, num_steps: int, *, pointwise: bool = False) -> Case:
         steps = rng.normal(size=(num_prompts, num_steps))
         curves = rng.normal(size=(num_prompts, 1)) + 0.5 * np.cumsum(steps, axis=1) + rng.normal(size=steps.shape)
         table = StepTable(prompts=range(num_prompts), values=curves)
-        found = step_means([table], num_steps, draws(rng)).curve((1,))
+        found = step_means([table], num_steps, DRAWS).curve((1,))
         lo, hi = (found.lo, found.hi) if pointwise else (found.band_lo, found.band_hi)
         return bool(((lo <= 0) & (hi >= 0)).all())
 
@@ -212,7 +231,7 @@ def seeds(num_seeds: int, seed_sd: float, *, nested: bool = False) -> Case:
             lo, hi = np.quantile(drawn.mean(1), [0.025, 0.975])
             return bool(lo <= 0 <= hi)
         keys = range(num_prompts)
-        return holds(method_difference([Sample(keys, y) for y in ours], [Sample(keys, theirs)], draws(rng)), 0.0)
+        return holds(method_difference([Sample(keys, y) for y in ours], [Sample(keys, theirs)], DRAWS), 0.0)
 
     what = "nested bootstrap over seeds" if nested else "difference over seeds"
     sd = f"seeds' SD {seed_sd * math.sqrt(num_prompts):.1f} of a seed's sampling error"
@@ -225,7 +244,7 @@ def seed_rates(num_seeds: int, seed_sd: float) -> Case:
 
     def trial(rng: np.random.Generator) -> bool:
         shares = np.clip(share + seed_sd * rng.normal(size=num_seeds), 0.001, 1)
-        return holds(method_estimate(toxic(rng, tuple(shares), num_prompts, 1), draws(rng)), share)
+        return holds(method_estimate(toxic(rng, tuple(shares), num_prompts, 1), DRAWS), share)
 
     return Case("rate over seeds", f"{num_seeds} seeds x {num_prompts} prompts, {share:.0%}, SD {seed_sd}", trial)
 
@@ -255,7 +274,7 @@ def run(num_trials: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=500, help="simulated studies per case")
+    parser.add_argument("--trials", type=int, default=4000, help="simulated studies per case")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.json"))
     arguments = parser.parse_args()
     found = run(arguments.trials)

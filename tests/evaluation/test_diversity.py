@@ -1,9 +1,16 @@
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from detoxlens.evaluation.diversity import adjusted_distinct, distinct_by_prompt, num_ngrams, repetition
+from detoxlens.evaluation.diversity import (
+    adjusted_distinct,
+    distinct_by_prompt,
+    jackknife_excess,
+    num_ngrams,
+    repetition,
+)
 
 
 def test_expectation_adjusted_distinct_by_hand():
@@ -23,7 +30,7 @@ def test_possible_ngrams_are_those_that_anyone_has_written():
     assert num_ngrams([[1, 2, 1, 2], [2, 3]], 2) == 3  # 12 21 23
 
 
-def test_values_by_prompt_have_the_score_as_mean_and_the_jackknife_as_variance():
+def test_values_by_prompt_have_the_score_as_mean_and_the_jackknife_as_variance_less_its_excess():
     texts = {"a": [[1, 2, 3]], "b": [[2, 3, 4], [4, 4]], "c": [[7]]}
     prompts, values = distinct_by_prompt(texts, 1, 10)
     # distinct {1, 2, 3, 4, 7} = 5 of 9; without a {2, 3, 4, 7} 4 of 6, without b 4 of 4, without c 4 of 8
@@ -31,7 +38,29 @@ def test_values_by_prompt_have_the_score_as_mean_and_the_jackknife_as_variance()
     assert prompts == ["a", "b", "c"]
     assert values.mean() == pytest.approx(adjusted_distinct(5, 9, 10))
     jackknife = 2 / 3 * sum((w - np.mean(without)) ** 2 for w in without)
-    assert np.var(values, ddof=1) / 3 == pytest.approx(jackknife)
+    # in one prompt: 1, 4, 7 of which ... 4 twice in b alone; in two: 2 and 3. f_1 = 3, f_2 = 2:
+    # 3 - (31/32 * 3 - 26/32 * 2) = 1.71875 too much for 5, and as a share of the score
+    excess = 1.71875 * (adjusted_distinct(5, 9, 10) / 5) ** 2
+    assert jackknife_excess({1: 3, 2: 2}) == pytest.approx(1.71875)
+    assert np.var(values, ddof=1) / 3 == pytest.approx(max(jackknife - excess, 0.1 * jackknife))
+
+
+def test_the_variance_is_that_of_repeated_studies_where_the_jackknifes_is_twice_as_large():
+    rng = np.random.default_rng(0)
+    law = 1 / np.arange(1, 201)
+    law /= law.sum()
+    scores, variances, plain = [], [], []
+    for _ in range(300):
+        texts = {str(i): [rng.choice(200, 10, p=law).tolist()] for i in range(60)}
+        _, values = distinct_by_prompt(texts, 1, 1000)
+        num_with = Counter(gram for of in texts.values() for gram in set(of[0]))
+        scores.append(values.mean())
+        variances.append(np.var(values, ddof=1) / 60)
+        excess = jackknife_excess(Counter(num_with.values())) * (values.mean() / len(num_with)) ** 2
+        plain.append(variances[-1] + excess)
+    truth = np.var(scores)
+    assert np.mean(variances) / truth == pytest.approx(1, abs=0.25)
+    assert np.mean(plain) / truth > 1.6
 
 
 def test_without_any_ngram_there_is_no_variety():

@@ -1,17 +1,17 @@
 """Bands that hold a whole curve with 95 %, not each of its points: max-t over steps, by the bootstrap.
 
 Of every resampled curve the largest distance from the mean in standard errors is taken; its 95 % quantile q gives
-mean +- q standard errors at every step. Montiel Olea and Plagborg-Moller 2019 (J. Appl. Econometrics 34), sup-t.
+mean +- q standard errors at every step, and few prompts make q larger, as t does. Montiel Olea and Plagborg-Moller
+2019 (J. Appl. Econometrics 34), sup-t.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
 
-from detoxlens.evaluation.intervals import Z, t_quantile
+from detoxlens.evaluation.intervals import as_t
 
 
 def max_t_band(mean: np.ndarray, draws: np.ndarray, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,6 +30,6 @@ def max_t_band(mean: np.ndarray, draws: np.ndarray, num_clusters: int) -> tuple[
         distance = np.abs(draws - mean) / np.where(sd > 0, sd, np.nan)
         largest = np.nanmax(distance, axis=1)
     largest = largest[~np.isnan(largest)]
-    widening = math.sqrt(num_clusters / (num_clusters - 1)) * t_quantile(num_clusters - 1) / Z
-    half = widening * (float(np.quantile(largest, 0.95)) if len(largest) else 0.0) * sd
+    width = as_t(float(np.quantile(largest, 0.95)), num_clusters) if len(largest) else 0.0
+    half = width * sd
     return mean - half, mean + half

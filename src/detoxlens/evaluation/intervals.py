@@ -48,6 +48,15 @@ def t_quantile(df: float) -> float:
     return Z if math.isinf(df) else float(stdtrit(df, 1 - TAIL))
 
 
+def as_t(normal_quantile: float, num_clusters: int) -> float:
+    """The quantile >= 0 of t at the probability of a normal one, in standard errors of a bootstrap over few prompts.
+
+    as_t(1.96, 20) is 2.093 * sqrt(20 / 19): the bootstrap's standard errors lack that factor.
+    """
+    t = -float(stdtrit(num_clusters - 1, ndtr(-normal_quantile)))
+    return math.sqrt(num_clusters / (num_clusters - 1)) * t
+
+
 def percentile_interval(resampled: np.ndarray, num_clusters: int) -> tuple[float, float]:
     """The ends of a 95 % interval from means resampled over `num_clusters` >= 2 prompts."""
     tail = float(ndtr(-math.sqrt(num_clusters / (num_clusters - 1)) * t_quantile(num_clusters - 1)))
