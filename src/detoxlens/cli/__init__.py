@@ -5,6 +5,7 @@ project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
 study.py     study                                   audit.py     audit
 new.py       init, schema                            push.py      push-adapter
+controls.py  noise-floor
 sweep.py     sweep, sweep apply                      scores.py    import-completions, replay, calibrate, ...
 """
 
@@ -18,13 +19,14 @@ from detoxlens.common.checkout import restart_in_checkout
 
 # Importing registers the commands; the help lists them in this order.
 # isort: off
-from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit, new, push
+from detoxlens.cli import stages, project, doctor, planning, explain, sweep, scores, study, audit, new, push, controls
 
 # isort: on
 
 __all__ = [
     "app",
     "audit",
+    "controls",
     "doctor",
     "explain",
     "main",

@@ -117,6 +117,10 @@ class Layout:
     def attributions(self, model: str, variant: str) -> Path:
         return self.root / "outputs" / model / variant / "attributions.parquet"
 
+    def noise_floor(self, model: str) -> Path:
+        """Attributions of another base model, of another seed, reading the completions of `it`; not of a stage."""
+        return self.root / "outputs" / model / "it" / "noise_floor.parquet"
+
     def faithfulness(self, model: str, variant: str) -> Path:
         return self.root / "outputs" / model / variant / "faithfulness.json"
 

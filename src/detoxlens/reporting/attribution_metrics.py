@@ -3,6 +3,7 @@
 own text    means over the tokens of each variant's own completions              own_text.py
 effects     model effect and text effect on the same steps, all scopes           effects.py
 base's text how differently it is weighed, token by token                        on_base_text.py
+noise floor the same of another base model, of another seed                      on_base_text.py
 rise        of the entropy after the first tokens, within completions            rise.py
 prompts     the model effect on the primary split minus that on others           other_prompts.py
 contrast    toxic against other, on the same steps                               contrast.py
@@ -11,9 +12,10 @@ checks      method-free, gold, deletion, other methods                          
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detoxlens.evaluation.effects import Cell
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.checks import checks
 from detoxlens.reporting.contrast import contrast, groups
@@ -23,7 +25,7 @@ from detoxlens.reporting.on_base_text import on_base_text
 from detoxlens.reporting.other_prompts import other_prompts
 from detoxlens.reporting.own_text import own_text, region_shares
 from detoxlens.reporting.rise import rise
-from detoxlens.reporting.study import Study, VariantTables
+from detoxlens.reporting.study import Study, Trace, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD
 
 Json = dict[str, Any]
@@ -48,6 +50,7 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
     by = {variant: toxic_keys(tables.toxicity(study.grader), config) for variant, tables in variants.items()}
     others = [variant for variant in variants if variant != "it"]
     weighed, weighed_val = (on_base_text(others, traces, config, scope=scope) for traces in (test, val))
+    floor = _noise_floor(variants, test, config, scope=scope)
     rising = rise(variants, config, scopes=dict.fromkeys((scope, "user")))
     found = {}
     for variant, tables in variants.items():
@@ -61,6 +64,7 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
             "num_by_status": dict(tables.num_attributions),
             "effects": same_text[variant],
             "rise": rising[variant],
+            **({"noise_floor": floor} if is_it and floor else {}),
             **({"other_prompts": elsewhere[variant]} if elsewhere.get(variant) else {}),
             "contrast": {
                 "own": contrast(own, None, by[variant], config, scope=scope),
@@ -78,3 +82,15 @@ def attribution_metrics(study: Study, variants: Mapping[str, VariantTables], con
             "checks": tests[variant],
         }
     return found
+
+
+def _noise_floor(
+    variants: Mapping[str, VariantTables], test: Mapping[Cell, Sequence[Trace]], config: ReportConfig, *, scope: str
+) -> Json:
+    """{who: what `on_base_text` says} of another base model, named `reader`, and of the variants; {} without one."""
+    keys = {trace.key for trace in test.get(("it", "it"), ())}
+    traces = [trace for trace in variants["it"].noise_floor if trace.key in keys]
+    if not traces:
+        return {}
+    reader, others = traces[0].reader, [variant for variant in variants if variant != "it"]
+    return {"reader": reader} | on_base_text([reader, *others], {**test, (reader, "it"): traces}, config, scope=scope)

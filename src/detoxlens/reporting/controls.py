@@ -112,3 +112,33 @@ def elsewhere(metrics: Json, primary: str) -> Check:
         )
         return Check(name=name, status=ABSENT, text=f"Not known whether the model effect is one on all prompts: {why}.")
     return Check(name=name, status=NOTE, text=f"Model effect on prompt entropy: {'; '.join([*texts, *reasons])}.")
+
+
+def noise_floor(metrics: Json) -> Check:
+    """How far are two base models apart of which neither is detoxified?"""
+    name, texts = "Noise floor", []
+    for model, of_model in metrics.items():
+        found = value_at(of_model, BASE, "attribution", "noise_floor")
+        if not found:
+            continue
+        apart = [
+            f"{mention} Jensen–Shannon {estimate(js, 3)}, KL {estimate(of['divergence_from_it_bits']['kl'], 3)} bits"
+            for mention, of in _readers(found)
+            if (js := of["divergence_from_it_bits"]["jensen_shannon"])["value"] is not None
+        ]
+        if apart:
+            texts.append(f"{model}: {'; '.join(apart)}")
+    if not texts:
+        text = (
+            "Not known how differently two base models of different seeds would weigh the same text "
+            "(`detoxlens noise-floor`, for an embedded model)."
+        )
+        return Check(name=name, status=ABSENT, text=text)
+    text = "Divergence from base's attribution on base's text, first of a base model of another seed. "
+    return Check(name=name, status=NOTE, text=f"{text}{'. '.join(texts)}.")
+
+
+def _readers(found: Json) -> Iterator[tuple[str, Json]]:
+    """(name, numbers), the other base model first."""
+    yield f"base of {found['reader']}", found[found["reader"]]
+    yield from ((variant, of) for variant, of in found.items() if variant not in ("reader", found["reader"]))

@@ -216,6 +216,7 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
             for other in dict.fromkeys(a.method for a in attributions)
             if other != method
         },
+        noise_floor=_noise_floor(layout, model, shared) if variant == "it" else (),
         num_attributions={status: statuses.count(status) for status in sorted(set(statuses))},
         methods=sorted({f"{a.method} of the {a.target.replace('_', ' ')}" for a in headline}),
         shown=[a for a in own if a.scores is not None and _key(a) in shared.shown],
@@ -225,8 +226,15 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
 
 
 def _rows_if_there(path: Path, cls: type[R]) -> list[R]:
-    """Completions made elsewhere may come without costs; the report says that they are absent."""
+    """Of a table that not every study has; the report says that it is absent."""
     return read_rows(path, cls) if path.exists() else []
+
+
+def _noise_floor(layout: Layout, model: str, shared: Shared) -> list[Trace]:
+    """Of another base model, where there is one; rows about former completions or by another method are left out."""
+    rows = _rows_if_there(layout.noise_floor(model), Attribution)
+    same = [a for a in rows if a.method == shared.attribution.method and _it_scores(a, shared) is not None]
+    return _traces(same, shared, {})
 
 
 def _traces(

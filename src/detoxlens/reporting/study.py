@@ -75,6 +75,8 @@ class VariantTables:
     utility: Sequence[Utility] = ()
     """Of each test prompt with a reference reply."""
     inference_cost: InferenceCost | None = None
+    noise_floor: Sequence[Trace] = ()
+    """Of `it`: another base model, of another seed, reading its completions (`detoxlens noise-floor`)."""
 
     strengths: Mapping[float, Strength] = field(default_factory=dict)
     """By the adapter's strength, rising; of a variant in `run.interpolated_variants`."""

@@ -9,29 +9,26 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from detoxlens.common.artifacts import Layout, write_history, write_model_ref
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
-from detoxlens.data.chat_template import HOW_TO_WRITE_ONE
-from detoxlens.data.sample import base_corpus
-from detoxlens.data.templates import check_template, encode_dialogue
-from detoxlens.jobs.progress import progress
+from detoxlens.data.templates import check_template
 from detoxlens.jobs.scratch import replace_output
 from detoxlens.jobs.stage_scratch import stage_scratch
-from detoxlens.models import tiny
 from detoxlens.models.gguf import check_sha256, convert, find_gguf, is_gguf
 from detoxlens.models.loading import load_tokenizer, resolve, weights_sha256
 from detoxlens.models.quant import quantization_config
 from detoxlens.params.load import Params
 from detoxlens.params.models import ChatTemplate, ModelConfig
+from detoxlens.params.tiny import TinyConfig
+from detoxlens.pipeline.embedded_model import TINY, architecture_of, train_embedded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-TINY = "tiny:"
 
 
 def run(root: Path, params: Params, *, model: str) -> None:
@@ -93,17 +90,8 @@ def _move_into_place(layout: Layout, model: str, built: Path, adapter: Path) -> 
 
 
 def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> None:
-    architecture = spec.source.removeprefix(TINY)
-    if architecture not in get_args(tiny.Architecture) or architecture == "roberta":
-        raise UserError(
-            f"params.yaml: models.{model}.source={spec.source!r}; embedded are tiny:gpt_neox and tiny:falcon."
-        )
-    if isinstance(spec.template, ChatTemplate):
-        raise UserError(
-            f"params.yaml: models.{model}.template is missing or chat: an embedded model is made with its chats, and "
-            f"has no template until one is written; {HOW_TO_WRITE_ONE.replace('<model>', model)}."
-        )
-    config, run_config = params.section("tiny", tiny.TinyConfig, model=model), params.run
+    architecture_of(spec, model)  # refused here, before a folder is made
+    config, run_config = params.section("tiny", TinyConfig, model=model), params.run
     with stage_scratch(
         layout.root,
         f"base@{model}",
@@ -113,31 +101,14 @@ def _train(layout: Layout, params: Params, model: str, spec: ModelConfig) -> Non
         seed=run_config.seed,
         num_threads=run_config.num_threads,
     ) as scratch:
-        corpus = [
-            [turn for exchange in conversation for turn in (exchange.human, exchange.reply)]
-            for conversation in base_corpus(
-                config.num_examples, run_config.seed, rude=config.rude_share, counter=config.counter_share
-            )
-        ]
-        written = [spec.template.user.format(text="") + spec.template.bot]
-        tokenizer = tiny.train_tokenizer(written + [turn for turns in corpus for turn in turns], config.vocab_size)
-        encoded = [encode_dialogue(tokenizer, spec.template, turns) for turns in corpus]
-        ids = [tokens for tokens, _ in encoded]
-        weights = [[1.0 if reply else config.prompt_loss_weight for reply in mask] for _, mask in encoded]
-        network = tiny.build(architecture, config, vocab_size=len(tokenizer))
-        plan = list(tiny.batches([len(i) for i in ids], config.batch_size, config.num_steps, run_config.seed))
-        with progress(f"train {model}", total=len(plan), unit="steps") as bar:
-            history = tiny.fit(
-                network,
-                plan,
-                lambda batch: tiny.causal_lm_loss(
-                    network, [ids[i] for i in batch], [weights[i] for i in batch], pad_token_id=tokenizer.pad_token_id
-                ),
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                checkpoint=scratch.path / "checkpoint.pt",
-                on_step=bar.advance,
-            )
+        network, tokenizer, history = train_embedded(
+            spec,
+            config,
+            name=model,
+            corpus_seed=run_config.seed,
+            seed=run_config.seed,
+            checkpoint=scratch.path / "checkpoint.pt",
+        )
         built = scratch.path / "base"
         network.save_pretrained(built)
         tokenizer.save_pretrained(built)
