@@ -18,6 +18,9 @@ from pathlib import Path
 
 from benchmarks.faults.kills import lost_records
 from benchmarks.faults.pipeline import Stage, aside, differing, files_of, start
+from benchmarks.faults.service import booked, free_port, serving
+from detoxlens.params.edit import change_params
+from detoxlens.scorers import remote
 
 MODEL = "tiny-neox"
 AWAY = "http://127.0.0.1:9"
@@ -146,7 +149,34 @@ def server_gone(reference: Path, work: Path, expected: dict[str, str]) -> Outcom
     return outcome if waiting else Outcome(fault="server gone", holds=False, detail="no record waits")
 
 
-CASES = (full_disk, read_only_folder, set_clock, locked_store, server_gone)
+def scorer_gone(reference: Path, work: Path, expected: dict[str, str]) -> Outcome:
+    """The paid scoring service goes away in the middle of its answers, and comes back: no text is paid for twice."""
+    fault, port, stage = "paid scorer gone midway", free_port(), Stage("score", MODEL, "ft")
+    scorers = ["profanity_check", f"perspective:en@http://127.0.0.1:{port}/analyze"]
+    uninterrupted, project = (copied(reference, work / name) for name in ("scorer-stays", "scorer-goes"))
+    for folder in (uninterrupted, project):
+        change_params(folder / "params.yaml", {("toxicity", "scorers"): scorers})
+    with serving(port, at_once := work / "at-once.jsonl"):
+        met(uninterrupted, [stage])
+    texts, books = booked(at_once), work / "books.jsonl"
+    with serving(port, books, until=len(texts) // 2):
+        during = met(project, [stage], _impatient)
+    first = judged(fault, project, expected, during, "cannot be reached", 2)
+    with serving(port, books):
+        after = met(project, [stage])
+    outcome = first_failure(first, judged(fault, project, files_of(uninterrupted), after, "", 0))
+    if outcome.holds and (not texts or sorted(booked(books)) != sorted(texts)):
+        detail = f"{len(booked(books))} answers for {len(texts)} texts"
+        return Outcome(fault=fault, holds=False, detail=detail)
+    return outcome
+
+
+def _impatient() -> None:
+    """Eight attempts in a moment, not in a minute."""
+    remote.MAX_WAIT_SECONDS = 0.05
+
+
+CASES = (full_disk, read_only_folder, set_clock, locked_store, server_gone, scorer_gone)
 
 
 def copied(reference: Path, folder: Path) -> Path:
