@@ -44,6 +44,7 @@ MADE_BY_THE_PIPELINE = (
         "reports/entropy_curves.csv",
         "reports/calibration/",
         "reports/sweep/",
+        "kept/",
         "completions.parquet",
         "last-error.txt",
     ),
