@@ -39,5 +39,7 @@ def test_a_deep_key_is_made_in_the_style_of_its_surroundings(params_file):
 
 
 def test_the_lists_by_kind_follow_the_variants(params_file):
+    change_params(params_file, {("run", "interpolated_variants"): ["ft", "rl"]})
     expected = {key: [] for key in RUN_LISTS} | {"variants": ["it", "ft"], "sft_variants": ["ft"]}
+    expected |= {"interpolated_variants": ["ft"]}  # rl is not run
     assert variant_lists(load_params(params_file), ["it", "ft"]) == expected

@@ -12,14 +12,16 @@ from detoxlens.common.artifacts import write_text
 from detoxlens.common.errors import UserError
 from detoxlens.params.check import check_params
 from detoxlens.params.load import Params
+from detoxlens.params.run import RunConfig
 
 REMOVED = object()
 """A value that takes its key out."""
 
 
 def variant_lists(params: Params, names: list[str]) -> dict[str, list[str]]:
-    """run.variants and the lists by kind that dvc.yaml's matrices need."""
-    return {"variants": names} | params.variants_by_kind(names)
+    """run.variants, the lists by kind that dvc.yaml's matrices need, and of the interpolated those that are left."""
+    interpolated = [name for name in params.section("run", RunConfig).interpolated_variants if name in names]
+    return {"variants": names, "interpolated_variants": interpolated} | params.variants_by_kind(names)
 
 
 def change_run_section(path: Path, changes: dict[str, Any]) -> None:
