@@ -13,14 +13,18 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "detoxlens needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV): about 2 GB on disk, a few minutes."
+	@echo "Installing into $(VENV): about 2.1 GB on disk, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/detoxlens store >/dev/null
 	@touch $@
 
-demo: setup
-	@echo "Running the pipeline on the embedded default: 8 to 15 minutes on two cores; stop it at any time, it resumes."
+.PHONY: about-demo
+about-demo:
+	@echo "make demo: $(if $(wildcard $(VENV)/.installed),,installs about 2.1 GB into $(VENV) (some minutes), then )runs the pipeline"
+	@echo "on the embedded default: 8 to 15 minutes on two cores, 0.1 GB of results. Stop it at any time: it resumes."
+
+demo: about-demo setup
 	@$(BIN)/dvc repro
 	@echo
 	@cat reports/table1.md

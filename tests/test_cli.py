@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from detoxlens import __version__, cli
+from detoxlens.cli import with_debug_first
 from detoxlens.common.errors import UserError
+from detoxlens.params.load import load_params
 from detoxlens.pipeline.run_stage import run_stage
 from tests.root import ROOT
 
@@ -93,6 +95,10 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(monkeypatch, tmp_path, caps
 def test_an_unforeseen_error_keeps_its_traceback_in_a_file(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main_with(monkeypatch, tmp_path, ZeroDivisionError("nobody saw it coming"))
+    assert "--debug for the traceback" in capsys.readouterr().err and not list(tmp_path.iterdir())  # no project
+    (tmp_path / "params.yaml").write_text("run: {}")
+    with pytest.raises(SystemExit, match="1"):
+        main_with(monkeypatch, tmp_path, ZeroDivisionError("nobody saw it coming"))
     assert "Unexpected ZeroDivisionError: nobody saw it coming" in capsys.readouterr().err
     assert "Traceback" in (tmp_path / ".detoxlens/last-error.txt").read_text()
 
@@ -100,6 +106,45 @@ def test_an_unforeseen_error_keeps_its_traceback_in_a_file(monkeypatch, tmp_path
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     with pytest.raises(ZeroDivisionError):
         main_with(monkeypatch, tmp_path, ZeroDivisionError(), "--debug")
+
+
+def test_debug_may_stand_after_the_command_too():
+    assert with_debug_first(["--root", "x", "plan", "--debug"]) == ["--debug", "--root", "x", "plan"]
+    assert with_debug_first(["plan"]) == ["plan"]
+
+
+@pytest.mark.parametrize("command", ["ui", "store", "sample"])
+def test_a_command_that_writes_where_it_stands_refuses_a_folder_that_is_no_project(tmp_path, monkeypatch, command):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = run(command, cwd=tmp_path)
+    assert done.returncode == 2 and "is no detoxlens project: it holds no params.yaml" in done.stderr
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "params.yaml").write_text("run: {}")
+    (tmp_path / "inside").mkdir()
+    assert f"Go to {tmp_path}, or give --root {tmp_path}" in run(command, cwd=tmp_path / "inside").stderr
+
+
+def test_flags_are_shown_without_a_type():
+    for command in ([], ["explain"], ["sweep"]):
+        shown = run(*command, "--help").stdout
+        assert "--help" in shown and "bool" not in shown, shown
+
+
+def test_the_lists_by_kind_are_written_from_the_variants(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    done = run("--root", str(tmp_path), "variants", "it", "ft")
+    assert "-  rl_variants: [rl]\n+  rl_variants: []" in done.stdout and load_params(tmp_path / "params.yaml").run
+    assert "variants has no 'rll'. Did you mean 'rl'?" in run("--root", str(tmp_path), "variants", "it", "rll").stderr
+
+
+@pytest.mark.parametrize("word", ["finetune", "sft", "ft"])
+def test_a_sweeps_method_goes_by_each_of_its_names(monkeypatch, word):
+    asked = {}
+    monkeypatch.setattr("detoxlens.sweep.command.sweep", lambda *_, **given: asked.update(given))
+    monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(ROOT), "sweep", "--method", word])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert asked["method"] == "finetune"
 
 
 @pytest.mark.parametrize(("stage", "of"), [("prepare", {}), ("finetune", {"model": "tiny-neox", "variant": "ft"})])

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from detoxlens.common.artifacts import read_history, read_model_ref
 from detoxlens.common.records import ModelRef
-from detoxlens.models.adapters import save_adapter_folder
+from detoxlens.models.adapters import front_matter, save_adapter_folder
 
 REF = ModelRef(base="models/tiny/base", revision="abc123", adapter=None)
 
@@ -75,7 +76,19 @@ def test_reference_history_and_card_lie_beside_the_weights(tmp_path):
     folder = save(adapted(), tmp_path)
     assert read_model_ref(folder) == ModelRef(base="models/tiny/base", revision="abc123", adapter="adapters/tiny/rl")
     assert read_history(folder) == [{"step": 1, "ppo/reward": 0.5}]
-    assert (folder / "README.md").read_text() == "# rl\n"
+    metadata, _, card = (folder / "README.md").read_text().removeprefix("---\n").partition("---\n")
+    assert card == "\n# rl\n"
+    assert YAML(typ="safe").load(metadata) == {  # a base of this machine's own is named in model_ref.json alone
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "detoxification"],
+    }
+
+
+def test_a_card_names_a_base_model_that_is_on_a_hub():
+    ref = ModelRef(base="owner/name", revision="0f3a" * 10, adapter=None)
+    metadata = YAML(typ="safe").load(front_matter(ref, "LORA").replace("---\n", ""))
+    assert metadata["base_model"] == "owner/name" and metadata["base_model_relation"] == "adapter"
 
 
 def test_a_folder_written_in_scratch_names_where_it_is_published(tmp_path):

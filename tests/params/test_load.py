@@ -161,8 +161,13 @@ def test_all_mistakes_of_a_section_are_told_at_once():
     [
         (None, "params.yaml does not exist; run from the project's root"),
         (b"run: {seed: caf\xe9}", "params.yaml is not UTF-8 (byte 15)"),
-        (b"run: [1\n", "params.yaml is not valid YAML"),
-        (b"run: {seed: 1}\nrun: {seed: 2}\n", "params.yaml is not valid YAML"),
+        (b"run: [1\n", "is not valid YAML (line 2, column 1): expected ',' or ']', but got '<stream end>', while"),
+        (
+            b"run:\n\tseed: 1\n",
+            "(line 2, column 1): found character '\\t' that cannot start any token; indent with spaces.",
+        ),
+        (b"run:\n  seed: 1\n  seed: 2\n", '(line 3, column 3): found duplicate key "seed" with value "2"'),
+        (b"run: a: b\n", "params.yaml is not valid YAML (line 1, column 7): mapping values are not allowed here."),
         (b"- run\n", "params.yaml holds list, not sections"),
         (b"", "params.yaml holds NoneType, not sections"),
     ],

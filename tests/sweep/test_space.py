@@ -121,6 +121,13 @@ def test_the_shape_of_an_adapter_that_is_only_trained_on_cannot_be_swept():
         checked(params, variant="ftrl")
 
 
+@pytest.mark.parametrize(("method", "variant"), [("finetune", "ft"), ("ppo", "rl")])
+def test_the_committed_params_lie_in_the_committed_space_and_are_trial_0(method, variant):
+    params = load_params(ROOT / "params.yaml")
+    space = params.section("sweep", SweepConfig).space[method]
+    assert committed_point(params, space, params.run.models, variant) is not None
+
+
 def test_the_variant_is_the_first_that_the_method_trains():
     params = load_params(ROOT / "params.yaml")
     assert (choose_variant(params, "ppo", None), choose_variant(params, "finetune", None)) == ("rl", "ft")

@@ -1,11 +1,18 @@
-"""`detoxlens ui` names a taken port and a server's own pages."""
+"""`detoxlens ui` names a taken port and a server's own pages, and leaves no server behind."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from detoxlens.common.errors import UserError
 from detoxlens.tracking.ui import ui
+from tests.root import ROOT
 
 
 def test_a_taken_port_is_named(tmp_path):
@@ -23,3 +30,30 @@ def test_a_server_shows_its_pages_itself(tmp_path, monkeypatch, capsys):
     assert ui(tmp_path, host="127.0.0.1", port=5000) == 0
     told = capsys.readouterr().out
     assert "http://mlflow.example:5000/#/experiments/7/runs" in told and "secret" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_server_and_its_workers_end_with_the_command_however_that_ends(tmp_path, number):
+    pids = tmp_path / "pids"
+    server = f"sleep 60 & echo $$ $! > {pids}; wait"
+    code = f"from detoxlens.tracking.guard import serve; serve(['sh', '-c', {server!r}], environment={{}})"
+    command = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    command.send_signal(number)
+    command.wait()
+    wait_for(lambda: not any(map(alive, pids.read_text().split())))
+
+
+def alive(pid):
+    """Whether a process runs; one that ended and waits for its parent (Z) does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -53,6 +53,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours show an ETA
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it tells of every retry, 20 lines of them
+    sys.argv[1:] = with_debug_first(sys.argv[1:])
     restart_in_checkout(sys.argv[1:], dict(os.environ))
     sys.dont_write_bytecode = False  # without bytecode every stage would compile torch and transformers anew
     try:
@@ -73,6 +74,13 @@ def main() -> None:
         _fail(_unexpected(error), 1)
 
 
+def with_debug_first(arguments: list[str]) -> list[str]:
+    """The command line with `--debug`, wherever it stands, before the command, where Typer looks for it."""
+    if "--debug" not in arguments:
+        return arguments
+    return ["--debug", *(a for a in arguments if a != "--debug")]
+
+
 def _unexpected(error: Exception) -> str:
     """What is said of an error nobody foresaw; its traceback goes into the state folder."""
     import traceback
@@ -80,12 +88,16 @@ def _unexpected(error: Exception) -> str:
     from detoxlens.common.repository import STATE, main_repository
 
     log = main_repository(Context.root) / STATE / "last-error.txt"
+    if not (Context.root / Context.params_path).is_file():  # no project: nothing is left behind in it
+        return f"Unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
     try:
         log.parent.mkdir(exist_ok=True)
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError:
         return f"{type(error).__name__}: {error} (run again with --debug for the traceback)"
-    return f"Unexpected {type(error).__name__}: {error} The traceback is in {log}; `detoxlens --debug ...` shows it."
+    return (
+        f"Unexpected {type(error).__name__}: {error} The traceback is in {log}; the same command with --debug shows it."
+    )
 
 
 def _fail(message: str, code: int) -> None:

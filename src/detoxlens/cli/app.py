@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from detoxlens import __version__
+from detoxlens.cli.typer_app import App
 from detoxlens.common.console import set_up_console
 
-app = typer.Typer(
+app = App(
     name="detoxlens",
     help="What detoxification does to a language model: train, sample, score, attribute, report.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -34,6 +34,21 @@ class Context:
     params_path = Path("params.yaml")
     debug = False
     track = True
+
+    @classmethod
+    def project(cls) -> Path:
+        """The root, which must be a project's: for commands that write where they stand.
+
+        Raises:
+            UserError: there is no params.yaml.
+        """
+        from detoxlens.common.errors import UserError
+
+        if (cls.root / cls.params_path).is_file():
+            return cls.root
+        above = next((folder for folder in cls.root.parents if (folder / cls.params_path).is_file()), None)
+        remedy = f"Go to {above}, or give --root {above} before the command." if above else "Go to one, or give --root."
+        raise UserError(f"{cls.root} is no detoxlens project: it holds no {cls.params_path}. {remedy}")
 
 
 def _print_version(asked: bool) -> None:

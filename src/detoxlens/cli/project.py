@@ -22,7 +22,7 @@ def sample(
 
     files = sample_files(seed)
     for name, text in files.items():
-        write_text(Context.root / folder / name, text)
+        write_text(Context.project() / folder / name, text)
     typer.echo(f"Wrote {', '.join(f'{folder}/{name}' for name in files)} (seed {seed}).")
 
 
@@ -50,6 +50,21 @@ def repro(
 
 
 @app.command(rich_help_panel=TOOLS)
+def variants(
+    names: Annotated[list[str], typer.Argument(help="Keys of params.yaml's variants to run, e.g. it ft rl.")],
+) -> None:
+    """Write run.variants and the lists by kind that follow from it into params.yaml, and show what changed."""
+    from detoxlens.params.edit import change_run_section, diff_of, variant_lists
+    from detoxlens.params.load import load_params
+
+    path = Context.root / Context.params_path
+    lists = variant_lists(load_params(path), names)
+    before = path.read_text(encoding="utf-8")
+    change_run_section(path, lists)
+    typer.echo(diff_of(path, before) or "Nothing to change.")
+
+
+@app.command(rich_help_panel=TOOLS)
 def preset(name: Annotated[str, typer.Argument(help="A file in presets/ without .yaml, e.g. authors.")]) -> None:
     """Write a preset's settings into params.yaml, comments kept, and show what changed."""
     from detoxlens.params.presets import apply_preset
@@ -63,8 +78,11 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's pages on this project's runs."""
+    from detoxlens.tracking import resolve_store
     from detoxlens.tracking.ui import ui as serve
 
+    if not resolve_store(Context.root, os.environ).is_server:
+        Context.project()
     raise typer.Exit(serve(Context.root, host=host, port=port))
 
 
@@ -90,6 +108,6 @@ def store() -> None:
     """Make MLflow's store for this project, if there is none, and say where it is."""
     from detoxlens.tracking import prepare_store, resolve_store
 
-    tracking = resolve_store(Context.root, os.environ)
+    tracking = resolve_store(Context.project(), os.environ)
     prepare_store(tracking)
     typer.echo(tracking.shown_uri)

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from detoxlens.cli.app import TOOLS, Context, app
+from detoxlens.cli.typer_app import App
 
-sweep_app = typer.Typer(
+sweep_app = App(
     help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
     invoke_without_command=True,
 )
@@ -18,7 +19,10 @@ app.add_typer(sweep_app, name="sweep", rich_help_panel=TOOLS)
 @sweep_app.callback()
 def sweep(
     context: typer.Context,
-    method: Annotated[str, typer.Option(help="finetune, ppo or preference.")] = "ppo",
+    method: Annotated[
+        str,
+        typer.Option(help="finetune, ppo or preference; a kind, stage or variant names them too: sft, ft, rl."),
+    ] = "ppo",
     models: Annotated[
         str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
     ] = "unchanged",
@@ -49,8 +53,11 @@ def sweep(
     if context.invoked_subcommand is not None:
         return
     from detoxlens.common.errors import UserError, did_you_mean
-    from detoxlens.params.kinds import SWEEPS
+    from detoxlens.params.kinds import KINDS, SWEEPS
 
+    for name, kind in KINDS.items():
+        if kind.sweep and method in (name, kind.stage, kind.placebo_of):
+            method = kind.sweep
     if method not in SWEEPS:
         allowed = ", ".join(SWEEPS)
         raise UserError(f"--method {method!r} is not known.{did_you_mean(method, SWEEPS)} Allowed: {allowed}.")

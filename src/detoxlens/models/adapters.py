@@ -55,7 +55,7 @@ def save_adapter_folder(
         root: repository root.
         base_ref: the base model; its `adapter` is ignored.
         history: training curves, one row per step.
-        card: Markdown of the model card.
+        card: Markdown of the model card, below its metadata.
         final_folder: where the folder will lie in the end, if not where it is written; `model_ref.json` names it.
     """
     from peft import get_peft_model_state_dict
@@ -81,7 +81,21 @@ def save_adapter_folder(
     adapter = final.relative_to(root).as_posix()
     write_model_ref(folder, ModelRef(base=base_ref.base, revision=base_ref.revision, adapter=adapter))
     write_history(folder, [dict(row) for row in history])
-    write_text(folder / "README.md", card)
+    write_text(folder / "README.md", front_matter(base_ref, config["peft_type"]) + card)
+
+
+def front_matter(base_ref: ModelRef, peft_type: str) -> str:
+    """A model card's metadata, as hubs and PEFT read it; a base of this machine's own has no hub id to name."""
+    on_a_hub = len(base_ref.revision) == len("0f3a" * 10)  # a commit; local weights have a sha256
+    lines = [
+        "---",
+        *([f"base_model: {base_ref.base}", "base_model_relation: adapter"] if on_a_hub else []),
+        "library_name: peft",
+        "pipeline_tag: text-generation",
+        f"tags: [{getattr(peft_type, 'value', peft_type).lower()}, detoxification]",
+        "---",
+    ]
+    return "\n".join(lines) + "\n\n"
 
 
 def scale_adapter(source: Path, folder: Path, alpha: float) -> None:

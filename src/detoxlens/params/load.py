@@ -122,7 +122,8 @@ class Params:
             if sorted(given) != sorted(expected):
                 raise UserError(
                     f"{self.path}: run.{key}={given} does not match run.variants, whose variants of that kind are "
-                    f"{expected}; set run.{key} to {expected}."
+                    f"{expected}; set run.{key} to {expected}, or let `detoxlens variants {' '.join(run.variants)}` do "
+                    "it."
                 )
         for key in run.interpolated_variants:
             if key not in declared or declared[key].kind == "base":
@@ -224,9 +225,24 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 (byte {e.start}); save it as UTF-8.") from None
     except YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise UserError(f"{path} is not valid YAML: {str(e).splitlines()[0]}{place}.") from None
+        raise UserError(f"{path} is not valid YAML{_reason(e)}.") from None
+
+
+def _reason(error: Any) -> str:
+    """` (line 2, column 1): found character '\\t' that cannot start any token; indent with spaces`."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    reason = problem or str(error).splitlines()[0]
+    began = getattr(error, "context_mark", None)
+    if reason.startswith("found duplicate key"):
+        remedy = "; keep one of the two"
+    elif r"\t" in reason:
+        remedy = "; indent with spaces"
+    elif mark and began and began.line != mark.line:
+        remedy = f", {error.context} that began in line {began.line + 1}"
+    else:
+        remedy = ""
+    return f"{place}: {reason}{remedy}"
 
 
 def _merge(base: Any, override: dict[str, Any]) -> Any:

@@ -129,6 +129,13 @@ def _importances(study: Study, number: int) -> dict[str, float]:
     )
 
 
+def label(metric: str) -> str:
+    """A metric's name in words: `toxicity/val/rate_gt_50` -> `toxicity rate > .5`."""
+    group, *parts = (part for part in metric.split("/") if part not in ("val", "value"))
+    words = " ".join(parts).replace("rate_gt_50", "rate > .5").replace("_", " ")
+    return words if group == "attribution" else f"{group} {words}"
+
+
 def conclusions(found: Findings) -> str:
     """One paragraph: what was tried, what it led to, and how far that can be trusted."""
     complete = [t for t in found.trials if t.values is not None]
@@ -140,7 +147,7 @@ def conclusions(found: Findings) -> str:
     parts += [f"{len(failed)} could not be trained"] if failed else []
     said = [" and ".join([", ".join(parts[:-1]), parts[-1]]) + "." if parts[1:] else f"{parts[0]}."]
     if infeasible := sum(not t.feasible for t in complete):
-        limits = ", ".join(f"`{name}` {_bounds(b)}" for name, b in found.constraints.items())
+        limits = ", ".join(f"{label(name)} {_bounds(b)}" for name, b in found.constraints.items())
         said.append(f"{infeasible} broke a constraint ({limits}).")
     if best is None:
         return " ".join([*said, "No feasible trial: loosen the constraints or widen the space."])
@@ -148,8 +155,8 @@ def conclusions(found: Findings) -> str:
     for i, (name, direction) in enumerate(found.objectives.items()):
         on_front = [t.values[i] for t in front]
         said.append(
-            f"`{name}` ({direction}) runs from {min(on_front):.4g} to {max(on_front):.4g} along it"
-            + (f"; `it` has {found.baseline[name]:.4g}." if name in found.baseline else ".")
+            f"{_capital(label(name))} ({direction}d) runs from {min(on_front):.4g} to {max(on_front):.4g} along it"
+            + (f"; base has {found.baseline[name]:.4g}." if name in found.baseline else ".")
         )
     values = ", ".join(f"{v:.4g}" for v in best.values)
     said.append(f"Nearest to the ideal in both directions at once is trial {best.number} ({values}).")
@@ -157,9 +164,16 @@ def conclusions(found: Findings) -> str:
     for name, shares in found.importances.items():
         if shares:
             first, share = next(iter(shares.items()))
-            said.append(f"`{name}` varied most with `{first}` ({100 * share:.0f} % of its variance by fANOVA{hint}).")
+            said.append(
+                f"{_capital(label(name))} varied most with `{first}` ({100 * share:.0f} % of its variance by "
+                f"fANOVA{hint})."
+            )
     said.append("All values are of validation prompts and were selected for: the report's test numbers are the test.")
     return " ".join(said)
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _bounds(bounds: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ Optuna draws what is infeasible in grey, and a param that is searched by its log
 from __future__ import annotations
 
 import html
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.reporting.style import GREY, house_style, render
-from detoxlens.sweep.findings import Findings
+from detoxlens.sweep.findings import Findings, label
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,13 +29,6 @@ CONFIG = {
     "modeBarButtonsToRemove": ["sendChartToCloud"],  # nothing leaves the page
     "plotlyServerURL": "",
 }
-
-
-def label(metric: str) -> str:
-    """A metric's name in words, for an axis: `toxicity/val/rate_gt_50` -> `toxicity rate > .5`."""
-    group, *parts = (part for part in metric.split("/") if part not in ("val", "value"))
-    words = " ".join(parts).replace("rate_gt_50", "rate > .5").replace("_", " ")
-    return words if group == "attribution" else f"{group} {words}"
 
 
 def without_attributes(study: Study, found: Findings) -> Study:
@@ -92,10 +86,15 @@ def page(shown: Study, found: Findings, text: str) -> str:
     title = f"Sweep {html.escape(found.name)}"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
-        f"<script>{get_plotlyjs()}</script>\n<h1>{title}</h1>\n<p>{html.escape(text)}</p>\n"
+        f"<script>{get_plotlyjs()}</script>\n<h1>{title}</h1>\n<p>{_with_code(text)}</p>\n"
         + "\n".join(parts)
         + "\n</html>\n"
     )
+
+
+def _with_code(text: str) -> str:
+    """Markdown's `code` as HTML, everything else as plain text."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _figures(backend: ModuleType, shown: Study, found: Findings) -> Iterator[tuple[str, Any]]:

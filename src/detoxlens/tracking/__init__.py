@@ -14,6 +14,7 @@
     registry.py    adapters in the model registry, and which of them is the champion
     inventory.py   what a store holds, for the doctor
     sweeps.py      one sweep -> a parent run, its trials -> children
+    ui.py          the pages, and guard.py: served for as long as their command runs
     project.py     the run that `mlflow run` opened, if any
 
 A stage costs no MLflow import (1.3 to 2.5 s here): its record waits in the state folder and is sent by the next process

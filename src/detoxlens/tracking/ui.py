@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 
 from detoxlens.common.errors import UserError
 from detoxlens.tracking import Store, charts_url, resolve_store, send_or_warn, ui_command, ui_environment
+from detoxlens.tracking.guard import serve
 
 log = logging.getLogger(__name__)
 
 
 def ui(root: Path, *, host: str, port: int) -> int:
-    """Serves MLflow's pages on the project's store until Ctrl-C; names those of a server.
+    """Serves MLflow's pages on the project's store until this process ends; names those of a server.
 
     Raises:
         UserError: the port is taken.
@@ -26,15 +26,10 @@ def ui(root: Path, *, host: str, port: int) -> int:
     _check_port(host, port)
     send_or_warn(store)
     print(f"Starting; in a moment: {_page(store, host, port)}   (Ctrl-C stops)", flush=True)
-    try:
-        done = subprocess.run(
-            ui_command(store, host=host, port=port), env=os.environ | ui_environment(store), check=False
-        )
-    except KeyboardInterrupt:
-        return 0
-    if done.returncode > 0:
+    status = serve(ui_command(store, host=host, port=port), environment=os.environ | ui_environment(store))
+    if status > 0:
         _check_port(host, port)  # another server may have taken it while this one was starting
-    return done.returncode
+    return status
 
 
 def _page(store: Store, host: str, port: int) -> str:
