@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 .PHONY: about-demo
 about-demo:
 	@echo "make demo: $(if $(wildcard $(VENV)/.installed),,installs about 2.1 GB into $(VENV) (some minutes), then )runs the pipeline"
-	@echo "on the embedded default: 8 to 15 minutes on two cores, 0.1 GB of results. Stop it at any time: it resumes."
+	@echo "on the embedded default: 8 to 15 minutes on two cores, less than 0.1 GB of results. Stop it at any time: it resumes."
 
 demo: about-demo setup
 	@$(BIN)/dvc repro

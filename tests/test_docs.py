@@ -37,7 +37,7 @@ MOST_WORDS = 1500
 """Of the README."""
 TABLE = re.compile(r"(<!-- table: .* -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 MADE_BY_THE_PIPELINE = (
-    *("models/", "adapters/", "outputs/", "data/prepared", "data/raw/", "dvc_plots/", ".detoxlens"),
+    *("models/", "adapters/", "outputs/", "data/prepared", "data/raw/", "dvc_plots/", ".detoxlens", "kept/"),
     *(
         "reports/index.html",
         "reports/examples.jsonl",

@@ -16,7 +16,8 @@ from detoxlens.common.artifacts import write_text
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.explain import terminal
-from detoxlens.explain.explanation import NO_TEMPLATE, Explanation, explain, find_checkpoint, find_template
+from detoxlens.explain.checkpoints import NO_TEMPLATE, find_checkpoint, find_template
+from detoxlens.explain.explanation import Explanation, explain
 from detoxlens.explain.page import page
 from detoxlens.explain.words import by_words
 from detoxlens.models.loading import load_model, load_tokenizer

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detoxlens.tracking import AdapterVersion, dvc_md5, register_adapters, write_comparable_run
+from detoxlens.common.errors import UserError
+from detoxlens.tracking import AdapterVersion, dvc_md5, download, model_of, register_adapters, write_comparable_run
 from detoxlens.tracking.store import open_client
 from tests.tracking.stores import KEY, NEOX_FT, NOISE, documented_line
 
@@ -52,6 +53,16 @@ def test_a_version_says_which_variant_it_is_and_how_it_did_and_twice_is_once(sto
         "yardstick": "y",
     }
     assert aliases(store) == {"champion": 1, "latest-ft": 1}
+
+
+def test_a_registered_version_is_had_by_its_alias_or_number_and_an_unknown_one_is_named(store, adapter):
+    register(store, adapter)
+    for uri in (f"models:/{NAME}@champion", f"models:/{NAME}/1"):
+        assert (download(store, uri) / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert model_of(f"models:/{NAME}@champion") == model_of(f"models:/{NAME}/1") == "tiny-neox"
+    assert model_of("models:/theirs/1") is None
+    with pytest.raises(UserError, match=rf"runner-up is not in the registry .* Registered models: {NAME}; aliases: ch"):
+        download(store, f"models:/{NAME}@runner-up")
 
 
 def test_the_champion_is_the_least_toxic_within_the_perplexity_budget(store, adapter):

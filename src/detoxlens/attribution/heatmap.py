@@ -15,7 +15,7 @@ STYLE = (
     ".heatmap .generated{border-left:2px solid #888}"
 )
 """CSS of the fragment; include it once per page."""
-_COLOUR = "180,40,20"
+_COLOUR, _LESS = "180,40,20", "8,90,170"
 
 
 def heatmap_html(
@@ -46,6 +46,30 @@ def heatmap_html(
             for j, score in enumerate(row)
         )
         rows.append(f'<tr><th scope="row"{hint}>{shown(piece)}</th>{cells}</tr>')
+    return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def change_map_html(
+    changes: Sequence[Sequence[float]], prompt_pieces: Sequence[str], completion_pieces: Sequence[str]
+) -> str:
+    """A `<table class="heatmap">` of signed changes, red for more and blue for less, one scale for the whole map.
+
+    Args:
+        changes: row t over prompt and generated prefix, -1..1.
+        prompt_pieces: text of each prompt token.
+        completion_pieces: text of each generated token.
+    """
+    columns = [*prompt_pieces, *completion_pieces][: max(map(len, changes))]
+    most = max((abs(change) for row in changes for change in row), default=0.0) or 1.0
+    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{shown(p)}</th>' for j, p in enumerate(columns))
+    rows = []
+    for row, piece in zip(changes, completion_pieces, strict=True):
+        cells = "".join(
+            f'<td{_edge(j, len(prompt_pieces))} style="background:rgba({_COLOUR if change > 0 else _LESS},'
+            f'{abs(change) / most:.2f})" title="{shown(columns[j])} → {shown(piece)}: {change:+.4f}"></td>'
+            for j, change in enumerate(row)
+        )
+        rows.append(f'<tr><th scope="row">{shown(piece)}</th>{cells}</tr>')
     return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 

@@ -1,13 +1,18 @@
-"""`detoxlens preview`: prompts as a model reads them. `detoxlens explain`: one completion, attributed."""
+"""`preview`: prompts as a model reads them. `explain`: one completion, attributed. `compare`: by several models."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from detoxlens.cli.app import TOOLS, Context, ModelOption, app
+
+if TYPE_CHECKING:
+    from detoxlens.explain.explanation import Explanation
+    from detoxlens.params.generation import GenerationConfig
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -29,87 +34,80 @@ def preview(
         typer.echo(f"\nWarning: {found.warning}", err=True)
 
 
+CHECKPOINT_HELP = (
+    "A variant (tiny-neox/rl, or its folder), a folder of a model or PEFT adapter, a hub id, or a version in MLflow's "
+    "registry (models:/tiny-neox-detox@champion)."
+)
+PromptOption = Annotated[str, typer.Option(help="What the model is asked.")]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(help="Model in params.yaml whose chat template to use; default: the one the checkpoint belongs to."),
+]
+NoTemplateOption = Annotated[bool, typer.Option("--no-template", help="Give the model the prompt as it is.")]
+MethodOption = Annotated[
+    str, typer.Option(help="input_x_gradient, saliency, integrated_gradients, occlusion, value_zeroing, attention.")
+]
+TargetOption = Annotated[
+    str, typer.Option(help="probability, log_probability, or contrastive (against the likeliest other token).")
+]
+WordsOption = Annotated[
+    bool, typer.Option("--words", help="Show words: summed over a word's tokens, averaged over a generated word's.")
+]
+MaxNewTokensOption = Annotated[int, typer.Option(min=1, help="Longest sample, in tokens.")]
+TemperatureOption = Annotated[float, typer.Option(min=0, help="Of the sample; 0 takes the likeliest token.")]
+TopKOption = Annotated[int, typer.Option(min=0, help="Of the sample; 0 keeps all tokens.")]
+TopPOption = Annotated[float, typer.Option(min=0.01, max=1, help="Of the sample; 1 keeps all tokens.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the sample.")]
+DeviceOption = Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")]
+DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own Python code from the hub.")]
+
+
 @app.command(rich_help_panel=TOOLS)
 def explain(
-    checkpoint: Annotated[
-        str,
-        typer.Option(help="Folder of a variant (adapters/<model>/<variant>), model or PEFT adapter; or a hub id."),
-    ],
-    prompt: Annotated[str, typer.Option(help="What the model is asked.")],
+    checkpoint: Annotated[list[str], typer.Option(help=CHECKPOINT_HELP)],
+    prompt: PromptOption,
     completion: Annotated[str | None, typer.Option(help="What it answers; sampled when left out.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(help="Model in params.yaml whose chat template to use; default: the one the folder belongs to."),
-    ] = None,
-    no_template: Annotated[bool, typer.Option("--no-template", help="Give the model the prompt as it is.")] = False,
-    method: Annotated[
-        str, typer.Option(help="input_x_gradient, saliency, integrated_gradients, occlusion, value_zeroing, attention.")
-    ] = "input_x_gradient",
-    target: Annotated[
-        str, typer.Option(help="probability, log_probability, or contrastive (against the likeliest other token).")
-    ] = "probability",
-    words: Annotated[
-        bool, typer.Option("--words", help="Show words: summed over a word's tokens, averaged over a generated word's.")
-    ] = False,
+    template: TemplateOption = None,
+    no_template: NoTemplateOption = False,
+    method: MethodOption = "input_x_gradient",
+    target: TargetOption = "probability",
+    words: WordsOption = False,
     html: Annotated[Path | None, typer.Option(help="Write the heat map to this HTML file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores as Inseq's JSON, for its viewer.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest sample, in tokens.")] = 40,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the sample; 0 takes the likeliest token.")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Of the sample; 0 keeps all tokens.")] = 50,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Of the sample; 1 keeps all tokens.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
-    device: Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the model's own Python code from the hub.")
-    ] = False,
+    max_new_tokens: MaxNewTokensOption = 40,
+    temperature: TemperatureOption = 1.0,
+    top_k: TopKOption = 50,
+    top_p: TopPOption = 0.9,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Show what each generated token drew on: a coloured table, and a heat map in a file."""
-    from detoxlens.explain.explanation import NO_TEMPLATE, check_choices, explain, find_checkpoint, find_template
+    from detoxlens.common.errors import UserError
+    from detoxlens.explain.explanation import check_choices
     from detoxlens.explain.page import page
     from detoxlens.explain.terminal import print_explanation
     from detoxlens.explain.words import by_words
-    from detoxlens.params.generation import GenerationConfig
-    from detoxlens.params.load import load_params
 
+    if len(checkpoint) > 1:
+        raise UserError(
+            f"--checkpoint is given {len(checkpoint)} times ({', '.join(checkpoint)}), and explain shows one; several "
+            f"on one text: `detoxlens compare {' '.join(checkpoint)} --prompt ...`."
+        )
     check_choices(method=method, target=target, dtype=dtype, device=device, json=json, html=html)
-    params_path = Context.root / Context.params_path
-    chat = NO_TEMPLATE
-    if not no_template:
-        params = load_params(params_path) if params_path.exists() else None
-        chat = find_template(params, checkpoint, template)
-    found = explain(
-        Context.root,
-        checkpoint=checkpoint,
-        ref=find_checkpoint(Context.root, checkpoint, revision=revision),
-        template=chat,
-        prompt=prompt,
+    found = _explainer(template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code)(
+        checkpoint[0],
+        revision=revision,
         completion=completion,
-        method=method,
-        target=target,
-        generation=GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=1,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            no_repeat_ngram_size=0,
-            num_samples=1,
-            batch_size=1,
-        ),
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
+        generation=_generation(max_new_tokens, temperature, top_k, top_p),
     )
     shown = by_words(found) if words else found
     print_explanation(shown)
     if html is not None:
-        from detoxlens.common.artifacts import write_text
-
-        write_text(html, page(shown))
-        typer.echo(f"Wrote {html}")
+        _write(html, page(shown))
     if json is not None:
         from detoxlens.attribution.inseq_backend import write_inseq_json
 
@@ -123,3 +121,111 @@ def explain(
             method=method,
         )
         typer.echo(f"Wrote {json}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def compare(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(help=f"At least two; the others are compared with the first. Each is: {CHECKPOINT_HELP}"),
+    ],
+    prompt: PromptOption,
+    completion: Annotated[
+        str | None, typer.Option(help="What all are made to answer; sampled from the first when left out.")
+    ] = None,
+    template: TemplateOption = None,
+    no_template: NoTemplateOption = False,
+    method: MethodOption = "input_x_gradient",
+    target: TargetOption = "probability",
+    words: WordsOption = False,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison to this HTML file.")] = None,
+    max_new_tokens: MaxNewTokensOption = 40,
+    temperature: TemperatureOption = 1.0,
+    top_k: TopKOption = 50,
+    top_p: TopPOption = 0.9,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """Show several checkpoints on the same prompt and completion: heat maps, differences per token, entropy curves."""
+    from detoxlens.explain.compare import check_names
+    from detoxlens.explain.compare_page import comparison_page
+    from detoxlens.explain.compare_terminal import print_comparison
+    from detoxlens.explain.explanation import check_choices
+    from detoxlens.explain.words import by_words
+
+    check_names(checkpoints)
+    check_choices(method=method, target=target, dtype=dtype, device=device, json=None, html=html)
+    attribute = _explainer(template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code)
+    generation = _generation(max_new_tokens, temperature, top_k, top_p)
+    first = attribute(checkpoints[0], completion=completion, generation=generation)
+    found = [
+        first,
+        *(attribute(other, completion=None, generation=generation, like=first) for other in checkpoints[1:]),
+    ]
+    found = [by_words(one) for one in found] if words else found
+    print_comparison(found)
+    if html is not None:
+        _write(html, comparison_page(found))
+
+
+def _explainer(
+    template: str | None,
+    no_template: bool,
+    prompt: str,
+    method: str,
+    target: str,
+    seed: int,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+) -> Callable[..., Explanation]:
+    """`explain` with everything but the checkpoint and its completion."""
+    from detoxlens.explain.checkpoints import NO_TEMPLATE, find_checkpoint, find_template, full_name
+    from detoxlens.explain.explanation import explain as attribute
+    from detoxlens.params.load import load_params
+
+    params_path = Context.root / Context.params_path
+    params = load_params(params_path) if params_path.exists() and not no_template else None
+
+    def one(checkpoint: str, *, revision: str | None = None, **more: Any) -> Explanation:
+        name = full_name(Context.root, checkpoint)
+        return attribute(
+            Context.root,
+            checkpoint=checkpoint,
+            ref=find_checkpoint(Context.root, checkpoint, revision=revision),
+            template=NO_TEMPLATE if no_template else find_template(params, name, template),
+            prompt=prompt,
+            method=method,
+            target=target,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            **more,
+        )
+
+    return one
+
+
+def _generation(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> GenerationConfig:
+    from detoxlens.params.generation import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=1,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        no_repeat_ngram_size=0,
+        num_samples=1,
+        batch_size=1,
+    )
+
+
+def _write(file: Path, text: str) -> None:
+    from detoxlens.common.artifacts import write_text
+
+    write_text(file, text)
+    typer.echo(f"Wrote {file}")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from detoxlens.attribution import METHODS, entropy
-from detoxlens.common.artifacts import read_json, read_model_ref
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import ModelRef
-from detoxlens.params.load import Params
 from detoxlens.params.models import ChatTemplate, TemplateConfig, WeightsConfig
 
 if TYPE_CHECKING:
     from detoxlens.params.generation import GenerationConfig
 
-NO_TEMPLATE = TemplateConfig(user="{text}", bot="", reply="{text}", end="", eos_after_reply=False)
-"""The model sees the prompt as it was typed."""
 TARGETS = ("probability", "log_probability", "contrastive")
 DTYPES = ("float32", "bfloat16", "float16")
 REFUSALS = {
@@ -58,6 +52,11 @@ class Explanation:
     """Target `contrastive`: the model's likeliest other token at each step."""
     unit: Literal["token", "word"] = "token"
     """What a piece is; a row over words ends with the word's share on itself (`words.by_words`)."""
+
+    @property
+    def completion(self) -> str:
+        """The generated text, without the space that a template puts before it."""
+        return "".join(self.completion_pieces).strip()
 
     @property
     def num_prompt(self) -> int:
@@ -120,67 +119,6 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device} cannot be used: {str(e).splitlines()[0]} Try --device cpu.") from None
 
 
-def find_checkpoint(root: Path, checkpoint: str, *, revision: str | None = None) -> ModelRef:
-    """What `--checkpoint` names: a variant's folder, a PEFT adapter, a model's folder, or a hub id.
-
-    Raises:
-        UserError: nothing of that name, or a folder that holds no model.
-    """
-    folder = root / checkpoint
-    if not folder.is_dir():
-        if "/" not in checkpoint and (root / "adapters" / checkpoint).is_dir():
-            raise UserError(f"--checkpoint {checkpoint} names a model; name the folder of a variant. {_offers(root)}")
-        if checkpoint.startswith((".", "/")) or checkpoint.count("/") > 1:
-            raise UserError(
-                f"--checkpoint {checkpoint}: there is no such folder under {root}, and a hub id reads owner/name. "
-                f"{_offers(root)}"
-            )
-        return ModelRef(base=checkpoint, revision=revision or "main", adapter=None)
-    if revision is not None:
-        raise UserError(f"--revision {revision} is for hub models; --checkpoint {checkpoint} is a folder.")
-    if (folder / "model_ref.json").exists():
-        return read_model_ref(folder)
-    if (folder / "adapter_config.json").exists():
-        config = read_json(folder / "adapter_config.json")
-        base = find_checkpoint(root, config["base_model_name_or_path"])
-        pinned = config.get("revision") if not (root / base.base).is_dir() else None
-        return dataclasses.replace(base, adapter=checkpoint, revision=pinned or base.revision)
-    if not (folder / "config.json").exists():
-        raise UserError(
-            f"--checkpoint {checkpoint}: the folder holds neither config.json (a model), adapter_config.json (a PEFT "
-            f"adapter) nor model_ref.json (a variant). {_offers(root)}"
-        )
-    return ModelRef(base=checkpoint, revision="local", adapter=None)
-
-
-def _offers(root: Path) -> str:
-    """The project's own checkpoints, for messages."""
-    own = sorted(f.parent.relative_to(root).as_posix() for f in root.glob("adapters/*/*/model_ref.json"))
-    return f"Here are: {', '.join(own)}." if own else "`dvc repro` makes this project's own under adapters/."
-
-
-def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig | ChatTemplate:
-    """The chat template around the prompt.
-
-    Args:
-        params: the project's, where there is one.
-        checkpoint: what `--checkpoint` says; `adapters/<m>/...` and `models/<m>/...` take the template of model <m>.
-        key: what `--template` says; None takes it from the checkpoint.
-
-    Raises:
-        UserError: `key` is not a model of params.yaml.
-    """
-    if key is not None:
-        if params is None:
-            raise UserError(f"--template {key} names a model of params.yaml, but there is no such file here.")
-        return params.model(key).template
-    parts = Path(checkpoint).parts
-    owners = [name for kind, name in itertools.pairwise(parts) if kind in ("adapters", "models")]
-    declared = (params.raw.get("models") or {}) if params else {}
-    owner = next((name for name in owners if name in declared), None)
-    return params.model(owner).template if params and owner else NO_TEMPLATE
-
-
 def explain(
     root: Path,
     *,
@@ -196,6 +134,7 @@ def explain(
     device: str,
     dtype: str,
     trust_remote_code: bool = False,
+    like: Explanation | None = None,
 ) -> Explanation:
     """Attributes `completion`, or one sampled from the model, to the prompt.
 
@@ -213,6 +152,8 @@ def explain(
         device: e.g. "cpu" or "cuda:0".
         dtype: "float32", "bfloat16" or "float16".
         trust_remote_code: run the model's own code from the hub.
+        like: another model's, whose completion is attributed instead: its very tokens, where this tokenizer reads them
+            as the same text, else its text.
 
     Raises:
         UserError: the model cannot be loaded, the text does not fit, or there is nothing to attribute.
@@ -231,7 +172,9 @@ def explain(
         raise UserError("--prompt is empty; the first generated token would follow nothing.")
     weights = WeightsConfig(dtype=dtype, trust_remote_code=trust_remote_code)
     model = load_model(root, ref, weights, device=device)
-    if completion is None:
+    if like is not None:
+        ids = completion_like(tokenizer, like) or encode_reply(tokenizer, template, prompt, like.completion)
+    elif completion is None:
         (sampled,) = sample(
             model,
             [encoded.ids],
@@ -264,6 +207,15 @@ def explain(
         token_prob=found.token_prob,
         contrast_pieces=None if contrast is None else pieces_of(tokenizer, contrast[0]),
     )
+
+
+def completion_like(tokenizer: Any, other: Explanation) -> tuple[int, ...] | None:
+    """The token ids of another model's completion where they mean the same to this tokenizer, else None."""
+    from detoxlens.attribution.pieces import pieces_of
+
+    ids = other.completion_ids
+    known = max(ids) < len(tokenizer) and pieces_of(tokenizer, ids) == other.completion_pieces
+    return ids if known else None
 
 
 def _or_none(values: np.ndarray) -> list[float | None]:

@@ -5,13 +5,14 @@ All text is escaped: prompt and completion may hold anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from detoxlens.attribution.heatmap import heatmap_html, shown
 from detoxlens.explain.explanation import Explanation
-from detoxlens.reporting.page_style import STYLE
+from detoxlens.reporting.page_style import STYLE as _PAGE_STYLE
 
-_STYLE = (
+STYLE = _PAGE_STYLE + (
     ".measures th:first-child{text-align:left;white-space:pre;font-family:ui-monospace,monospace;padding-left:0}"
     ".measures tbody th{border-bottom:1px solid var(--line);font-weight:400}dd{white-space:pre-wrap}"
 )
@@ -32,13 +33,12 @@ def page(explanation: Explanation) -> str:
         explanation.completion_pieces,
         token_prob=explanation.token_prob,
     )
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     unit = explanation.unit
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>detoxlens explain</title>'
-        f"<style>{STYLE}{_STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n"
-        f'<div class="provenance"><dl>{listed}</dl></div>\n'
+        f"<style>{STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n"
+        f"{facts_html(facts)}\n"
         f'<p class="caption">Attribution: rows are generated {unit}s, columns the {unit}s before them; a line parts '
         "prompt and completion. The darkest cell of a row holds its largest share, white is none; each cell's number "
         f'shows when the pointer rests on it.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated {unit}</h2>\n'
@@ -46,6 +46,12 @@ def page(explanation: Explanation) -> str:
         f'its share on the prompt, 1 at the first {unit} by definition.</p>\n<div class="wide">{_measures(explanation)}'
         "</div>\n</body></html>\n"
     )
+
+
+def facts_html(facts: Mapping[str, str]) -> str:
+    """What is shown, as a box of names and values."""
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    return f'<div class="provenance"><dl>{listed}</dl></div>'
 
 
 def _measures(explanation: Explanation) -> str:

@@ -6,7 +6,7 @@ at least 1 %, so that nothing hangs on colour alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -29,7 +29,16 @@ def view(explanation: Explanation, *, width: int) -> RenderableType:
         width: columns of the terminal.
     """
     parts: list[RenderableType] = [_shaded_prompt(explanation), Text()]
-    parts += [t for block in _blocks(explanation, width) for t in (_table(explanation, block), Text())]
+    parts += table_of(
+        explanation,
+        width,
+        heads=("p", "bits", "dep."),
+        measures=[
+            [_number(value) for value in row]
+            for row in zip(explanation.token_prob, explanation.entropy_bits(), explanation.dependence(), strict=True)
+        ],
+        cell=lambda t, j, head: _cell(explanation.scores[t][j], explanation.scores[t][: explanation.num_prompt], head),
+    )
     parts.append(Text(explanation.summary()))
     return Group(*parts)
 
@@ -75,14 +84,38 @@ def _shaded_prompt(explanation: Explanation) -> Text:
     return text
 
 
+def table_of(
+    explanation: Explanation,
+    width: int,
+    *,
+    heads: Sequence[str],
+    measures: Sequence[Sequence[str]],
+    cell: Callable[[int, int, str], Text],
+) -> list[RenderableType]:
+    """Generated tokens as rows and prompt tokens as columns, in as many tables as the width asks for.
+
+    Args:
+        explanation: whose tokens.
+        width: columns of the terminal.
+        heads: of the measures.
+        measures: row t: the measures of generated token t, ready to be shown.
+        cell: (t, j, the column's head) -> what stands at generated token t under prompt token j.
+    """
+    beside = [max(len(head), *(len(row[i]) for row in measures)) + 1 for i, head in enumerate(heads)]
+    found: list[RenderableType] = []
+    for block in _blocks(explanation, width - sum(beside)):
+        found += [_table(explanation, block, heads, measures, cell), Text()]
+    return found
+
+
 def _blocks(explanation: Explanation, width: int) -> Iterator[range]:
     """Ranges of prompt tokens that fit beside the row heads."""
     generated = max(len("generated"), *(len(shown(p)) for p in explanation.completion_pieces))
     instead = 0 if explanation.contrast_pieces is None else WIDEST_TOKEN + 1
-    room = max(width - generated - len(" 0.00 0.00 0.00 ") - instead, WIDEST_TOKEN + 1)
+    room = max(width - generated - 1 - instead, WIDEST_TOKEN + 1)
     start = used = 0
     for j, piece in enumerate(explanation.prompt_pieces):
-        need = max(len(shown(piece)), 2) + 1
+        need = max(len(shown(piece)), 3) + 1
         if used + need > room and j > start:
             yield range(start, j)
             start, used = j, 0
@@ -90,10 +123,16 @@ def _blocks(explanation: Explanation, width: int) -> Iterator[range]:
     yield range(start, explanation.num_prompt)
 
 
-def _table(explanation: Explanation, block: range) -> Table:
+def _table(
+    explanation: Explanation,
+    block: range,
+    heads: Sequence[str],
+    measures: Sequence[Sequence[str]],
+    cell: Callable[[int, int, str], Text],
+) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("generated", no_wrap=True)
-    for name in ("p", "bits", "dep."):
+    for name in heads:
         table.add_column(name, justify="right", no_wrap=True, style="dim")
     contrast = explanation.contrast_pieces
     if contrast is not None:
@@ -101,12 +140,10 @@ def _table(explanation: Explanation, block: range) -> Table:
     for j in block:
         style = "dim" if explanation.is_template[j] else ""
         table.add_column(Text(shown(explanation.prompt_pieces[j]), style=style), justify="right", no_wrap=True)
-    measures = zip(explanation.token_prob, explanation.entropy_bits(), explanation.dependence(), strict=True)
-    rows = zip(explanation.completion_pieces, explanation.scores, measures, strict=True)
-    for t, (piece, row, (prob, bits, dependence)) in enumerate(rows):
-        cells = [_cell(row[j], row[: explanation.num_prompt], shown(explanation.prompt_pieces[j])) for j in block]
+    for t, piece in enumerate(explanation.completion_pieces):
+        cells = [cell(t, j, shown(explanation.prompt_pieces[j])) for j in block]
         instead = [] if contrast is None else [Text(shown(contrast[t]))]
-        table.add_row(Text(shown(piece)), _number(prob), _number(bits), _number(dependence), *instead, *cells)
+        table.add_row(Text(shown(piece)), *measures[t], *instead, *cells)
     return table
 
 

@@ -30,7 +30,7 @@ from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, fl
 from detoxlens.tracking.location import former_root
 from detoxlens.tracking.names import mlflow_name, original_name
 from detoxlens.tracking.project import finish_project_run
-from detoxlens.tracking.registry import CHAMPION, AdapterVersion, register_adapters, registered_name
+from detoxlens.tracking.registry import CHAMPION, AdapterVersion, download, model_of, register_adapters, registered_name
 from detoxlens.tracking.reporters import report_history
 from detoxlens.tracking.runs import run_name
 from detoxlens.tracking.stages import StageRun, send_or_warn, send_pending, track_stage
@@ -57,12 +57,14 @@ __all__ = [
     "TrialRun",
     "charts_url",
     "comparable_params",
+    "download",
     "dvc_md5",
     "finish_project_run",
     "flat_metrics",
     "flat_params",
     "former_root",
     "mlflow_name",
+    "model_of",
     "original_name",
     "prepare_store",
     "read_curves",

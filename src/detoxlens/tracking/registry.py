@@ -8,17 +8,20 @@ Aliases: `champion`, and `latest-<variant>` for the version that the present rep
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
+from detoxlens.common.errors import UserError
 from detoxlens.tracking.address import Store
 from detoxlens.tracking.comparable import ADAPTER
 from detoxlens.tracking.failures import explained
 from detoxlens.tracking.runs import is_missing
-from detoxlens.tracking.store import open_client
+from detoxlens.tracking.store import open_client, read_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,6 +59,41 @@ class AdapterVersion:
 def registered_name(model: str) -> str:
     """The registered model of a model key."""
     return f"{model}-detox"
+
+
+def model_of(uri: str) -> str | None:
+    """The model key of a registered version: `models:/tiny-neox-detox@champion` -> `tiny-neox`; None: not ours."""
+    name = re.split("[@/]", uri.removeprefix("models:/"))[0]
+    return name.removesuffix(registered_name("")) if name.endswith(registered_name("")) else None
+
+
+def download(store: Store, uri: str) -> Path:
+    """A registered version's files, on this machine.
+
+    Args:
+        store: from `resolve_store`.
+        uri: `models:/<name>@<alias>` or `models:/<name>/<version>`, of a version that a report registered.
+
+    Raises:
+        UserError: there is no such version, or no store.
+    """
+    client = read_client(store)
+    with explained(store):
+        from mlflow.exceptions import MlflowException
+
+        name, at, which = re.fullmatch(r"models:/([^@/]*)([@/]?)(.*)", uri).groups()
+        try:
+            if at == "@":
+                version = client.get_model_version_by_alias(name, which)
+            else:
+                version = client.get_model_version(name, which)
+            return Path(client.download_artifacts(version.run_id, ADAPTER))
+        except MlflowException as e:
+            names = sorted(model.name for model in client.search_registered_models())
+            raise UserError(
+                f"{uri} is not in the registry of {store.shown_uri}: {str(e).splitlines()[0].rstrip('.')}. Registered "
+                f"models: {', '.join(names) or 'none'}; aliases: {CHAMPION}, latest-<variant>."
+            ) from None
 
 
 def register_adapters(
