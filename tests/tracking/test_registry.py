@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from detoxlens.common.errors import UserError
-from detoxlens.tracking import AdapterVersion, dvc_md5, download, model_of, register_adapters, write_comparable_run
+from detoxlens.tracking import AdapterVersion, download, dvc_md5, model_of, register_adapters, write_comparable_run
 from detoxlens.tracking.store import open_client
 from tests.tracking.stores import KEY, NEOX_FT, NOISE, documented_line
 
