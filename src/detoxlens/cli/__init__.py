@@ -1,7 +1,7 @@
 """The `detoxlens` command: one sub-command per stage, plus the tools.
 
 app.py       the program and its global options      stages.py    prepare ... report
-project.py   sample, repro, preset, ui, log, store   doctor.py    doctor
+project.py   sample, repro, preset, ui, log, ...   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
 study.py     study                                   audit.py     audit
 new.py       init, schema                            push.py      push-adapter

@@ -73,6 +73,25 @@ def preset(name: Annotated[str, typer.Argument(help="A file in presets/ without 
 
 
 @app.command(rich_help_panel=TOOLS)
+def experiments(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; default: all of the present commit.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write table and entropy curves to this HTML file.")] = None,
+) -> None:
+    """Show DVC's experiments at terminal width: what each changed, and the headline numbers that moved."""
+    from detoxlens.experiments.read import show
+    from detoxlens.experiments.terminal import print_experiments
+
+    found = show(Context.root, names or ())
+    print_experiments(found)
+    if html is not None:
+        from detoxlens.common.artifacts import write_text
+        from detoxlens.experiments.page import page, read_curves
+
+        write_text(html, page(found, read_curves(Context.root, found)))
+        typer.echo(f"Wrote {html}")
+
+
+@app.command(rich_help_panel=TOOLS)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",

@@ -11,15 +11,18 @@ from html import escape
 from detoxlens.attribution.heatmap import change_map_html, heatmap_html, shown
 from detoxlens.explain.compare import Difference, differences, why_no_differences
 from detoxlens.explain.explanation import Explanation
-from detoxlens.explain.line_chart import LINES, line_chart
+from detoxlens.explain.line_chart import CHART_STYLE, LINES, line_chart
 from detoxlens.explain.page import STYLE as PAGE_STYLE
 from detoxlens.explain.page import facts_html
 
-STYLE = PAGE_STYLE + (
-    ".side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem 2rem}"
-    ".side>section{min-width:0}.side h3{margin-top:.6rem}body{max-width:110rem}"
-    ".chart{max-width:60rem;width:100%;height:auto;font:12px system-ui,sans-serif}.chart text{fill:currentColor}"
-    ".swatch{display:inline-block;width:1.4rem;height:0;border-top:3px solid;vertical-align:middle;margin-right:.4rem}"
+STYLE = (
+    PAGE_STYLE
+    + CHART_STYLE
+    + (
+        ".side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem 2rem}"
+        ".side>section{min-width:0}.side h3{margin-top:.6rem}body{max-width:110rem}"
+        ".swatch{display:inline-block;width:1.4rem;height:0;border-top:3px solid;vertical-align:middle;margin-right:.4rem}"
+    )
 )
 
 
@@ -45,7 +48,7 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
         f"<style>{STYLE}</style></head><body>\n<h1>{len(explanations)} checkpoints on one text</h1>\n"
         f"{facts_html(facts)}\n<h2>Prompt entropy at each generated {unit}</h2>\n"
         '<p class="caption">Over how many prompt tokens the attribution is spread, in bits: one example, so a '
-        f"difference here is an observation, not a finding.</p>\n{_chart(explanations)}\n"
+        f'difference here is an observation, not a finding.</p>\n<div class="wide">{_chart(explanations)}</div>\n'
         "<h2>Attribution, side by side</h2>\n"
         f'<p class="caption">Rows are generated {unit}s, columns the {unit}s before them; a line parts prompt and '
         "completion. The darkest cell of a row holds its largest share, white is none; each cell's number shows when "
