@@ -21,7 +21,8 @@ STYLE = (
     + (
         ".side{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem 2rem}"
         ".side>section{min-width:0}.side h3{margin-top:.6rem}body{max-width:110rem}"
-        ".swatch{display:inline-block;width:1.4rem;height:0;border-top:3px solid;vertical-align:middle;margin-right:.4rem}"
+        ".swatch{display:inline-block;width:1.4rem;height:0;border-top:3px solid;vertical-align:middle;"
+        "margin-right:.4rem}"
     )
 )
 
