@@ -225,6 +225,14 @@ OTHERWISE = {
     "entropy_coef": 0.5,
     "whiten_advantages": False,
     "kl": {"control": "adaptive", "target_nats_per_sequence": 0.1, "horizon": 10, "estimator": "k3"},
+    "regularizer": {
+        "kind": "toxic_share",
+        "weight": 9.0,
+        "columns": "shuffled",
+        "num_examples": 3,
+        "num_positions": 2,
+        "scorer": "hf:owner/name",
+    },
 }
 
 
@@ -233,13 +241,14 @@ def test_a_param_that_is_called_unread_changes_no_byte_and_one_that_is_not_is_re
     algorithm, train, make_policy, monkeypatch
 ):
     listed = {name.removeprefix("ppo.") for name in UNREAD[algorithm]} - {"lora.dropout"}
-    changes = {name: value for name, value in OTHERWISE.items() if name in listed or name == "kl"}
-    assert listed == {*changes, *(f"kl.{name}" for name in OTHERWISE["kl"])} - {"kl"}
+    nested = ("kl", "regularizer")
+    changes = {name: value for name, value in OTHERWISE.items() if name in listed or name in nested}
+    assert listed == {*changes, *(f"{outer}.{name}" for outer in nested for name in OTHERWISE[outer])} - {*nested}
     read = set()
     for cls, prefix in ((PpoConfig, ""), (KlConfig, "kl."), (ValidationConfig, "validation.")):
         note_reads(monkeypatch, cls, prefix, read)
     plain, expected = train(algorithm, num_steps=2, selector=lambda texts: [0.5] * len(texts))
-    everything = {n for n in PpoConfig.model_fields if n not in ("kl", "validation")}
+    everything = {n for n in PpoConfig.model_fields if n not in (*nested, "validation")}
     everything |= {f"kl.{n}" for n in KlConfig.model_fields} | {
         f"validation.{n}" for n in ValidationConfig.model_fields
     }

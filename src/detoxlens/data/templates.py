@@ -74,10 +74,30 @@ def encode_prompt(
     return EncodedPrompt(tuple(e.id for e in encoded), tuple(e.region for e in encoded))
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedDialogue:
+    """EncodedDialogue(ids=[12, 7, 30, 9, 4, 0], is_user=[0, 1, 1, 0, 0, 0], is_reply=[0, 0, 0, 0, 1, 1])"""
+
+    ids: list[int]
+    is_user: list[bool]
+    """Per id: is it the text of a human turn?"""
+    is_reply: list[bool]
+    """Per id: is it the bot's own, end-of-sequence included?"""
+
+
 def encode_dialogue(
     tokenizer: PreTrainedTokenizerFast, template: Template, turns: Sequence[str]
 ) -> tuple[list[int], list[bool]]:
     """A whole dialogue to learn from: its ids, and per id whether it is the bot's own, end-of-sequence included.
+
+    Args and errors: as `encode_whole`.
+    """
+    encoded = encode_whole(tokenizer, template, turns)
+    return encoded.ids, encoded.is_reply
+
+
+def encode_whole(tokenizer: PreTrainedTokenizerFast, template: Template, turns: Sequence[str]) -> EncodedDialogue:
+    """A whole dialogue, and whose each of its tokens is.
 
     Args:
         tokenizer: The model's.
@@ -92,7 +112,11 @@ def encode_dialogue(
     pieces = _prompt_pieces(tokenizer, template, turns[:-1], evaluation=False)
     pieces.append(_reply_piece(tokenizer, template, len(turns) - 1, turns[-1], of=None))
     encoded = _encode(tokenizer, template, pieces)
-    return [e.id for e in encoded], [e.is_reply for e in encoded]
+    return EncodedDialogue(
+        ids=[e.id for e in encoded],
+        is_user=[not e.is_reply and e.region in ("user", "earlier") for e in encoded],
+        is_reply=[e.is_reply for e in encoded],
+    )
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerFast, template: Template, prompt: str, reply: str) -> tuple[int, ...]:

@@ -93,13 +93,13 @@ def logits_at(
     wanted = wanted.to(ids.device)
     if not head_selects:
         return model(input_ids=ids, use_cache=False).logits[wanted], None
-    with _head_sees_only(wanted, model.get_output_embeddings()) as seen:
+    with head_sees_only(wanted, model.get_output_embeddings()) as seen:
         logits = model(input_ids=ids, use_cache=False).logits.squeeze(0)
     return logits, seen[0]
 
 
 @contextmanager
-def _head_sees_only(positions: Bool[Tensor, "batch seq"], head: nn.Module) -> Iterator[list[Tensor]]:
+def head_sees_only(positions: Bool[Tensor, "batch seq"], head: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, the language-model head gets the hidden states of `positions` alone; they are also put into the list.
 
     A hook, so that the model's own forward still does what it does behind the head (scaling, soft-capping).

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from detoxlens.params.regularizer import RegularizerConfig
 from detoxlens.params.section import Section
 
 
@@ -107,6 +108,8 @@ class PpoConfig(Section):
     """Penalty that keeps the policy near the base model, and the limits of its KL."""
     validation: ValidationConfig = ValidationConfig()
     """How often, and on which prompts, the policy is judged; the best adapter is kept."""
+    regularizer: RegularizerConfig = RegularizerConfig()
+    """Off unless a variant's overrides turn it on; its gradient is added to that of each minibatch's loss."""
     stop_base_perplexity: float | None = Field(default=None, gt=1)
     """Training ends, in good order, when a batch's perplexity under the base model exceeds this; None never stops."""
     checkpoint_every: int = Field(default=10, ge=1)

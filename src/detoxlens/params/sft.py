@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from detoxlens.params.regularizer import RegularizerConfig
 from detoxlens.params.section import Section
 
 
@@ -50,3 +51,5 @@ class SftConfig(Section):
     takes all. One pass over all of DialoCONAN's 306 costs a model on a CPU as much as ten steps."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many validations without a lower loss; None trains to the end. The best is kept either way."""
+    regularizer: RegularizerConfig = RegularizerConfig()
+    """Off unless a variant's overrides turn it on."""

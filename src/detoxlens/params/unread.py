@@ -13,6 +13,7 @@ _NO_DROPOUT = {"lora.dropout": "preference tuning runs without dropout, so that 
 _NO_VALUES = "there is no value function; a response is measured against the others to the same prompt"
 _WHOLE_RESPONSES = "the reward is of the whole response, not of its tokens"
 _FIXED_KL = "TRL keeps ppo.kl.coef fixed"
+_PENALTY = ("kind", "weight", "columns", "num_examples", "num_positions", "scorer")
 _GROUPS = _DROPOUT | {
     "ppo.value_learning_rate": _NO_VALUES,
     "ppo.value_clip_range": _NO_VALUES,
@@ -23,6 +24,7 @@ _GROUPS = _DROPOUT | {
     "ppo.lam": _WHOLE_RESPONSES,
     "ppo.whiten_rewards": _WHOLE_RESPONSES,
     "ppo.entropy_coef": "TRL's loss has no entropy bonus",
+    **{f"ppo.regularizer.{key}": "TRL's loss has no penalty on the use of the prompt" for key in _PENALTY},
     "ppo.kl.control": _FIXED_KL,
     "ppo.kl.target_nats_per_sequence": _FIXED_KL,
     "ppo.kl.horizon": _FIXED_KL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from detoxlens.common.seeding import numpy_rng
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.ppo import PpoConfig
+from detoxlens.regularization.columns import MarkedSequence
+from detoxlens.regularization.regularizer import Regularizer
 from detoxlens.rl.likelihoods import (
     Measured,
     length_sorted,
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+Marks = Mapping[tuple[int, ...], tuple[Sequence[int], Sequence[bool]]]
+"""Token ids of a prompt -> `exchange` and `is_toxic` of its tokens (`MarkedSequence`)."""
+
+
 class Learner:
     """The optimizer of adapter and value function, and what it does with a rollout.
 
@@ -41,6 +47,7 @@ class Learner:
         decoding: how the responses were sampled; its temperature counts.
         seed: of the minibatches.
         world: the processes among which each minibatch is divided.
+        marks: of each prompt, if `config` has a regularizer; see `PPO`.
     """
 
     def __init__(
@@ -52,9 +59,13 @@ class Learner:
         decoding: GenerationConfig,
         seed: int,
         world: World,
+        marks: Marks | None = None,
     ):
         self.model, self.value_function, self.world = model, value_function, world
         self.config, self.decoding, self.seed = config, decoding, seed
+        self.marks = marks or {}
+        on = config.regularizer.is_on
+        self.regularizer = Regularizer(config.regularizer, seed=seed, section="ppo") if on else None
         self.adapter_parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
@@ -81,6 +92,7 @@ class Learner:
         config = self.config
         sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction"), 0.0)
         sum_of_grad_norms, num_minibatches = 0.0, 0
+        quantities: list[float] = []
         with _recomputing_activations(self.model, enabled=config.gradient_checkpointing):
             for epoch in range(config.num_epochs):
                 order = numpy_rng(self.seed, "minibatches", step, epoch).permutation(len(responses)).tolist()
@@ -90,12 +102,48 @@ class Learner:
                     (by_length,) = length_sorted(responses, minibatch, len(minibatch))
                     for rows in length_sorted(responses, self.world.share(by_length), config.micro_batch_size):
                         self._backward(responses, rows, measured, advantages, returns, num_tokens, sums, step)
+                    if self.regularizer is not None:
+                        quantities += self._regularize(self.regularizer, responses, minibatch, step, epoch)
                     self.world.sum_gradients(self.parameters)
                     sum_of_grad_norms += self._descend([responses[i] for i in minibatch], step)
                     num_minibatches += 1
         totals = dict(zip(sums, self.world.sum_of(list(sums.values())), strict=True))
         means = {f"ppo/{name}": total / num_minibatches for name, total in totals.items()}
+        if quantities:
+            means[self.regularizer.metric] = sum(quantities) / len(quantities)
         return means | {"ppo/grad_norm": sum_of_grad_norms / num_minibatches}
+
+    def _regularize(
+        self, regularizer: Regularizer, responses: Sequence[Response], minibatch: list[int], step: int, epoch: int
+    ) -> list[float]:
+        """Adds the gradient of the penalty, weight times the quantity's mean over the minibatch; returns that mean.
+
+        An empty list where no response of the minibatch has anything to look at.
+        """
+        rows = {}
+        for i in minibatch:
+            found = regularizer.rows(self._marked(responses[i]), step, epoch, i)
+            if len(found):
+                rows[i] = found
+        drawn = [list(rows)[k] for k in regularizer.drawn(len(rows), step, epoch, minibatch[0])]
+        total = 0.0
+        for part in length_sorted(responses, self.world.share(drawn), self.config.micro_batch_size):
+            values = regularizer.values(self.model, [self._marked(responses[i]) for i in part], [rows[i] for i in part])
+            if regularizer.is_felt:
+                (regularizer.config.weight * values.sum() / len(drawn)).backward()
+            total += values.sum().item()
+        (total,) = self.world.sum_of([total])
+        return [total / len(drawn)] if drawn else []
+
+    def _marked(self, response: Response) -> MarkedSequence:
+        """The response behind its prompt."""
+        exchange, is_toxic = self.marks[response.prompt_ids]
+        num, last = len(response.token_ids), max(exchange)
+        return MarkedSequence(
+            ids=(*response.prompt_ids, *response.token_ids),
+            exchange=(*exchange, *[-last] * num),
+            is_toxic=(*is_toxic, *[False] * num),
+        )
 
     def _descend(self, minibatch: Sequence[Response], step: int) -> float:
         """One optimizer step on the gradient that lies in the weights; returns its norm before clipping.

@@ -20,10 +20,11 @@ from detoxlens.rl.advantages import gae, masked_whiten, token_rewards
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_checkpoint, save_checkpoint
 from detoxlens.rl.controller import KlController
 from detoxlens.rl.experience import Experience, gathered
-from detoxlens.rl.learner import Learner, schedule
+from detoxlens.rl.learner import Learner, Marks, schedule
 from detoxlens.rl.likelihoods import measure
 from detoxlens.rl.losses import explained_variance
 from detoxlens.rl.monitor import check_kl, reason_to_stop, rollout_metrics
+from detoxlens.rl.regularized import check_penalty
 from detoxlens.rl.rewards import check_not_all_empty, grade_responses, reward_responses
 from detoxlens.rl.rollout import prompts_of_step, sample_responses
 from detoxlens.rl.trainer import PolicyTrainer, PpoResult, Prompts, Row
@@ -37,14 +38,22 @@ class PPO(PolicyTrainer):
 
     Args: as `PolicyTrainer`, one response per prompt, `decoding.batch_size` at a time; and
         world: the processes that share the work (`world.join`), all given the same arguments; None is this one alone.
+        marks: what `config.regularizer` looks at: token ids of each training prompt -> per token the number of the
+            exchange that it is the human's text of (0: none; the last is replied to), and whether its word is toxic.
+
+    Raises:
+        UserError: as `PolicyTrainer`, or the regularizer cannot be computed on this model or these prompts.
     """
 
     world: World | None = None
+    marks: Marks | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model.eval()
         self.world = self.world or World(device=str(self.model.device))
+        if self.config.regularizer.is_on:
+            check_penalty(self.config.regularizer, self.model, self.marks or {}, seed=self.seed)
 
     def train(
         self,
@@ -81,6 +90,7 @@ class PPO(PolicyTrainer):
             decoding=self.decoding,
             seed=self.seed,
             world=self.world,
+            marks=self.marks,
         )
         self.world.copy_from_main(self.learner.parameters)
         try:

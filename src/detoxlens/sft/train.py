@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Dialogue
@@ -20,9 +20,12 @@ from detoxlens.data.templates import Template, encode_dialogue
 from detoxlens.models import training
 from detoxlens.models.capabilities import examine
 from detoxlens.models.training import History, OnStep, arguments, callbacks
+from detoxlens.params.regularizer import Kind
 from detoxlens.params.sft import SftConfig
+from detoxlens.regularization.regularizer import Regularizer, check_regularizer
 from detoxlens.sft.loss import IGNORED, trainer_class
 from detoxlens.sft.packing import check_packing
+from detoxlens.sft.regularized import Marker, check_examples, regularized
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,10 +36,10 @@ NAMES = {
     "grad_norm": "sft/grad_norm",
     "learning_rate": "sft/learning_rate",
     "eval_loss": "sft/val_loss",
-}
+} | {kind: f"sft/{kind}" for kind in get_args(Kind)}
 """TRL's name of a curve -> ours."""
 Example = dict[str, list[int]]
-"""`input_ids` and `labels`, of one length."""
+"""`input_ids` and `labels`, of one length; with a regularizer also its marks (`sft.regularized`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,18 @@ def encode_examples(
 
 
 def encode_and_count(
-    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, template: Template, config: SftConfig
+    dialogues: Sequence[Dialogue],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    config: SftConfig,
+    *,
+    mark: Marker | None = None,
 ) -> tuple[list[Example], Cut]:
-    """`encode_examples`, and how many of them were cut and dropped."""
-    whole = [whole_example(chat, tokenizer, template, config) for chat in chats_of(dialogues, config)]
+    """`encode_examples`, and how many of them were cut and dropped; `mark` adds what a regularizer looks at."""
+    chats = chats_of(dialogues, config)
+    whole = [whole_example(chat, tokenizer, template, config) for chat in chats]
+    if mark is not None:
+        whole = [example | mark(chat) for example, chat in zip(whole, chats, strict=True)]
     examples = [cut for example in whole if (cut := cut_to(example, config.max_length)) is not None]
     num_cut = sum(len(example["input_ids"]) > config.max_length for example in whole)
     return examples, Cut(len(whole), num_cut, len(whole) - len(examples), config.max_length)
@@ -136,18 +147,20 @@ def fine_tune(
     Args:
         model: a PeftModel with a trainable adapter.
         tokenizer: gives the padding token.
-        train: examples of `encode_examples`.
-        validation: likewise, from the split `val`.
+        train: examples of `encode_examples`; marked, if `config` has a regularizer.
+        validation: likewise, from the split `val`; without marks.
         config: hyperparameters.
         seed: order of the data and dropout.
         checkpoints: scratch folder; a run that finds checkpoints there continues from the newest.
         on_step: called after every optimizer step.
 
     Returns:
-        One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token).
+        One row per logged step: sft/loss and sft/learning_rate, or sft/val_loss (nats per token). With a regularizer
+        sft/loss holds the penalty, and sft/<kind> is the quantity that is penalised.
 
     Raises:
-        UserError: nothing to train or validate on, the loss is not finite, or packed examples would see each other.
+        UserError: nothing to train or validate on, the loss is not finite, packed examples would see each other, or the
+            regularizer cannot be computed.
     """
     from datasets import Dataset
     from trl import SFTConfig as TrlConfig
@@ -159,6 +172,17 @@ def fine_tune(
     make_trainer = trainer_class(model, able, packing=config.packing)
     if config.packing:
         check_packing(model)
+    if config.regularizer.is_on:
+        regularizer = Regularizer(config.regularizer, seed=seed, section="sft")
+        if config.packing:
+            raise UserError(
+                f"sft.packing=true with sft.regularizer.kind={config.regularizer.kind!r}: the penalty is on one prompt "
+                "and its reply, not on a row of several. Set sft.packing: false; sft.group_by_length: true saves "
+                "padding too."
+            )
+        check_regularizer(regularizer, model)
+        check_examples(regularizer, train)
+        make_trainer = regularized(make_trainer, regularizer)
 
     trainer = make_trainer(
         model=model,

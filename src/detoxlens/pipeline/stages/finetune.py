@@ -17,8 +17,11 @@ from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.sft import SftConfig
+from detoxlens.regularization.toxic_tokens import judge_of
+from detoxlens.scorers import make_scorer
 from detoxlens.sft.adapter import model_card, train_adapter
 from detoxlens.sft.placebo import answers_of_base, placebo_examples
+from detoxlens.sft.regularized import marker
 from detoxlens.sft.train import encode_and_count, encode_examples, validation_sample
 
 log = logging.getLogger(__name__)
@@ -60,7 +63,13 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         dialogues = read_rows(layout.dialogues, Dialogue)
         split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
         split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
-        train, cut = encode_and_count(split["train"], tokenizer, spec.template, config)
+        mark = None
+        if (penalty := config.regularizer).is_on:
+            judge = None
+            if penalty.kind == "toxic_share":
+                judge = judge_of(make_scorer(penalty.scorer, root=root, device=run_config.device), section="sft")
+            mark = marker(tokenizer, spec.template, judge)
+        train, cut = encode_and_count(split["train"], tokenizer, spec.template, config, mark=mark)
         if cut.num_cut > MOST_CUT * cut.num_examples:
             log.warning("%s/%s: %s. Raise sft.max_length, or use fewer turns.", model, variant, cut)
         if not is_own:

@@ -36,8 +36,10 @@ from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.params.variants import VariantConfig
+from detoxlens.regularization.toxic_tokens import judge_of
 from detoxlens.rl.groups import GroupTrainer
 from detoxlens.rl.ppo import PPO
+from detoxlens.rl.regularized import prompt_marks
 from detoxlens.rl.rewards import Grader, NonToxicity
 from detoxlens.rl.trainer import PpoResult, Row
 from detoxlens.rl.validation import kept_validation
@@ -107,6 +109,12 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             training, validating, num_left_out = read_prompts(
                 layout, tokenizer, spec.template, config, longest=context - decoding.max_new_tokens
             )
+            marks = None
+            if (penalty := config.regularizer).is_on:
+                judge = None
+                if penalty.kind == "toxic_share":
+                    judge = judge_of(make_scorer(penalty.scorer, root=root, device=world.device), section="ppo")
+                marks = prompt_marks(tokenizer, spec.template, read_contexts(layout, config), judge)
             if chosen.algorithm == "ppo":
                 trainer = PPO(
                     policy,
@@ -119,6 +127,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                     selector=grader_of(selector),
                     placebo_kl_nats=placebo_kl_nats,
                     world=world,
+                    marks=marks,
                 )
             else:
                 trainer = GroupTrainer(
@@ -233,14 +242,19 @@ def read_prompts(
     """Token ids of the training contexts and of the validation prompts, neither longer than `longest`, and how many
     contexts are longer."""
     longest = min(config.max_prompt_tokens, longest)
-    dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
-    contexts = hater_contexts(dialogues, config.max_context_turns)
+    contexts = read_contexts(layout, config)
     questions = validation_prompts(read_rows(layout.prompts, Prompt), config.validation.filter)
     chosen = questions[: config.validation.num_prompts]
     training = [encode_prompt(tokenizer, template, turns).ids for turns in contexts]
     validating = [encode_prompt(tokenizer, template, [p.text], evaluation=True).ids for p in chosen]
     kept = within(training, longest, what="dialogue contexts")
     return kept, within(validating, longest, what="validation prompts"), len(training) - len(kept)
+
+
+def read_contexts(layout: Layout, config: PpoConfig) -> list[tuple[str, ...]]:
+    """What is trained on: `hater_contexts` of the training dialogues."""
+    dialogues = [d for d in read_rows(layout.dialogues, Dialogue) if d.split == "train"]
+    return hater_contexts(dialogues, config.max_context_turns)
 
 
 def check_processes(chosen: VariantConfig, variant: str, spec: ModelConfig, model: str, world: World) -> None:
