@@ -7,11 +7,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from detoxlens.common.fingerprint import fingerprint
+from detoxlens.models.interventions import METHODS
 from detoxlens.params.reads import READS, STAGES, module_of
 from tests.root import ROOT
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-MODULE_OF = {"rl_after_ft": "rl", "finetune_placebo": "finetune", "rl_placebo": "rl"}
+MODULE_OF = {"rl_after_ft": "rl", "finetune_placebo": "finetune", "rl_placebo": "rl"} | dict.fromkeys(
+    METHODS, "intervene"
+)
 SHARED = {"run", "models", "variants"}
 
 
@@ -40,7 +43,11 @@ def test_dvc_notices_every_section_that_a_stage_reads(stage):
     assert noticed - SHARED == set(reads)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_a_method_without_training_reads_the_section_of_its_name():
+    assert tuple(METHODS) == READS["intervene"]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "intervene"])
 def test_a_stage_reads_the_sections_that_are_listed(stage):
     """By the literal names in its module's `params.section("<name>", ...)`."""
     tree = ast.parse((ROOT / "src" / (module_of(stage).replace(".", "/") + ".py")).read_text(encoding="utf-8"))

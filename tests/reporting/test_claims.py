@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from detoxlens.reporting.about import Role
 from detoxlens.reporting.claims import claims
 from tests.reporting.test_conclusions import ABOUT, compared, metrics_of, variant
 
@@ -24,6 +25,12 @@ def test_each_claim_has_a_verdict_from_the_numbers():
         "Entropy of `rl` rises after the first tokens": "not tested",
         "The methods differ at equal toxicity": "not tested",
     }
+
+
+def test_of_a_method_that_is_not_the_papers_only_its_toxicity_is_a_claim():
+    about = dataclasses.replace(ABOUT, variants=ABOUT.variants | {"steered": Role(kind="steering", text="")})
+    found = claims(metrics_of(it=variant("it", 20), steered=variant("steered", 2)), primary="p50", about=about)
+    assert [c.claim for c in found if "steered" in c.claim] == ["`steered` detoxifies"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from detoxlens.attribution.attention import Attention
 from detoxlens.attribution.quantized import differentiable_layers
 from detoxlens.attribution.tape import NotTapeable, Tape
 from detoxlens.common.errors import UserError
+from detoxlens.models.forward import decoder_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +74,14 @@ def differentiable(model: nn.Module) -> Iterator[Differentiable]:
         for parameter in trained:
             parameter.requires_grad_(False)
         with differentiable_layers(inner):
-            yield Differentiable(inner, _last_layer(inner, config.num_hidden_layers), _max_positions(config))
+            layers = decoder_layers(inner)
+            yield Differentiable(inner, layers[-1] if layers else None, _max_positions(config))
     finally:
         config._attn_implementation = implementation
         for module, mode in was_training.items():
             module.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _last_layer(model: nn.Module, num_layers: int) -> nn.Module | None:
-    stacks = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers)
-    return next((stack[-1] for stack in stacks), None)
 
 
 def _max_positions(config) -> int | None:

@@ -34,7 +34,7 @@ def push_adapter(
     layout, params = Layout(Context.root), load_params(Context.root / Context.params_path)
     params.model(model), params.variant(variant)
     folder = layout.adapter(model, variant)
-    if not (folder / "README.md").exists():
+    if not (folder / "README.md").exists() or (folder / "intervention.json").exists():
         raise UserError(f"{folder} is not there or holds no adapter; `dvc repro` or `dvc pull` makes it.")
     ref = read_model_ref(folder)
     is_local = (Context.root / ref.base).exists()

@@ -173,6 +173,12 @@ def preference(model: ModelOption, variant: VariantOption) -> None:
     _stage("preference", model=model, variant=variant)
 
 
+@app.command(rich_help_panel=STAGES)
+def intervene(model: ModelOption, variant: VariantOption) -> None:
+    """Make a variant without training: a system message, steering, or DExperts."""
+    _stage("intervene", model=model, variant=variant)
+
+
 def _add_shareable(name: str, help: str) -> None:
     """The command of a stage that several processes may share."""
 

@@ -201,7 +201,10 @@ def read_history(folder: Path) -> list[dict[str, float | int]]:
 
 
 def write_model_ref(folder: Path, ref: ModelRef) -> None:
-    write_json(folder / "model_ref.json", dataclasses.asdict(ref))
+    """`model_ref.json`; what only methods without training have is left out where it is None."""
+    content = dataclasses.asdict(ref)
+    optional = [f.name for f in dataclasses.fields(ref) if f.default is None]
+    write_json(folder / "model_ref.json", {k: v for k, v in content.items() if k not in optional or v is not None})
 
 
 def read_model_ref(folder: Path) -> ModelRef:

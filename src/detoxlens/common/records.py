@@ -251,6 +251,11 @@ class ModelRef:
     """Commit sha of a hub model, or sha256 of the local weights."""
     adapter: str | None
     """Path of the PEFT adapter relative to the repository root, or None for the base model itself."""
+    intervention: str | None = None
+    """Path of the folder, relative to the repository root, that says what is done to the model without training
+    (`models.interventions`), or None."""
+    system: str | None = None
+    """A system message that stands before each chat of this variant, whatever the model's template says; or None."""
 
 
 def prompt_ids_of(texts: Iterable[str]) -> list[str]:

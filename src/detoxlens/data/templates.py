@@ -74,6 +74,11 @@ def encode_prompt(
     return EncodedPrompt(tuple(e.id for e in encoded), tuple(e.region for e in encoded))
 
 
+def with_system(template: Template, message: str | None) -> Template:
+    """The template with `message` as its system message; as it is for None."""
+    return template if message is None else template.model_copy(update={"system": message})
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedDialogue:
     """EncodedDialogue(ids=[12, 7, 30, 9, 4, 0], is_user=[0, 1, 1, 0, 0, 0], is_reply=[0, 0, 0, 0, 1, 1])"""
@@ -261,7 +266,13 @@ def _around_human(
         return chat.between[i][len(end_of_reply(tokenizer, template, i)) :], after, (0, 0)
     key = "eval_user" if evaluation and template.eval_user is not None else "user"
     before, after = _around_text(getattr(template, key), key)
-    return (template.end + before if i else before), after + template.bot, (0, 0)
+    if i:
+        return template.end + before, after + template.bot, (0, 0)
+    if template.system is None:
+        return before, after + template.bot, (0, 0)
+    ahead, behind = _around_text(template.system_turn, "system_turn")
+    system = (len(ahead), len(ahead) + len(template.system))
+    return ahead + template.system + behind + before, after + template.bot, system
 
 
 def _reply_piece(

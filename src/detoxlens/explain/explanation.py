@@ -161,12 +161,13 @@ def explain(
     from detoxlens.attribution.api import attribute, runner_up_ids
     from detoxlens.attribution.pieces import pieces_of
     from detoxlens.data.replies import reply_of, stops_of
-    from detoxlens.data.templates import encode_prompt, encode_reply, turn_end_ids
+    from detoxlens.data.templates import encode_prompt, encode_reply, turn_end_ids, with_system
     from detoxlens.models.end_tokens import set_end_tokens
     from detoxlens.models.generation import sample
     from detoxlens.models.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(root, ref, trust_remote_code=trust_remote_code)
+    template = with_system(template, ref.system)
     encoded = encode_prompt(tokenizer, template, [prompt], evaluation=True)
     if not encoded.ids:
         raise UserError("--prompt is empty; the first generated token would follow nothing.")

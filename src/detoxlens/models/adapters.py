@@ -124,8 +124,10 @@ def scale_adapter(source: Path, folder: Path, alpha: float) -> None:
     link(source / "adapter_model.safetensors", folder / "adapter_model.safetensors")
 
 
-def apply_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
-    """`model` with the adapter of `folder`.
+def apply_adapter(
+    model: PreTrainedModel | PeftModel, folder: Path, *, trainable: bool, name: str = "default"
+) -> PeftModel:
+    """`model` with the adapter of `folder`, under `name` beside those that it has.
 
     Raises:
         UserError: the folder holds no adapter, or one that was made for another network.
@@ -136,8 +138,13 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> P
         raise UserError(f"{folder} holds no adapter_model.safetensors; `dvc repro` or `dvc pull` makes it.")
     with loading("The adapter", source=str(folder), revision=None), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys|Some weights of")  # errors, see below
-        policy = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, ignore_mismatched_sizes=True)
-    check_adapter(policy, folder)
+        how = {"adapter_name": name, "is_trainable": trainable, "ignore_mismatched_sizes": True}
+        if isinstance(model, PeftModel):
+            policy = model
+            policy.load_adapter(str(folder), **how)
+        else:
+            policy = PeftModel.from_pretrained(model, str(folder), **how)
+    check_adapter(policy, folder, name=name)
     return policy
 
 

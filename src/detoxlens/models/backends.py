@@ -173,6 +173,11 @@ def _load_vllm(
     config: GenerationConfig,
     turn_ends: Sequence[int],
 ) -> VllmBackend:
+    if ref.intervention is not None:
+        raise UserError(
+            f"generation.backend: 'vllm' runs its own kernels and cannot apply {ref.intervention}, which changes "
+            "hidden states or logits. Set overrides.generation.backend of the variant to torch."
+        )
     try:
         import vllm
         from vllm.lora.request import LoRARequest

@@ -51,15 +51,16 @@ def check_weights(model: PreTrainedModel, report: dict[str, Collection], *, name
         log.warning("%s: the checkpoint's %s are of no use to a %s", name, _named(unused), type(model).__name__)
 
 
-def check_adapter(model: PeftModel, folder: Path) -> None:
-    """Raises UserError unless the adapter's file holds exactly the weights that the adapter has in the network."""
+def check_adapter(model: PeftModel, folder: Path, *, name: str) -> None:
+    """Raises UserError unless the adapter's file holds exactly the weights that adapter `name` has in the network."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        names = file.keys()
-        found = {name: file.get_slice(name).get_shape() for name in names}
-    wanted = {k: list(w.shape) for k, w in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+        keys = file.keys()
+        found = {key: file.get_slice(key).get_shape() for key in keys}
+    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    wanted = {k: list(w.shape) for k, w in weights.items()}
     unused = [key for key in found.keys() - wanted.keys() if "lora_" in key]
     shapes = [
         f"{key} is {found[key]} for {wanted[key]}" for key in found.keys() & wanted.keys() if found[key] != wanted[key]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,13 @@ def context_length(model: PreTrainedModel | PeftModel) -> int | None:
     """Positions that the model was built for, in tokens; None if its config names no limit."""
     length = getattr(text_config(model), "max_position_embeddings", None)
     return length if length and length > 0 else None
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList | None:
+    """The stack of decoder layers, first to last; None where none is recognised by its length."""
+    num_layers = text_config(model).num_hidden_layers
+    stacks = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers)
+    return next(stacks, None)
 
 
 def left_padded(sequences: Sequence[Sequence[int]], *, room: int = 0) -> Int[Tensor, "batch seq"]:
@@ -107,14 +114,24 @@ def head_sees_only(positions: Bool[Tensor, "batch seq"], head: nn.Module) -> Ite
     seen: list[Tensor] = []
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        seen.append(args[0][positions])  # (tokens, hidden)
-        return (seen[0].unsqueeze(0), *args[1:])
+        chosen = args[0][positions]  # (tokens, hidden)
+        seen.append(chosen)  # one per pass over the network
+        return (chosen.unsqueeze(0), *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def new_cache(model: PreTrainedModel | PeftModel) -> Any:
+    """An empty key-value cache of the kind that the model takes: its own `new_cache` (several passes per token), or
+    transformers'."""
+    from transformers import DynamicCache
+
+    make = getattr(model, "new_cache", None)
+    return DynamicCache(config=model.config) if make is None else make()
 
 
 class Decoder(Protocol):
@@ -130,9 +147,7 @@ class CachedDecoder:
     """The prefix once, then a token at a time beside the cache."""
 
     def __init__(self, model: PreTrainedModel | PeftModel, filler_id: int):
-        from transformers import DynamicCache
-
-        self.model, self.filler_id, self.cache, self.seen = model, filler_id, DynamicCache(config=model.config), 0
+        self.model, self.filler_id, self.cache, self.seen = model, filler_id, new_cache(model), 0
 
     def logits(self, ids: Tensor, mask: Tensor, positions: Tensor, end: int) -> Float[Tensor, "rows vocab"]:
         new = slice(self.seen, end)  # what the cache does not hold yet

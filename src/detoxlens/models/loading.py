@@ -76,7 +76,7 @@ def load_model(
 
     Args:
         root: repository root, against which relative paths are read.
-        ref: what to load, and the adapter that is applied, if it has one.
+        ref: what to load, and the adapter or the intervention that is applied, if it has one.
         spec: in which format, on which devices, and whose code may run.
         device: e.g. "cpu" or "cuda:0"; not used where `spec.device_map` spreads the model over all accelerators.
         trainable_adapter: leave the adapter's weights trainable; the base stays frozen.
@@ -117,6 +117,10 @@ def load_model(
     if not (ref.adapter and trainable_adapter):
         model.requires_grad_(False)
     model.eval()
+    if ref.intervention is not None:
+        from detoxlens.models.interventions import apply_intervention
+
+        return apply_intervention(model, root / ref.intervention).eval().requires_grad_(False)
     return merge_adapter(model) if merged and ref.adapter and not spec.quantization else model
 
 

@@ -29,6 +29,10 @@ class Kind:
     """What `detoxlens sweep --method` calls a search over this kind; None: there is nothing to search."""
     init_from: str | None = None
     """The variant, besides `it`, whose adapter one of this kind may start from."""
+    made_of: tuple[str, ...] = ()
+    """Keys, in the section of the kind's name, of the variants whose adapters it combines at every token."""
+    draws: bool = True
+    """Whether anything is drawn at random when it is made; else it has no `seed`."""
 
     stage_of_data: Mapping[str, str] = field(default_factory=dict)
     """A value of `sft.data` that another stage makes than `stage` -> that stage, which has a list of its own."""
@@ -73,6 +77,17 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             phrase="trained by {algorithm} on pairs",
             sweep="preference",
             algorithms={"dpo": "DPO", "kto": "KTO"},
+        ),
+        "prompt": Kind(stage="intervene", phrase="given a system message", sweep="prompt", draws=False),
+        "steering": Kind(
+            stage="intervene", phrase="steered from hostile to civil replies", sweep="steering", draws=False
+        ),
+        "dexperts": Kind(
+            stage="intervene",
+            phrase="its logits moved by those of an expert (DExperts)",
+            sweep="dexperts",
+            made_of=("expert", "anti_expert"),
+            draws=False,
         ),
     }
 )

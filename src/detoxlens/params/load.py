@@ -138,7 +138,32 @@ class Params:
                     f"{self.path}: variants.{key}.placebo_of={variant.placebo_of!r} is not in run.variants, which has "
                     f"{', '.join(declared)}; a placebo is compared with what it is the placebo of: add it."
                 )
+            for part in self.made_of(key):
+                if part not in declared:
+                    raise UserError(
+                        f"{self.path}: variants.{key} of kind {variant.kind} is made of the adapter of {part!r} "
+                        f"(section {variant.kind}), which is not in run.variants: {', '.join(declared)}. Add it, or "
+                        "name another."
+                    )
         return run
+
+    def made_of(self, variant: str) -> list[str]:
+        """The variants, besides `it`, whose adapters `variant` starts from or combines.
+
+        Raises:
+            UserError: an override changes which are combined: dvc.yaml names them by the section's own values.
+        """
+        own = self.variant(variant)
+        section = self.raw.get(own.kind) or {}
+        for key in KINDS[own.kind].made_of:
+            changed = [own.overrides, *(self.model(model).overrides for model in self.raw["models"])]
+            if any(key in overrides.get(own.kind, {}) for overrides in changed):
+                raise UserError(
+                    f"{self.path}: {own.kind}.{key} is overridden for one model or variant, and dvc.yaml names the "
+                    f"adapter by the section's own value. Set {own.kind}.{key} itself; it is one for all."
+                )
+        found = [own.init_from, *(section.get(key) for key in KINDS[own.kind].made_of)]
+        return [name for name in dict.fromkeys(found) if name not in (None, "it")]
 
     def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
         """The lists by kind that section `run` must hold when run.variants is `names`."""

@@ -24,6 +24,10 @@ class TemplateConfig(Section):
     """The human's turn at evaluation where it differs (the authors quoted the prompt there)."""
     eos_after_reply: bool = True
     """Does the tokenizer's end-of-sequence token follow each reply?"""
+    system: str | None = None
+    """A system message; None is none."""
+    system_turn: str = "{text}\n"
+    """Contains {text}; how a system message is written, before the first human turn."""
 
 
 class ChatTemplate(Section):

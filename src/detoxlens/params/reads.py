@@ -20,6 +20,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "rejection": ("lora", "sft", "reward_model", "toxicity"),
         "rl": ("lora", "ppo", "generation", "reward_model", "toxicity"),
         "preference": ("lora", "preference", "generation", "reward_model", "toxicity"),
+        "intervene": ("prompt", "steering", "dexperts"),
         "generate": ("generation",),
         "score": ("toxicity", "toxic_words"),
         "attribute": ("attribution",),
@@ -36,6 +37,13 @@ TRAINS = {name: kind.stage for name, kind in KINDS.items()}
 """Kind of a variant -> the stage that makes its adapter."""
 TRAINING = tuple(dict.fromkeys(s for kind in KINDS.values() for s in (kind.stage, *kind.stage_of_data.values())))
 """Every stage that makes adapters."""
+
+
+def made_by(kind: str, stage: str) -> tuple[str, ...]:
+    """The sections by which `stage` makes a variant of `kind`: all but those named after other kinds."""
+    return tuple(section for section in READS[stage] if section == kind or section not in KINDS)
+
+
 MODULE_PREFIX = "detoxlens.pipeline.stages."
 
 

@@ -7,16 +7,19 @@ from types import MappingProxyType
 
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.data import DataConfig
+from detoxlens.params.dexperts import DexpertsConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.interpolate import InterpolateConfig
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
+from detoxlens.params.prompt import PromptConfig
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.section import Section
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.splits import SplitsConfig
+from detoxlens.params.steering import SteeringConfig
 from detoxlens.params.sweep import SweepConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.params.toxic_words import ToxicWordsConfig
@@ -31,6 +34,9 @@ CLASSES: Mapping[str, type[Section]] = MappingProxyType(
         "sft": SftConfig,
         "ppo": PpoConfig,
         "preference": PreferenceConfig,
+        "prompt": PromptConfig,
+        "steering": SteeringConfig,
+        "dexperts": DexpertsConfig,
         "reward_model": RewardModelConfig,
         "tiny": TinyConfig,
         "generation": GenerationConfig,

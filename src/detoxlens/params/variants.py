@@ -54,6 +54,8 @@ class VariantConfig(Section):
             raise mistake("init_from", message)
         if self.init_from not in (None, "it", own.init_from):
             raise mistake("init_from", f"={self.init_from!r}: allowed are 'it' and {own.init_from!r}")
+        if not own.draws and self.seed is not None:
+            raise mistake("seed", f"={self.seed}: nothing is drawn for a variant of kind {self.kind}; remove it")
         if self.placebo_of not in (None, own.placebo_of):
             allowed = f"allowed is {own.placebo_of!r} for kind {self.kind}"
             none = f"no variant of kind {self.kind} is a placebo"

@@ -22,6 +22,7 @@ from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.check import check_params
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.interpolate import InterpolateConfig
+from detoxlens.params.kinds import KINDS
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.ppo import PpoConfig
@@ -29,6 +30,7 @@ from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.reads import MEASURE, TRAINING
 from detoxlens.params.reward_model import RewardModelConfig
 from detoxlens.params.sft import SftConfig
+from detoxlens.params.steering import SteeringConfig
 from detoxlens.params.tiny import TinyConfig
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
@@ -160,8 +162,12 @@ def model_costs(
             preference = params.section("preference", PreferenceConfig, model=model, variant=variant)
             algorithm, (reward, _) = params.variant(variant).algorithm, _judges(params)
             return forecast.preference_cost(preference, algorithm, generation, reward, *about)
+        if stage == "intervene":
+            steering = params.section("steering", SteeringConfig, model=model, variant=variant)
+            num_read = 2 * steering.max_replies if params.variant(variant).kind == "steering" else 0
+            return forecast.intervene_cost(num_read, *about)
         if stage == "generate":
-            return forecast.generate_cost(generation, *about)
+            return _repeated(forecast.generate_cost(generation, *about), num_passes(params, variant))
         if stage == "score":
             toxicity = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
             words = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
@@ -171,7 +177,7 @@ def model_costs(
             config = params.section("interpolate", InterpolateConfig, model=model, variant=variant)
             headline = params.section("toxicity", ToxicityConfig, model=model, variant=variant).headline
             return forecast.interpolate_cost(config, generation, attribution, headline, *about)
-        return forecast.attribute_cost(attribution, *about)
+        return _repeated(forecast.attribute_cost(attribution, *about), num_passes(params, variant))
 
     trained = {
         stage: [variant for variant in run.variants if params.stage_of(variant) == stage]
@@ -187,6 +193,16 @@ def model_costs(
             for variant in of
         ),
     ]
+
+
+def num_passes(params: Params, variant: str) -> int:
+    """Passes over the backbone per token: one, and one more for each adapter that is combined with the base model."""
+    combines = bool(KINDS[params.variant(variant).kind].made_of)
+    return 1 + len(params.made_of(variant)) if combines else 1
+
+
+def _repeated(cost: Cost, times: int) -> Cost:
+    return dataclasses.replace(cost, seconds=times * cost.seconds)
 
 
 def _judges(params: Params) -> tuple[str, str]:

@@ -204,6 +204,12 @@ def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint
     return num_texts / SCORED_TEXTS_PER_SECOND if kind == "profanity_check" else 0.0, 0
 
 
+def intervene_cost(num_read: int, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
+    """`num_read` replies read once."""
+    seconds = start + num_read * counts.example_tokens * speeds.forward
+    return Cost(stage="intervene", seconds=seconds, memory_gib=memory.score_bytes(counts, footprint) / GIB)
+
+
 def generate_cost(config: GenerationConfig, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
     batch = memory.AUTO_BATCH if config.batch_size == "auto" else config.batch_size
     num_batches = math.ceil(counts.num_rows / batch)

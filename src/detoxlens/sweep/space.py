@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.params.kinds import SWEEPS
 from detoxlens.params.load import Params
-from detoxlens.params.reads import READS, TRAINS
+from detoxlens.params.reads import READS, TRAINS, made_by
 from detoxlens.params.section import Section
 from detoxlens.params.sections import CLASSES
 from detoxlens.params.sweep import Choices, Distribution, FloatRange, Method, SweepConfig, as_stored
@@ -27,7 +27,7 @@ Point = Mapping[str, Any]
 SHARED = {section for stage in ("prepare", "reward_model", "base", "score") for section in READS[stage]}
 """Sections of data, base model and judges, which all trials share."""
 SECTIONS_OF: dict[Method, list[str]] = {
-    method: [s for s in dict.fromkeys((*READS[TRAINS[kind]], *READS["generate"])) if s not in SHARED]
+    method: [s for s in dict.fromkeys((*made_by(kind, TRAINS[kind]), *READS["generate"])) if s not in SHARED]
     for method, kind in SWEEPS.items()
 }
 """The sections that a variant's training and sampling alone read."""

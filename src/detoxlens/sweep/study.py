@@ -182,10 +182,11 @@ def setting_of(
             for key in parents:
                 node = node.get(key, {})
             node.pop(last, None)
-    layout, start = Layout(root), params.variant(variant).init_from or "it"
+    layout, starts = Layout(root), params.made_of(variant) or ["it"]
     files = [layout.prompts, layout.dialogues, *sorted((root / RECORDED).rglob("*.*"))]
     inputs = {path.name: sha256_of(path)[:16] for path in files if path.is_file()}
-    read = [layout.reward_model, *(path for m in models for path in (layout.base(m), layout.adapter(m, start)))]
+    read = [layout.reward_model]
+    read += [path for m in models for path in (layout.base(m), *(layout.adapter(m, start) for start in starts))]
     inputs |= {path.relative_to(root).as_posix(): dvc_md5(path)[:16] for path in read if path.is_dir()}
     return {"settings": settings, "inputs": inputs}
 

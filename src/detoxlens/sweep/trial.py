@@ -112,8 +112,7 @@ def run_trial(
         UserError: the point cannot be trained, e.g. the KL explodes.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    starts = ["it", *filter(None, [params.variant(variant).init_from])]
-    link_inputs(Layout(root), folder, models, list(dict.fromkeys(starts)))
+    link_inputs(Layout(root), folder, models, ["it", *params.made_of(variant)])
     found = {}
     try:
         for number, model in enumerate(models):

@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params
-from detoxlens.params.reads import MEASURE, READS
+from detoxlens.params.reads import MEASURE, READS, made_by
 from detoxlens.params.section import Section
 
 MAX_PARAM_CHARS = 6000
@@ -57,19 +57,23 @@ def comparable_params(params: Params, *, model: str, variant: str) -> dict[str, 
 
 def _sections(params: Params, variants: list[str]) -> list[str]:
     """The sections that `variants` are made and measured by; how others are trained and results shown has no part."""
-    training = [params.stage_of(variant) for variant in variants]
-    judged = any("reward_model" in READS[stage] for stage in training)
-    stages = ["prepare", "base", *training, *(["reward_model"] if judged else []), *MEASURE]
-    return [name for name in params.raw if any(name in READS[stage] for stage in stages)]
+    kinds = {params.stage_of(variant): params.variant(variant).kind for variant in variants}
+    judged = any("reward_model" in READS[stage] for stage in kinds)
+    stages = ["prepare", "base", *(["reward_model"] if judged else []), *MEASURE]
+    read = {name for stage in stages for name in READS[stage]}
+    read |= {name for stage, kind in kinds.items() for name in made_by(kind, stage)}
+    return [name for name in params.raw if name in read]
 
 
 def _ancestors(params: Params, variant: str) -> list[str]:
-    """The variants whose adapter `variant` starts from, nearest first."""
+    """The variants whose adapters `variant` starts from or combines, nearest first."""
     ancestors: list[str] = []
-    parent = params.variant(variant).init_from
-    while parent is not None and parent not in ancestors:
-        ancestors.append(parent)
-        parent = params.variant(parent).init_from
+    parents = params.made_of(variant)
+    while parents:
+        parent, *parents = parents
+        if parent not in ancestors:
+            ancestors.append(parent)
+            parents += params.made_of(parent)
     return ancestors
 
 

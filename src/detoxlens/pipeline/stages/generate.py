@@ -30,6 +30,7 @@ from detoxlens.data.templates import (
     encode_prompt,
     next_turn_marks,
     turn_end_ids,
+    with_system,
 )
 from detoxlens.jobs.batches import Batches, tell_share_done
 from detoxlens.jobs.progress import progress
@@ -85,14 +86,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     ) as scratch:
         ref, remote = read_model_ref(layout.adapter(model, variant)), spec.trust_remote_code
         tokenizer = load_tokenizer(root, ref, trust_remote_code=remote)
-        stop = stops_of(config, tokenizer, spec.template)
+        template = with_system(spec.template, ref.system)
+        stop = stops_of(config, tokenizer, template)
         rows = encode_rows(
-            prompts, tokenizer, spec.template, num_samples=config.num_samples, seed=run_config.seed, stop=stop
+            prompts, tokenizer, template, num_samples=config.num_samples, seed=run_config.seed, stop=stop
         )
 
         @functools.cache  # loaded when first needed: where all batches are done, never
         def backend() -> Backend:
-            device, ends = device_of(share, run_config.device), turn_end_ids(tokenizer, spec.template)
+            device, ends = device_of(share, run_config.device), turn_end_ids(tokenizer, template)
             return load_backend(root, ref, spec, tokenizer, config, device=device, turn_ends=ends)
 
         samples = sample_rows(scratch, backend, rows, config, title=f"{title} {share}" if share else title, share=share)
