@@ -26,3 +26,9 @@ def test_a_token_is_never_read_as_markup():
     assert set(seen) == {"table", "thead", "tbody", "tr", "th", "td"}
     assert "&amp;amp;⏎" in page([hostile, "&amp;\n"])
     assert "script" not in STYLE
+
+
+def test_toxic_tokens_are_underlined_in_heads_of_columns_and_rows():
+    table = heatmap_html([(0.4, 0.6), (0.2, 0.3, 0.5)], ("<a>", " b"), ("c", "d"), underlined={0, 3})
+    assert '<th scope="col"><u>&lt;a&gt;</u></th>' in table and '<th scope="row"><u>d</u></th>' in table
+    assert table.count("<u>") == 2  # `c` is no toxic token, `d` has no column

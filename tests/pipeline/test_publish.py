@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from detoxlens.params.load import Params, load_params
-from detoxlens.pipeline.publish import comparable_key, publish_runs
+from detoxlens.pipeline.publish import comparable_key, onset_curves, publish_runs
 from detoxlens.tracking import resolve_store, stored_runs
 from tests.root import ROOT
 from tests.tracking.stores import NOISE
@@ -48,3 +48,11 @@ def test_a_fresh_clone_without_data_texts_or_adapters_writes_its_runs_and_names_
     without = publish_runs(tmp_path, Params(params.raw), store)
     assert without == ["tiny-neox/base", "tiny-neox/ft", "tiny-neox/rl"]
     assert sorted(run.name for run in stored_runs(store)) == without
+
+
+def test_event_studies_are_curves_whose_step_is_the_lag():
+    study = [{"lag": lag, "value": value, "num_events": 40} for lag, value in ((-1, 0.1), (0, -0.5), (1, None))]
+    metrics = {"attribution": {"toxic_words": {"event_study": {"prompt_entropy_bits": study, "jensen_shannon": []}}}}
+    (curve,) = onset_curves(metrics)
+    assert (curve.name, curve.points) == ("toxic_words/onset/prompt_entropy_bits", ((-1, 0.1), (0, -0.5)))
+    assert onset_curves({"attribution": {}}) == onset_curves({"attribution": {"toxic_words": {"reason": "few"}}}) == []

@@ -5,7 +5,7 @@ All text is escaped; the fragment has no script and loads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 STYLE = (
@@ -13,6 +13,7 @@ STYLE = (
     ".heatmap th{font-weight:400;padding:1px 3px;white-space:pre}.heatmap thead th{writing-mode:vertical-rl}"
     ".heatmap tbody th{text-align:right}.heatmap td{min-width:12px;height:16px;padding:0}"
     ".heatmap .generated{border-left:2px solid #888}"
+    ".heatmap u{text-decoration:underline 2px;text-underline-offset:2px}"
 )
 """CSS of the fragment; include it once per page."""
 _COLOUR, _LESS = "180,40,20", "8,90,170"
@@ -24,6 +25,7 @@ def heatmap_html(
     completion_pieces: Sequence[str],
     *,
     token_prob: Sequence[float] | None = None,
+    underlined: Collection[int] = (),
 ) -> str:
     """A `<table class="heatmap">`, one row per generated token.
 
@@ -32,10 +34,15 @@ def heatmap_html(
         prompt_pieces: text of each prompt token.
         completion_pieces: text of each generated token.
         token_prob: probability of each generated token, shown on hover.
+        underlined: tokens whose names are underlined (toxic words), the prompt's from 0, the generated ones behind.
     """
     columns = [*prompt_pieces, *completion_pieces][: max(map(len, scores))]
     assert len(scores) == len(completion_pieces)
-    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{shown(p)}</th>' for j, p in enumerate(columns))
+    names = [
+        f"<u>{shown(piece)}</u>" if j in underlined else shown(piece)
+        for j, piece in enumerate([*prompt_pieces, *completion_pieces])
+    ]
+    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{names[j]}</th>' for j in range(len(columns)))
     rows = []
     for t, (row, piece) in enumerate(zip(scores, completion_pieces, strict=True)):
         hint = "" if token_prob is None else f' title="p = {token_prob[t]:.3f}"'
@@ -45,7 +52,7 @@ def heatmap_html(
             f'title="{shown(columns[j])} → {shown(piece)}: {score:.4f}"></td>'
             for j, score in enumerate(row)
         )
-        rows.append(f'<tr><th scope="row"{hint}>{shown(piece)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row"{hint}>{names[len(prompt_pieces) + t]}</th>{cells}</tr>')
     return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 

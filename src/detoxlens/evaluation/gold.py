@@ -59,7 +59,7 @@ def copied_words(
     for step, content in answer:
         cues = tuple(j for j, word in enumerate(prompt) if content is not None and word == content)
         if cues:
-            found.append(Copied(step, cues, _controls(cues, others, prompt, frequency)))
+            found.append(Copied(step, cues, controls(cues, others, prompt, frequency)))
     return found
 
 
@@ -76,7 +76,7 @@ def rank(scores: Sequence[float], chosen: Collection[int]) -> Ranking:
     )
 
 
-def _controls(
+def controls(
     cues: Sequence[int], others: Sequence[int], prompt: Sequence[str | None], frequency: Mapping[str, int]
 ) -> tuple[int, ...]:
     """For each cue the nearest other word that no other cue has taken; none where there are too few."""

@@ -25,7 +25,7 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "score": ("toxicity", "toxic_words"),
         "attribute": ("attribution",),
         "interpolate": ("interpolate", "generation", "toxicity", "attribution"),
-        "report": ("splits", "report", "toxicity", "generation", "attribution"),
+        "report": ("splits", "report", "toxicity", "toxic_words", "generation", "attribution"),
     }
 )
 """Stage -> the sections that it reads besides `run`, `models` and `variants`, which every stage may."""

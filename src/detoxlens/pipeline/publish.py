@@ -105,9 +105,12 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                     key=comparable_key(root, params, model, variant),
                     params=comparable_params(params, model=model, variant=variant),
                     metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
-                    curves=_with_glance(
-                        read_curves([f for f in curve_files if f.exists()], model=model, variant=variant), variant
-                    ),
+                    curves=[
+                        *_with_glance(
+                            read_curves([f for f in curve_files if f.exists()], model=model, variant=variant), variant
+                        ),
+                        *onset_curves(metrics[model][variant]),
+                    ],
                     figures=sorted((layout.reports / "figures").glob("*.png")),
                     completions=texts,
                     adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
@@ -148,6 +151,19 @@ def _with_glance(curves: list[Curve], variant: str) -> list[Curve]:
     """The curves, and that of the prompt entropy on base's text also among what is seen first."""
     source = f"entropy/{'own' if variant == BASE else BASE}/prompt_entropy_bits"
     return [*(dataclasses.replace(c, name=GLANCE_CURVE) for c in curves if c.name == source), *curves]
+
+
+def onset_curves(metrics: Mapping[str, Any]) -> list[Curve]:
+    """The event studies of toxic words as curves whose step is the lag, negative before the onset."""
+    from detoxlens.reporting.table import value_at
+    from detoxlens.tracking import Curve
+
+    studies = value_at(metrics, "attribution", "toxic_words", "event_study") or {}
+    points = {
+        measure: tuple((p["lag"], p["value"]) for p in study if p["value"] is not None)
+        for measure, study in studies.items()
+    }
+    return [Curve(name=f"toxic_words/onset/{measure}", points=of) for measure, of in points.items() if of]
 
 
 def completions_table(layout: Layout, model: str, variant: str) -> dict[str, list[str | float | None]]:

@@ -13,12 +13,13 @@ from detoxlens.reporting import html
 from detoxlens.reporting.about import About
 from detoxlens.reporting.claims import Claim
 from detoxlens.reporting.conclusions import Conclusions
-from detoxlens.reporting.example_cards import KEY, example_cards
+from detoxlens.reporting.example_cards import KEY, LOCATED, LOG_ODDS, example_cards
 from detoxlens.reporting.examples import Example
 from detoxlens.reporting.pictures import Picture
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.table import Table
 from detoxlens.reporting.trust import Check
+from detoxlens.reporting.word_marks import Marks, Place
 
 TITLE = "What detoxification changed"
 FOOTER = (
@@ -40,9 +41,14 @@ class Document:
     claims: Sequence[Claim]
     pictures: Mapping[str, Picture]
     tables: Mapping[str, Sequence[Table]]
-    """By section: endpoints, toxicity, counts, attribution, dose, fluency, costs, groups, details."""
+    """By section: endpoints, toxicity, counts, attribution, toxic_words, dose, fluency, costs, groups, details."""
+    word_sentences: Mapping[str, str]
+    """Per model, about its toxic words; empty where they play no part."""
     examples: Sequence[Example]
     toxic_words: Mapping[str, frozenset[str]]
+    """Per model, words that go with toxic completions: underlined where none were found in the texts themselves."""
+    marks: Mapping[Place, Marks]
+    """What is underlined."""
     toxic_threshold: float
     definitions: Mapping[str, str]
 
@@ -95,6 +101,7 @@ def page(d: Document) -> str:
             d.pictures["model_effect"].html,
             *_html(d, "attribution"),
         ],
+        "Toxic words": _words(d),
         "At equal toxicity": [*([d.pictures["dose"].html] if "dose" in d.pictures else []), *_html(d, "dose")],
         "Language": _html(d, "fluency"),
         "What it cost the civil user": [d.pictures["costs"].html, *_html(d, "costs")],
@@ -123,6 +130,9 @@ def markdown(d: Document) -> str:
     parts += [t.markdown() for section in ("toxicity", "counts") for t in d.tables[section]]
     parts += [d.pictures["figure1"].markdown, d.pictures["model_effect"].markdown]
     parts += [t.markdown() for t in d.tables["attribution"]]
+    if d.word_sentences:
+        parts += ["## Toxic words", *(f"**{model}.** {said}" for model, said in d.word_sentences.items())]
+        parts += [d.pictures["toxic_words"].markdown, *(t.markdown() for t in d.tables["toxic_words"])]
     parts += [d.pictures["dose"].markdown] if "dose" in d.pictures else []
     parts += [t.markdown() for section in ("dose", "fluency") for t in d.tables[section]]
     parts += [d.pictures["costs"].markdown, *(t.markdown() for t in d.tables["costs"])]
@@ -171,11 +181,23 @@ def _examples(d: Document) -> list[str]:
         for variant, tables in variants.items()
         for a in tables.shown
     }
-    cards = example_cards(d.examples, attributions, d.toxic_words, d.toxic_threshold)
+    cards = example_cards(d.examples, attributions, d.toxic_words, d.toxic_threshold, d.marks)
+    located = {place[0] for place in d.marks}
     return [html.paragraph(d.how_chosen, "caption")] + [
-        html.folded(f"{model}: the same prompts, every variant's answer (contains rude text)", KEY, body)
+        html.folded(
+            f"{model}: the same prompts, every variant's answer (contains rude text)",
+            KEY.format(underlined=LOCATED if model in located else LOG_ODDS),
+            body,
+        )
         for model, body in cards.items()
     ]
+
+
+def _words(d: Document) -> list[str]:
+    if not d.word_sentences:
+        return []
+    said = [html.paragraph(sentence, "caption", about=model) for model, sentence in d.word_sentences.items()]
+    return [*said, d.pictures["toxic_words"].html, *_html(d, "toxic_words")]
 
 
 def _provenance(d: Document) -> list[str]:

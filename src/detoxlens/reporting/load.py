@@ -19,15 +19,18 @@ from detoxlens.common.records import (
     Prompt,
     ResponseKind,
     Score,
+    ToxicWord,
     Utility,
 )
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.report import ReportConfig
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.dose import read_strengths
 from detoxlens.reporting.examples import choose
 from detoxlens.reporting.study import Key, Study, Trace, VariantTables
 from detoxlens.reporting.traces import prompt_frequency, trace_of
+from detoxlens.reporting.word_use import WordUse, word_use
 
 R = TypeVar("R")
 
@@ -43,6 +46,7 @@ def load_study(
     config: ReportConfig,
     calibration: Calibration | None = None,
     drawn_by: str | None = None,
+    words: ToxicWordsConfig | None = None,
 ) -> Study:
     """Reads everything the report needs.
 
@@ -56,6 +60,7 @@ def load_study(
         config: decides the primary split and how many attributed examples are kept in memory.
         calibration: what `score` applied, or None.
         drawn_by: the scorer by which a balanced sample was drawn; None is the grader.
+        words: the params section `toxic_words`; None leaves out what is measured at toxic words.
 
     Raises:
         UserError: a table is missing, a scorer is missing in it, or the primary split is not declared.
@@ -80,6 +85,8 @@ def load_study(
         targets={p.prompt_id: (p.target,) for p in prompts if p.target},
         categories={p.prompt_id: p.categories for p in prompts if p.categories},
         reply_graders=summary.get("response_kinds", {}).get("graders", {}),
+        words=words,
+        words_by=words and words.located_by(grader),
     )
 
 
@@ -132,6 +139,7 @@ def _load_model(
         it_rows={_key(a): a for a in it if a.method == attribution.method},
         frequency=prompt_frequency(it),
         weights=_weights(it, completions, scores.get(drawn_by, []), drawn_by, attribution, config),
+        words=_words(layout, model, "it"),
     )
     return {variant: _load_variant(layout, model, variant, group, grader, shared) for variant, group in groups.items()}
 
@@ -147,6 +155,8 @@ class Shared:
     """Of `it` reading its own text, by the headline's method."""
     frequency: Mapping[str, int]
     """In how many prompts each content word stands."""
+    words: Sequence[ToxicWord] | None
+    """Of the completions of `it` and of the prompts; None where nobody looked for them."""
     weights: Mapping[str, float]
     """Prompt -> how many prompts it stands for, where not every one stands for itself."""
 
@@ -201,6 +211,7 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
     test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
     statuses = [a.status for a in own if _key(a) in test]
     faithfulness = layout.faithfulness(model, variant)
+    traces = _traces(headline, shared, {})
     return VariantTables(
         variant=variant,
         group=group,
@@ -210,7 +221,9 @@ def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: 
         response_kinds=_rows_if_there(layout.response_kinds(model, variant), ResponseKind),
         utility=_rows_if_there(layout.utility(model, variant), Utility),
         inference_cost=next(iter(_rows_if_there(layout.inference_cost(model, variant), InferenceCost)), None),
-        traces=_traces(headline, shared, {}),
+        traces=traces,
+        toxic_words=_words(layout, model, variant),
+        word_use=_word_use([a for a in headline if (a.reader, a.text_source) == (variant, "it")], traces, shared),
         other_methods={
             other: _traces([a for a in attributions if a.method == other], shared, _by_cell(headline))
             for other in dict.fromkeys(a.method for a in attributions)
@@ -257,6 +270,35 @@ def _traces(
             )
         )
     return found
+
+
+def _words(layout: Layout, model: str, variant: str) -> list[ToxicWord] | None:
+    path = layout.toxic_words(model, variant)
+    return read_rows(path, ToxicWord) if path.exists() else None
+
+
+def _word_use(read: Sequence[Attribution], traces: Sequence[Trace], shared: Shared) -> list[WordUse]:
+    """Of one model reading the completions of `it`."""
+    own: dict[Key, list[ToxicWord]] = {}
+    prompt: dict[str, list[ToxicWord]] = {}
+    for word in shared.words or ():
+        if word.text_source == "prompt":
+            prompt.setdefault(word.prompt_id, []).append(word)
+        else:
+            own.setdefault((word.prompt_id, word.sample_index), []).append(word)
+    trace = {(t.reader, t.text_source, t.key): t for t in traces}
+    return [
+        word_use(
+            a,
+            trace[_cell(a)],
+            own.get(_key(a), ()),
+            prompt.get(a.prompt_id, ()),
+            shared.frequency,
+            unit=shared.attribution.unit,
+        )
+        for a in read
+        if a.scores is not None and shared.words is not None
+    ]
 
 
 def _by_cell(attributions: Sequence[Attribution]) -> dict[tuple[str, str, Key], Attribution]:

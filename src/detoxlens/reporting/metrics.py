@@ -21,6 +21,7 @@ from detoxlens.reporting.identical import mark_twins, twins
 from detoxlens.reporting.pairs import pair_metrics
 from detoxlens.reporting.samples import fluency_samples, measure_samples, of_primary_split, scores_of
 from detoxlens.reporting.study import Study, VariantTables
+from detoxlens.reporting.word_metrics import word_metrics
 
 Json = dict[str, Any]
 
@@ -37,7 +38,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                     if scorer != study.grader and not is_calibrated(study, scorer)
                 },
                 **({"calibrated": calibrated[variant]} if calibrated else {}),
-                "attribution": attribution[variant],
+                "attribution": attribution[variant] | ({"toxic_words": words[variant]} if variant in words else {}),
                 "fluency": _fluency(variants, variant, config, part="test")
                 | {"val": _fluency(variants, variant, config, part="val")},
                 "costs": cost_metrics(study, variants, variant, config),
@@ -50,6 +51,7 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
         for doses in [dose_metrics({v: t.strengths for v, t in variants.items() if t.strengths}, config)]
+        for words in [word_metrics(study, variants, config, model=model)]
         for pairs in [pair_metrics(variants, measure_samples(study, variants, config, missing=missing), config)]
     }
     return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}

@@ -16,6 +16,7 @@ from detoxlens.reporting.overview_figure import overview
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import render
 from detoxlens.reporting.training_figure import training
+from detoxlens.reporting.word_figure import onset_figure
 
 SMALLEST = 62
 """Pixels per inch of a figure at its narrowest: 9 pt are then 8 px."""
@@ -112,6 +113,17 @@ def draw_pictures(
                 "and strength 0 is base. Methods are compared fairly where their lines have the same toxicity: by "
                 "their vertical distance there. Entropy and dependence: model effects on the same text.",
                 dose(metrics, groups),
+            )
+        )
+    if study.words is not None:
+        drawn.append(
+            (
+                "toxic_words",
+                "Prompt use around the onset of toxicity",
+                "Every model reads base's completions. Lag 0 is the token (or word) with which the text so far turns "
+                "toxic to the grader; minus controls: other completions at the same step that have not turned toxic by "
+                "then. Of the user's text alone; simultaneous 95 % bands over the lags, prompts resampled.",
+                onset_figure(metrics, groups),
             )
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,8 @@ from detoxlens.reporting.tables import (
 from detoxlens.reporting.toxic_words import toxic_words
 from detoxlens.reporting.trust import trust
 from detoxlens.reporting.warnings import truncated, warnings
+from detoxlens.reporting.word_marks import word_marks
+from detoxlens.reporting.word_tables import word_sentences, word_tables
 from detoxlens.reporting.worst_of import worst_of_tables
 
 FILES = (
@@ -104,7 +106,9 @@ def write_report(
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
         tables=_tables(study, metrics, groups, missing, config),
         examples=(shown := examples(study, config)),
+        word_sentences=word_sentences(metrics, num_draws=study.words.num_draws) if study.words else {},
         toxic_words=_toxic_words(study),
+        marks=word_marks(study, shown),
         toxic_threshold=config.toxic_group_threshold,
         definitions=definitions(study, config, missing),
     )
@@ -139,6 +143,7 @@ def _tables(
         "dose": dose_tables(metrics),
         "counts": [counts_table(metrics, study.splits, missing=missing)],
         "attribution": [*prompt_use_tables(metrics), *check_tables(metrics)],
+        "toxic_words": word_tables(metrics),
         "fluency": fluency_tables(metrics),
         "costs": cost_tables(metrics, study.reply_graders, study.splits, config),
         "groups": group_tables(metrics, config),

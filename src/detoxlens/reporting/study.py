@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detoxlens.common.records import Attribution, Completion, Fluency, InferenceCost, ResponseKind, Score, Utility
+from detoxlens.common.records import (
+    Attribution,
+    Completion,
+    Fluency,
+    InferenceCost,
+    ResponseKind,
+    Score,
+    ToxicWord,
+    Utility,
+)
 from detoxlens.evaluation.dose import Strength
 from detoxlens.evaluation.gold import Ranking
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.recorded.calibration import Calibration
+
+if TYPE_CHECKING:
+    from detoxlens.reporting.word_use import WordUse
 
 Key = tuple[str, int]
 """(prompt_id, sample_index): what all tables join on."""
@@ -68,6 +81,10 @@ class VariantTables:
     """The few that are drawn as heat maps."""
     history: Sequence[Mapping[str, float]]
     faithfulness: Mapping[str, Any] | None
+    toxic_words: Sequence[ToxicWord] | None = None
+    """Where its completions, and of `it` the prompts, are toxic; None where nobody looked."""
+    word_use: Sequence[WordUse] = ()
+    """The variant reading the completions of `it`, at their toxic words and elsewhere."""
     other_methods: Mapping[str, Sequence[Trace]] = field(default_factory=dict)
     """By each further method, on a sample of the same texts."""
     response_kinds: Sequence[ResponseKind] = ()
@@ -116,5 +133,9 @@ class Study:
     """Prompt id -> what the source says of the prompt, e.g. insult."""
     reply_graders: Mapping[str, Any] = field(default_factory=dict)
     """Grader of replies -> its errors (`evaluation.response_kind.grader_errors`)."""
+    words: ToxicWordsConfig | None = None
+    """Settings of what is measured at toxic words; None leaves that out."""
+    words_by: str | None = None
+    """The scorer that found the toxic words; None where none could."""
     notes: Sequence[str] = ()
     """What a reader must know about how this run was set up."""

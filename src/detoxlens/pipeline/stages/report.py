@@ -18,6 +18,7 @@ from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.splits import SplitsConfig
+from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.about import About, role, split_phrase
@@ -32,6 +33,7 @@ def run(root: Path, params: Params) -> None:
     config = params.section("report", ReportConfig)
     toxicity = params.section("toxicity", ToxicityConfig)
     attribution = params.section("attribution", AttributionConfig)
+    words = params.section("toxic_words", ToxicWordsConfig)
     splits = params.section("splits", SplitsConfig).by_name
     study = load_study(
         layout,
@@ -42,6 +44,7 @@ def run(root: Path, params: Params) -> None:
         attribution=attribution,
         config=config,
         calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
+        words=words,
     )
     study = dataclasses.replace(study, notes=tuple(set_up_notes(toxicity)))
     study = with_strengths(study, layout, run_config.interpolated_variants)
