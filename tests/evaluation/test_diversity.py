@@ -38,10 +38,10 @@ def test_values_by_prompt_have_the_score_as_mean_and_the_jackknife_as_variance_l
     assert prompts == ["a", "b", "c"]
     assert values.mean() == pytest.approx(adjusted_distinct(5, 9, 10))
     jackknife = 2 / 3 * sum((w - np.mean(without)) ** 2 for w in without)
-    # in one prompt: 1, 4, 7 of which ... 4 twice in b alone; in two: 2 and 3. f_1 = 3, f_2 = 2:
-    # 3 - (31/32 * 3 - 26/32 * 2) = 1.71875 too much for 5, and as a share of the score
-    excess = 1.71875 * (adjusted_distinct(5, 9, 10) / 5) ** 2
-    assert jackknife_excess({1: 3, 2: 2}) == pytest.approx(1.71875)
+    # in one prompt: 1, 4, 7 (4 thrice, in b alone); in two: 2 and 3. f_1 = 3, f_2 = 2:
+    # 3 - (3 - 3/4 * 2) = 1.5 too much for 5, and as a share of the score
+    excess = 1.5 * (adjusted_distinct(5, 9, 10) / 5) ** 2
+    assert jackknife_excess({1: 3, 2: 2}) == pytest.approx(1.5)
     assert np.var(values, ddof=1) / 3 == pytest.approx(max(jackknife - excess, 0.1 * jackknife))
 
 
