@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from detoxlens.common.errors import UserError
+from detoxlens.params.check import check_params
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import load_params
 from detoxlens.params.lora import LoraConfig
@@ -69,6 +70,24 @@ def test_the_controls_preset_has_three_seeds_of_each_method_and_of_each_placebo(
     for name in params.run.variants:
         methods.setdefault(params.variant(name).group or name, []).append(params.training_seed(name))
     assert methods == {"it": [0]} | {method: [0, 1, 2] for method in ("ft", "rl", "placebo_ft", "placebo_rl")}
+
+
+def test_the_importance_preset_has_eight_seeds_of_each_arm_that_differ_in_the_regularizer_alone(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    apply_preset(tmp_path, tmp_path / "params.yaml", "importance")
+    params = load_params(tmp_path / "params.yaml")
+    check_params(params)
+    arms: dict[str, list[int]] = {}
+    for name in params.run.sft_variants:
+        arms.setdefault(params.variant(name).group, []).append(params.training_seed(name))
+        assert params.variant(name).overrides.keys() == {"sft"}
+        assert params.variant(name).overrides["sft"].keys() == {"regularizer"}
+    assert arms == {arm: [*range(8)] for arm in ("ft", "lower", "raise", "shuffled")}
+    weights = {
+        arm: params.section("sft", SftConfig, model="tiny-neox", variant=f"{arm}-3").regularizer.weight for arm in arms
+    }
+    assert weights == {"ft": 0.0, "lower": 1.0, "raise": -1.0, "shuffled": 1.0}
 
 
 def test_keys_that_a_preset_is_without_are_taken_out_and_others_stay(tmp_path):

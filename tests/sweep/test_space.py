@@ -8,6 +8,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.section import parse
+from detoxlens.params.sft import SftConfig
 from detoxlens.params.sweep import Choices, FloatRange, IntRange, SweepConfig, as_stored
 from detoxlens.sweep.space import choose_variant, committed_point, decode, params_at, space_of
 from tests.root import ROOT
@@ -199,3 +200,15 @@ def test_models_with_other_values_have_no_point_in_common():
     space = {"lora.r": parse(KINDS["int"], {"type": "int", "low": 1, "high": 99}, "lora.r")}
     assert committed_point(params, space, ["redpajama-3b"], "rl") == {"lora.r": 64}
     assert committed_point(params, space, ["redpajama-3b", "tiny-neox"], "rl") is None  # 64 and 16
+
+
+def test_the_weight_of_a_regularizer_can_be_searched_where_its_kind_is_set():
+    weight = {"type": "float", "low": -2.0, "high": 2.0}
+    params = params_with("finetune", sft__regularizer__weight=weight)
+    with pytest.raises(UserError, match=r"sft\.regularizer.*weight=-2 without a kind has no effect"):
+        checked(params, "finetune", variant="ft")
+    params.raw["sft"]["regularizer"] = {"kind": "attention_entropy"}
+    params = Params(params.raw)
+    space = checked(params, "finetune", variant="ft")
+    point = params_at(params, "ft", decode({"sft.regularizer.weight": -0.5}, space))
+    assert point.section("sft", SftConfig, variant="ft").regularizer.weight == -0.5
