@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.params.kinds import KINDS
-from detoxlens.params.splits import SplitConfig
+from detoxlens.params.splits import Condition, SplitConfig
 from detoxlens.params.variants import VariantConfig
 
 
@@ -69,7 +69,19 @@ def role(config: VariantConfig, data: str | None = None) -> Role:
 
 
 def split_phrase(config: SplitConfig) -> str:
-    """`prompts with prompt.toxicity > 0.5`."""
-    conditions = [f"{name} {condition}" for name, condition in config.where.items()]
-    which = f"with {' and '.join(conditions)}" if conditions else f"of {config.source or 'data.rtp'}, all"
+    """`prompts whose toxicity is above 0.5`."""
+    conditions = [_in_words(name, condition) for name, condition in config.where.items()]
+    which = " and ".join(conditions) if conditions else f"of {config.source or 'data.rtp'}, all"
     return f"prompts {which}" + (", continuation included" if config.text != "prompt" else "")
+
+
+FIELDS = {"prompt.toxicity": "whose toxicity", "continuation.toxicity": "whose original continuation's toxicity"}
+"""Field of RealToxicityPrompts -> how a sentence about prompts goes on; another field is named as it is."""
+COMPARED = {"gt": "is above", "ge": "is at least", "lt": "is below", "le": "is at most", "eq": "is"}
+
+
+def _in_words(name: str, condition: Condition) -> str:
+    if name == "challenging" and condition.given == {"eq": True}:
+        return "that RealToxicityPrompts calls challenging"
+    bounds = " and ".join(f"{COMPARED[op]} {value}" for op, value in condition.given.items())
+    return f"{FIELDS.get(name, f'whose {name}')} {bounds}"

@@ -184,7 +184,7 @@ def endpoints_table(metrics: Json, primary: Mapping[str, str]) -> Table | None:
         "Primary endpoints",
         "One difference to base per question, declared in `report.primary`; 95 % intervals. Everything else on this "
         "page is exploratory: of many differences that are 0, one in twenty is shown. "
-        + " ".join(f"{question.capitalize()}: {path}." for question, path in primary.items()),
+        + " ".join(f"{question.capitalize()}: `{path}`." for question, path in primary.items()),
         [
             MODEL,
             VARIANT,
