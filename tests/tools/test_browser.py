@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from detoxlens.common.names import shown_name
 from detoxlens.params.load import load_params
 from detoxlens.pipeline.publish import GLANCE, GLANCE_CURVE, publish_runs
 from detoxlens.reporting.report import write_report
@@ -145,7 +146,7 @@ def show_charts(page: Page, address: str, model: str) -> None:
     """The charts of one model's runs, the first group of them drawn, the variants' curves in one."""
     page.driver.get(f"{address}&searchFilter=tags.%60detoxlens.model%60%20%3D%20%27{model}%27")
     page.close_assistant()
-    legend = [f"{model}/{variant} ({GLANCE_CURVE})" for variant in VARIANTS]
+    legend = [f"{model}/{shown_name(variant)} ({GLANCE_CURVE})" for variant in VARIANTS]
     wait(lambda: all(words in page.text() for words in legend))
     wait(lambda: len(page.all("//*[contains(@class, 'js-plotly-plot')]")) >= 6)
 
@@ -154,7 +155,7 @@ def compare(page: Page, address: str, model: str) -> None:
     """Ticks `it`, `ft` and `rl` in the table of runs and presses Compare."""
     page.driver.get(address.replace("CHART", "TABLE"))
     for variant in VARIANTS:
-        row = f"//*[@role='row'][.//*[text()='{model}/{variant}']]"
+        row = f"//*[@role='row'][.//*[text()='{model}/{shown_name(variant)}']]"
         page.click(f"{row}//*[contains(@class, 'ag-checkbox-input-wrapper')]")
     page.click("//button[.//*[text()='Compare'] or text()='Compare']")
     wait(lambda: "Comparing 3 Runs" in page.text())
@@ -183,6 +184,7 @@ def store(tmp_path) -> Store:
     layout.prompts.write_bytes(b"prompts")
     layout.dialogues.write_bytes(b"dialogues")
     write_report(layout.reports, load(layout, models=(MODEL,)), CONFIG)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     params = load_params(ROOT / "params.yaml")
     params.raw["run"] |= {"models": [MODEL], "variants": list(VARIANTS)}
     store = resolve_store(tmp_path, {})
@@ -208,7 +210,11 @@ def test_the_comparison_of_three_variants_shows_toxicity_and_overlaid_entropy_cu
         assert len(row_of(page, f"{GLANCE}/3 perplexity")) == 3
         page.save(kept / "comparison.png")
         page.click(f"//a[@title='Plot chart'][text()='{GLANCE_CURVE}']")
-        wait(lambda: all(f"{MODEL}/{variant}" in page.text() for variant in VARIANTS) and page.num_curves() >= 3)
+        wait(
+            lambda: (
+                all(f"{MODEL}/{shown_name(variant)}" in page.text() for variant in VARIANTS) and page.num_curves() >= 3
+            )
+        )
         page.save(kept / "entropy.png")
 
 

@@ -57,7 +57,7 @@ def changes(revision: Revision) -> str:
 
 def rows_of(revision: Revision) -> Iterator[tuple[str, ...]]:
     """Cells of each (model, variant) that moved, base last of its model; then how many did not."""
-    moved = sorted(revision.moved, key=lambda key: (key[0], key[1] == BASE))
+    moved = sorted(revision.moved, key=lambda key: (key[0], key[1] == BASE, key[1]))
     for model, variant in moved:
         numbers = revision.headlines[model, variant]
         cells = tuple(_number(numbers.get(name), factor, digits, signed) for _, name, factor, digits, signed in COLUMNS)
