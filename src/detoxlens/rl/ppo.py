@@ -36,7 +36,9 @@ from detoxlens.rl.world import World
 class PPO(PolicyTrainer):
     """PPO(model, tokenizer, reward, config=config, seed=0).train(prompts) -> PpoResult; the model holds the result.
 
-    Args: as `PolicyTrainer`, one response per prompt, `decoding.batch_size` at a time; and
+    The other arguments are `PolicyTrainer`'s; one response per prompt, `decoding.batch_size` at a time.
+
+    Args:
         world: the processes that share the work (`world.join`), all given the same arguments; None is this one alone.
         marks: what `config.regularizer` looks at: token ids of each training prompt -> per token the number of the
             exchange that it is the human's text of (0: none; the last is replied to), and whether its word is toxic.
