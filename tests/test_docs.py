@@ -1,8 +1,8 @@
 """README and manual name commands, files, params and numbers that exist, and their examples run.
 
-`python -m tests.test_docs` writes the README's result, table and sentences, from reports/metrics.json.
+`python -m tests.test_docs` writes the results, table and sentences, from the metrics.json of each.
 
-Numbers are compared with the report that git has staged or committed, so that an experiment in the working tree, or
+Numbers are compared with the reports that git has staged or committed, so that an experiment in the working tree, or
 another processor's last digits, fail no test.
 """
 
@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,6 @@ from detoxlens.params.check import check_params
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig as LoraSection
 from detoxlens.params.models import ChatTemplate
-from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.about import About, role
 from detoxlens.reporting.readme import readme_result
 from tests.models.checkpoints import save_language_model
@@ -51,21 +51,36 @@ MADE_BY_THE_PIPELINE = (
 )
 
 
-def staged_metrics() -> dict:
-    """reports/metrics.json as in git's index; the file itself where there is no git."""
-    show = ["git", "show", ":reports/metrics.json"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Where a page's numbers are, and which splits they are about."""
+
+    metrics: str
+    primary: str
+    polite: str | None
+
+
+RESULTS = {
+    README: Result(metrics="reports/studies/smollm2/metrics.json", primary="rtp", polite=None),
+    ROOT / "docs/embedded.md": Result(metrics="reports/metrics.json", primary="p50", polite="polite"),
+}
+
+
+def staged(path: str) -> dict:
+    """A file of metrics as in git's index; the file itself where there is no git."""
+    show = ["git", "show", f":{path}"]
     done = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout if done.returncode == 0 else (ROOT / "reports/metrics.json").read_text("utf-8"))
+    return json.loads(done.stdout if done.returncode == 0 else (ROOT / path).read_text("utf-8"))
 
 
-def readme_table(metrics: dict) -> str:
-    """The table and the sentences that reports/metrics.json amounts to, as Markdown."""
+def shown(result: Result, metrics: dict) -> str:
+    """The table and the sentences that the metrics amount to, as Markdown."""
     params = load_params(ROOT / "params.yaml")
     variants = {v: params.variant(v) for by in metrics.values() for v in by}
     return readme_result(
         metrics,
-        primary=params.section("report", ReportConfig).primary_split,
-        polite="polite",
+        primary=result.primary,
+        polite=result.polite,
         groups={name: variant.group or name for name, variant in variants.items()},
         about=About(variants={name: role(variant) for name, variant in variants.items()}),
     )
@@ -75,10 +90,13 @@ def without_table(page: Path) -> str:
     return TABLE.sub("", page.read_text(encoding="utf-8"))
 
 
-def test_the_readme_table_is_the_reports():
-    found = TABLE.search(README.read_text(encoding="utf-8"))
-    assert found, "the README has lost the comments around its table"
-    assert found[2] == readme_table(staged_metrics()), "run `python -m tests.test_docs`, then read the text below it"
+@pytest.mark.parametrize("page", RESULTS, ids=lambda p: p.name)
+def test_the_result_of_a_page_is_that_of_its_metrics(page):
+    found = TABLE.search(page.read_text(encoding="utf-8"))
+    assert found, f"{page.name} has lost the comments around its table"
+    result = RESULTS[page]
+    wanted = shown(result, staged(result.metrics))
+    assert found[2] == wanted, "run `python -m tests.test_docs`, then read the text below it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -186,6 +204,9 @@ def test_what_dvc_plots_show_needs_is_declared():
 
 
 if __name__ == "__main__":
-    table = readme_table(json.loads((ROOT / "reports/metrics.json").read_text(encoding="utf-8")))
-    README.write_text(TABLE.sub(lambda m: m[1] + table + m[3], README.read_text(encoding="utf-8")), encoding="utf-8")
-    print("README.md: table written from reports/metrics.json. Read the sentences below it again.")
+    for page, result in RESULTS.items():
+        table = shown(result, json.loads((ROOT / result.metrics).read_text(encoding="utf-8")))
+        page.write_text(
+            TABLE.sub(lambda m, table=table: m[1] + table + m[3], page.read_text(encoding="utf-8")), encoding="utf-8"
+        )
+        print(f"{page.name}: written from {result.metrics}. Read the sentences below it again.")

@@ -12,13 +12,13 @@ from detoxlens.reporting.tables import variant_rows
 from detoxlens.reporting.wording import headline_scope
 
 
-def readme_result(metrics: Json, *, primary: str, polite: str, groups: Mapping[str, str], about: About) -> str:
+def readme_result(metrics: Json, *, primary: str, polite: str | None, groups: Mapping[str, str], about: About) -> str:
     """Markdown: the table, then a bullet per model.
 
     Args:
         metrics: reports/metrics.json.
         primary: split of the toxicity.
-        polite: split that must not get worse.
+        polite: split that must not get worse; None: the study has none.
         groups: variant -> method.
         about: which variants are placebos.
     """
@@ -29,7 +29,7 @@ def readme_result(metrics: Json, *, primary: str, polite: str, groups: Mapping[s
         VARIANT,
         Column("toxic, %", ("toxicity", primary), rate),
         Column("against base, points", ("toxicity", primary, "delta_vs_it"), POINTS),
-        Column("polite prompts, %", ("toxicity", polite), rate),
+        *([Column("polite prompts, %", ("toxicity", polite), rate)] if polite else []),
         Column("model effect on prompt entropy, bits", effect, interval(3, signed=True)),
         Column("perplexity", ("fluency", "perplexity"), plain(1)),
         Column("tokens", ("fluency", "mean_length"), plain(1)),
