@@ -14,7 +14,7 @@ from tests.attribution.tiny import COMPLETIONS, PROMPTS, loop, max_difference, t
 def test_a_model_whose_layers_are_not_recognised_is_cut_at_the_head_instead(monkeypatch):
     model = tiny_model("gpt_neox", dtype=torch.float64)
     (usual,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
-    monkeypatch.setattr(gradients, "_last_layer", lambda model, num_layers: None)
+    monkeypatch.setattr(gradients, "decoder_layers", lambda model: None)
     (at_head,) = attribute(model, prompt_ids=PROMPTS[:1], completion_ids=COMPLETIONS[:1])
     assert max_difference(usual.scores, at_head.scores) < 1e-10
 

@@ -16,7 +16,7 @@ from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig
 from detoxlens.params.presets import apply_preset
-from detoxlens.params.reads import STAGES
+from detoxlens.params.reads import MEASURE, STAGES
 from detoxlens.params.sft import SftConfig
 from tests.root import ROOT
 
@@ -84,13 +84,13 @@ def test_the_preset_goes_through_every_stage(project):
     raw["models"]["redpajama-3b"]["overrides"]["generation"]["max_new_tokens"] = 6
     write_checkpoint({**CONFIGS["redpajama-3b"], **TINY}, project / FOLDER / "redpajama-3b")
     params, layout = Params(raw, project / "params.yaml"), Layout(project)
-    variants = {"base": [None], "finetune": ["ft"], "rl": ["rl"], "interpolate": []}
+    variants = {"base": [None], "finetune": ["ft"], "rl": ["rl"]} | {key: ["it", "ft", "rl"] for key in MEASURE}
     for stage in STAGES:
         run = importlib.import_module(f"detoxlens.pipeline.stages.{stage}").run
         if stage in ("prepare", "reward_model", "report"):
             run(project, params)
             continue
-        for variant in variants.get(stage, ["it", "ft", "rl"]):
+        for variant in variants.get(stage, []):
             run(project, params, model="redpajama-3b", **({"variant": variant} if variant else {}))
     for variant in ("it", "ft", "rl"):
         assert len(read_rows(layout.completions("redpajama-3b", variant), Completion)) == 5  # 1 + 3 of p50, 1 polite

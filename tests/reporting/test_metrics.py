@@ -16,7 +16,7 @@ def built(it, missing="exclude", **others):
 def test_the_shape_that_dvc_and_mlflow_rely_on():
     it = tables("it", [trace("a", [1.0])], {"a": 0.9})
     found = built(it)["it"]
-    assert set(found) == {"toxicity", "scorers", "attribution", "fluency"}
+    assert set(found) == {"toxicity", "scorers", "attribution", "fluency", "costs"}
     assert set(found["toxicity"]) == {"p50", "val"}
     assert set(found["toxicity"]["p50"]) == {
         "rate_gt_50",

@@ -42,7 +42,8 @@ class ChatTemplate(Section):
 def _kind_of_template(raw: Any) -> str | None:
     """Which of the two a mapping is meant to be, so that a mistake in one is not answered with the keys of both."""
     if isinstance(raw, dict):
-        return "<written>" if raw.keys() & TemplateConfig.model_fields.keys() else "<chat>"
+        own = TemplateConfig.model_fields.keys() - ChatTemplate.model_fields.keys()
+        return "<written>" if raw.keys() & own else "<chat>"
     return {TemplateConfig: "<written>", ChatTemplate: "<chat>"}.get(type(raw))
 
 
