@@ -13,6 +13,7 @@ from tests.doctor.commands import assert_exists
 @pytest.fixture
 def project(tmp_path):
     outputs = [Output(path="adapters/ft", md5="aa11", cached=True), Output(path="reports", md5="dd44", cached=False)]
+    outputs.append(Output(path="code/score.txt", md5="ff00", cached=False))  # what a stage is made of, by no run
     cache = tmp_path / "files/md5"
     return Project(root=tmp_path, outputs=outputs, cache=cache, remote_name=None, remote_url=None)
 

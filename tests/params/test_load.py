@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from detoxlens.common.errors import UserError
+from detoxlens.params.check import check_params
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.run import RunConfig
 from detoxlens.params.section import Section, parse
+from tests.root import ROOT
 
 TEMPLATE = {"user": "<human>: {text}\n", "bot": "<bot>:", "reply": " {text}", "end": "\n"}
 RAW = {
@@ -218,3 +220,12 @@ def test_placebos_have_lists_of_their_own_and_the_overrides_of_what_they_are_the
 def test_a_placebo_of_something_else_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         _ = with_placebos(**changes).run
+
+
+@pytest.mark.parametrize(("section", "key"), [("sft", "data"), ("dexperts", "expert")])
+def test_a_value_that_chooses_a_list_or_an_adapter_may_be_of_any_type_and_is_named(section, key):
+    raw = load_params(ROOT / "params.yaml").raw
+    raw = raw | {section: raw[section] | {key: []}}
+    raw["variants"] = raw["variants"] | {"mix": {"kind": "dexperts"}}
+    raw["run"] = raw["run"] | {"variants": ["it", "ft", "rl", "mix"], "dexperts_variants": ["mix"]}
+    assert f"{section}.{key}=[]" in told(lambda: check_params(Params(raw)))

@@ -22,8 +22,10 @@ def test_what_could_be_detected_is_1_43_half_widths():
 
 
 def test_failed_checks_are_counted():
-    deletion = [{"comprehensiveness": {"passes": True}, "sufficiency": {"passes": False}}]
+    deletion = [{"num_sequences": 30, "comprehensiveness": {"passes": True}, "sufficiency": {"passes": False}}]
     gold = {"saliency": {"passes": False}, "occlusion": {"passes": None}}
     found = {"attribution": {"checks": {"deletion": deletion, "gold": gold}}}
     assert failed_checks(found) == "fail 1 of 2 tests by deletion and 1 of 1 gold tests"
     assert failed_checks({"attribution": {"checks": {"deletion": [], "gold": {}}}}) is None
+    few = [deletion[0] | {"num_sequences": 29}]
+    assert failed_checks({"attribution": {"checks": {"deletion": few, "gold": {}}}}) is None

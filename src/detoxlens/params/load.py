@@ -154,7 +154,7 @@ class Params:
             UserError: an override changes which are combined: dvc.yaml names them by the section's own values.
         """
         own = self.variant(variant)
-        section = self.raw.get(own.kind) or {}
+        section = self._mapping(own.kind)
         for key in KINDS[own.kind].made_of:
             changed = [own.overrides, *(self.model(model).overrides for model in self.raw["models"])]
             if any(key in overrides.get(own.kind, {}) for overrides in changed):
@@ -163,7 +163,8 @@ class Params:
                     f"adapter by the section's own value. Set {own.kind}.{key} itself; it is one for all."
                 )
         found = [own.init_from, *(section.get(key) for key in KINDS[own.kind].made_of)]
-        return [name for name in dict.fromkeys(found) if name not in (None, "it")]
+        names = [name for name in found if isinstance(name, str)]  # the section itself names any other value
+        return [name for name in dict.fromkeys(names) if name != "it"]
 
     def variants_by_kind(self, names: list[str]) -> dict[str, list[str]]:
         """The lists by kind that section `run` must hold when run.variants is `names`."""
@@ -186,10 +187,16 @@ class Params:
         own = self.variant(variant)
         if own.kind != "sft" or own.placebo_of:
             return None
-        merged = self.raw.get("sft") or {}
+        merged = self._mapping("sft")
         for override in self._overrides("sft", None, variant):
             merged = _merge(merged, dict(override))
-        return merged.get("data")
+        data = merged.get("data")
+        return data if isinstance(data, str) else None  # the section itself names any other value
+
+    def _mapping(self, section: str) -> dict[str, Any]:
+        """The section as it stands; empty where it is no mapping, which `section` names."""
+        raw = self.raw.get(section)
+        return raw if isinstance(raw, dict) else {}
 
     def training_seed(self, variant: str) -> int:
         """The variant's own seed, or run.seed."""

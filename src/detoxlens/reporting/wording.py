@@ -78,11 +78,15 @@ def headline_scope(found: Json) -> str:
 
 
 def failed_checks(found: Json) -> str | None:
-    """`fail 6 of 6 tests by deletion`: what speaks against a variant's attributions; None where nothing does."""
+    """`fail 6 of 6 tests by deletion`: what speaks against a variant's attributions; None where nothing does.
+
+    A test on fewer than `FEWEST` sequences speaks for nothing.
+    """
     checks = value_at(found, "attribution", "checks")
     deletion = [
         passes
         for of in value_at(checks, "deletion") or ()
+        if of["num_sequences"] >= FEWEST
         for name in ("comprehensiveness", "sufficiency")
         if (passes := value_at(of, name, "passes")) is not None
     ]
