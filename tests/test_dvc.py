@@ -6,9 +6,11 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
+from detoxlens.common.artifacts import Layout
 from detoxlens.common.fingerprint import fingerprint
 from detoxlens.models.interventions import METHODS
 from detoxlens.params.reads import READS, STAGES, module_of
+from detoxlens.pipeline.publish import outputs_of
 from tests.root import ROOT
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -20,6 +22,13 @@ SHARED = {"run", "models", "variants"}
 
 def stages_of_dvc():
     return [stage for stage in PIPELINE if stage != "code"]
+
+
+def test_a_run_leads_to_every_output_of_the_stages_before_the_report():
+    outs = [out for stage in stages_of_dvc() if stage != "report" for out in PIPELINE[stage]["outs"]]
+    of_one = {o.replace("${item.model}", "m").replace("${item.variant}", "v") for o in outs}
+    found = {path.relative_to(ROOT).as_posix() for path in outputs_of(Layout(ROOT), "m", "v")}
+    assert of_one - found == set()  # `detoxlens doctor` asks for each
 
 
 def test_every_stage_depends_on_its_own_code_and_only_the_first_stage_on_the_source():

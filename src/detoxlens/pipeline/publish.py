@@ -115,7 +115,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                     completions=texts,
                     adapter=folder if (folder := layout.adapter(model, variant)).exists() else None,
                     datasets=datasets,
-                    outputs=_md5s(root, _outputs(layout, model, variant)) | reports,
+                    outputs=_md5s(root, outputs_of(layout, model, variant)) | reports,
                     color=colours(run.variants)[variant],
                     root=root,
                     description=description(model, variant, metrics[model], split=split, made_by=tags),
@@ -182,7 +182,7 @@ def completions_table(layout: Layout, model: str, variant: str) -> dict[str, lis
     return table
 
 
-def _outputs(layout: Layout, model: str, variant: str) -> list[Path]:
+def outputs_of(layout: Layout, model: str, variant: str) -> list[Path]:
     """What DVC's stages before `report` have made for (model, variant), shared or its own."""
     return [
         layout.prompts.parent,
@@ -197,8 +197,10 @@ def _outputs(layout: Layout, model: str, variant: str) -> list[Path]:
         layout.response_kinds(model, variant),
         layout.utility(model, variant),
         layout.inference_cost(model, variant),
+        layout.drawn_by(model, variant, "random").parent,
         layout.attributions(model, variant),
         layout.faithfulness(model, variant),
+        layout.dose(model, variant),
     ]
 
 
