@@ -1,6 +1,7 @@
 """P(toxic) from a classifier's own config, tokenizer and positions."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tests.models.checkpoints import TEXTS, save_classifier, save_language_model
         ("single_label_classification", ("nothate", "hate"), "softmax", "hate"),
         ("multi_label_classification", ("obscene", "toxic", "threat"), "sigmoid", "toxic"),
         (None, ("hate", "nothate"), "softmax", "hate"),
+        ("single_label_classification", ("neither", "hate", "rude"), "softmax", "hate"),
     ],
 )
 def test_probability_is_the_toxic_labels_in_input_order(tmp_path, problem_type, labels, activation, label):
@@ -32,6 +34,8 @@ def test_probability_is_the_toxic_labels_in_input_order(tmp_path, problem_type, 
         given = logits.softmax(-1) if activation == "softmax" else logits.sigmoid()
         expected.append(given[labels.index(label)].item())
     assert classifier.prob(texts) == pytest.approx(expected, abs=1e-5)
+    odds = [math.log(p / (1 - p)) for p in expected]  # with several labels against all others together
+    assert classifier.log_odds(texts) == pytest.approx(odds, abs=1e-4)
     assert len({round(p, 4) for p in expected}) == 6
     assert classifier.prob([]) == []
 

@@ -43,6 +43,18 @@ def test_non_toxicity_is_one_minus_the_probability_of_the_classifiers_toxic_labe
     assert str(reward) == "1 - P(hate), softmax, weights 00ff"
 
 
+def test_on_the_log_odds_scale_the_reward_is_minus_the_classifiers():
+    class Classifier:
+        label, activation, version = "hate", "softmax", "00ff"
+
+        def log_odds(self, texts):
+            return [-4.0 for _ in texts]
+
+    reward = NonToxicity(Classifier(), scale="log_odds")
+    assert reward(["x"]) == [4.0]
+    assert str(reward) == "log-odds of 1 - P(hate), softmax, weights 00ff"
+
+
 def test_weighted_sum():  # 2 * 3 - 1 * 1
     assert WeightedSum({length: 2.0, (lambda texts: [1.0] * len(texts)): -1.0})(["abc"]) == [5.0]
 

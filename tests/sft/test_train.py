@@ -16,7 +16,15 @@ from detoxlens.params.lora import LoraConfig
 from detoxlens.params.models import TemplateConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.params.tiny import TinyConfig
-from detoxlens.sft.train import IGNORED, encode_and_count, encode_examples, fine_tune, num_steps, validation_sample
+from detoxlens.sft.train import (
+    IGNORED,
+    encode_and_count,
+    encode_examples,
+    fine_tune,
+    num_steps,
+    training_sample,
+    validation_sample,
+)
 
 TEMPLATE = TemplateConfig(user="<human>: {text}\n", bot="<bot>:", reply=" {text}", end="\n")
 TINY = TinyConfig(
@@ -281,6 +289,15 @@ def test_the_validation_sample_is_the_same_wherever_it_is_drawn_and_a_larger_one
     assert len(few) == 5 and set(few) < set(more)
     assert validation_sample(dialogues[::-1], 5) == few[::-1]  # in the order given
     assert validation_sample(dialogues, None) == dialogues == validation_sample(dialogues, 99)
+
+
+def test_a_training_shorter_than_an_epoch_reads_each_of_its_share_of_dialogues_once():
+    dialogues = [replace(dialogue("a", "b"), dialogue_id=str(n)) for n in range(50)]
+    part, config = training_sample(dialogues, CONFIG.model_copy(update={"num_epochs": 0.21}), seed=0)
+    assert len(part) == 11 and config.num_epochs == 1  # ceil(10.5)
+    assert [d for d in dialogues if d in part] == part  # in the order given
+    assert training_sample(dialogues, CONFIG.model_copy(update={"num_epochs": 0.21}), seed=1)[0] != part
+    assert training_sample(dialogues, CONFIG, seed=0) == (dialogues, CONFIG)  # all, as often as it says
 
 
 def test_how_many_examples_are_cut_and_dropped_is_counted(tokenizer):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from detoxlens.models.labels import Activation, activation_of, toxic_label_index
 from detoxlens.models.loading import weights_sha256
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -146,20 +147,40 @@ class TextClassifier:
 
     def prob(self, texts: Sequence[str]) -> list[float]:
         """P(toxic label) of each text, 0..1, in the order given; NaN where the model gives none."""
+        return self._read(texts, self._probs)
+
+    def log_odds(self, texts: Sequence[str]) -> list[float]:
+        """log P(toxic label) / (1 - P) of each text, nats, without the rounding of a probability near 0 or 1."""
+        return self._read(texts, self._log_odds)
+
+    def _probs(self, logits: Tensor) -> Tensor:
+        """(rows, labels) -> (rows)."""
+        given = logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
+        return given[:, self.label_index]
+
+    def _log_odds(self, logits: Tensor) -> Tensor:
+        """(rows, labels) -> (rows)."""
+        toxic = logits[:, self.label_index]
+        if self.activation == "sigmoid":
+            return toxic
+        others = [i for i in range(logits.shape[1]) if i != self.label_index]
+        return toxic - logits[:, others].logsumexp(-1)
+
+    def _read(self, texts: Sequence[str], measure: Callable[[Tensor], Tensor]) -> list[float]:
+        """What `measure` makes of each text's logits, in the order given."""
         import torch
 
         encoded = [self._ids(text, most=self.max_length) for text in texts]
         order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), i))
-        probs = [0.0] * len(encoded)
+        found = [0.0] * len(encoded)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = self._padded([encoded[i] for i in rows])
             with torch.inference_mode():
                 logits = self.model(**batch.to(self.model.device)).logits  # (rows, labels)
-            given = logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
-            for i, value in zip(rows, given[:, self.label_index].tolist(), strict=True):
-                probs[i] = value
-        return probs
+            for i, value in zip(rows, measure(logits).tolist(), strict=True):
+                found[i] = value
+        return found
 
     def _padded(self, rows: list[list[int]]) -> BatchEncoding:
         from transformers import BatchEncoding

@@ -14,6 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from detoxlens.params.regularizer import RegularizerConfig
 from detoxlens.params.section import Section
 
+RewardScale = Literal["probability", "log_odds"]
+
 
 class KlConfig(Section):
     """Penalty for leaving the reference, which is the base model (the adapter switched off)."""
@@ -98,8 +100,13 @@ class PpoConfig(Section):
     """Scale the token rewards of a batch to variance 1 (their mean is kept)."""
     whiten_advantages: bool = True
     """Scale the advantages of a batch to mean 0 and variance 1."""
+    reward_scale: RewardScale = "probability"
+    """`probability`: 1 - P(toxic), as the authors; `log_odds`: log (1 - P) / P, in nats, for a model whose answers the
+    classifier hardly ever finds toxic: .98 and .998 are 2.3 apart. The unit of the settings in "units of the reward";
+    TRL's detoxification example takes logits (https://huggingface.co/docs/trl/v0.11.4/detoxifying_a_lm)."""
     empty_response_reward: float = 0.0
-    """Reward of a response without any text: silence is not an answer, and no classifier is asked about it."""
+    """Reward of a response without any text: silence is not an answer, and no classifier is asked about it. With
+    `log_odds` 0 is an even chance of being toxic."""
     missing_eos_penalty: float = Field(default=0.0, ge=0)
     """Taken from the reward of a response that was cut off by its length."""
     gradient_checkpointing: bool = False

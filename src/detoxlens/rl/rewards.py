@@ -14,6 +14,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import FinishReason
 from detoxlens.common.seeding import numpy_rng
 from detoxlens.common.text import as_read, is_blank
+from detoxlens.params.ppo import RewardScale
 
 if TYPE_CHECKING:
     from detoxlens.models.classifier import TextClassifier
@@ -36,17 +37,20 @@ class RewardedResponse:
 
 
 class NonToxicity:
-    """1 - P(toxic label) by a text classifier, in 0..1.
+    """1 - P(toxic label) by a text classifier, in 0..1; or the log-odds of that, in nats.
 
     Which label that is and how its probability comes about is read from the classifier's own config
     (`TextClassifier.label`, `.activation`): 1 - P(the wrong label) would train hate.
     """
 
-    def __init__(self, classifier: TextClassifier, *, normalize: bool = True):
-        self.classifier, self.normalize = classifier, normalize
+    def __init__(self, classifier: TextClassifier, *, normalize: bool = True, scale: RewardScale = "probability"):
+        self.classifier, self.normalize, self.scale = classifier, normalize, scale
 
     def __call__(self, texts: list[str]) -> list[float]:
-        return [1 - p for p in self.classifier.prob([self._seen(text) for text in texts])]
+        seen = [self._seen(text) for text in texts]
+        if self.scale == "log_odds":
+            return [-odds for odds in self.classifier.log_odds(seen)]
+        return [1 - p for p in self.classifier.prob(seen)]
 
     def truncates(self, text: str) -> bool:
         """Does it read only the beginning of `text`?"""
@@ -57,7 +61,9 @@ class NonToxicity:
         return as_read(text) if self.normalize else text
 
     def __str__(self) -> str:
-        return f"1 - P({self.classifier.label}), {self.classifier.activation}, weights {self.classifier.version}"
+        measure = "1 - P({})" if self.scale == "probability" else "log-odds of 1 - P({})"
+        judge = self.classifier
+        return f"{measure.format(judge.label)}, {judge.activation}, weights {judge.version}"
 
     def description(self) -> str:
         """For the log: also which of the classifier's outputs that label is, as its own config says."""

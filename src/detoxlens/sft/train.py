@@ -8,7 +8,7 @@ dialogue -> templates.encode_dialogue -> (input_ids, labels)      labels: -100 w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -120,8 +120,25 @@ def cut_to(example: Example, max_length: int) -> Example | None:
 
 def validation_sample(dialogues: Sequence[Dialogue], most: int | None) -> list[Dialogue]:
     """At most `most` of the dialogues, in their order; which ones depends on their ids alone."""
-    chosen = sorted(dialogues, key=lambda d: derive_seed(0, "sft validation", d.dialogue_id))[:most]
-    kept = {d.dialogue_id for d in chosen}
+    return _sample(dialogues, most, lambda d: derive_seed(0, "sft validation", d.dialogue_id))
+
+
+def training_sample(dialogues: Sequence[Dialogue], config: SftConfig, *, seed: int) -> tuple[list[Dialogue], SftConfig]:
+    """The dialogues that the training reads, and the settings with which it reads them.
+
+    Of a training shorter than an epoch these are that share of them, chosen by their ids and the seed, read once: what
+    is made for each dialogue beforehand, such as a placebo's answers, is made for no other. A longer one reads all.
+    """
+    if config.num_epochs >= 1:
+        return list(dialogues), config
+    most = math.ceil(config.num_epochs * len(dialogues))
+    chosen = _sample(dialogues, most, lambda d: derive_seed(seed, "sft training", d.dialogue_id))
+    return chosen, config.model_copy(update={"num_epochs": 1.0})
+
+
+def _sample(dialogues: Sequence[Dialogue], most: int | None, rank: Callable[[Dialogue], int]) -> list[Dialogue]:
+    """At most `most` of the dialogues, those of the lowest rank, in their order."""
+    kept = {d.dialogue_id for d in sorted(dialogues, key=rank)[:most]}
     return [d for d in dialogues if d.dialogue_id in kept]
 
 

@@ -22,7 +22,7 @@ from detoxlens.scorers import make_scorer
 from detoxlens.sft.adapter import model_card, train_adapter
 from detoxlens.sft.placebo import answers_of_base, placebo_examples
 from detoxlens.sft.regularized import marker
-from detoxlens.sft.train import encode_and_count, encode_examples, validation_sample
+from detoxlens.sft.train import encode_and_count, encode_examples, training_sample, validation_sample
 
 log = logging.getLogger(__name__)
 MOST_CUT = 0.01
@@ -63,6 +63,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         dialogues = read_rows(layout.dialogues, Dialogue)
         split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
         split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
+        split["train"], training = training_sample(split["train"], config, seed=seed)
         mark = None
         if (penalty := config.regularizer).is_on:
             judge = None
@@ -99,7 +100,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             title=f"{model}/{variant}",
             train=train,
             validation=validation,
-            config=config,
+            config=training,
             lora=lora,
             seed=seed,
             card=model_card(f"{model} / {variant}", how, config, lora, cut),

@@ -23,7 +23,7 @@ from detoxlens.scorers.reward import check_independent, reward_classifier, toxic
 from detoxlens.sft.adapter import model_card, train_adapter
 from detoxlens.sft.placebo import answers_of_base, placebo_examples
 from detoxlens.sft.rejection import least_toxic
-from detoxlens.sft.train import encode_and_count, validation_sample
+from detoxlens.sft.train import encode_and_count, training_sample, validation_sample
 
 
 def run(root: Path, params: Params, *, model: str, variant: str, callback: StepCallback | None = None) -> None:
@@ -63,6 +63,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
         dialogues = read_rows(layout.dialogues, Dialogue)
         split = {name: [d for d in dialogues if d.split == name] for name in ("train", "val")}
         split["val"] = validation_sample(split["val"], config.eval_max_dialogues)
+        split["train"], training = training_sample(split["train"], config, seed=seed)
         _, cut = encode_and_count(split["train"], tokenizer, spec.template, config)
 
         def text_of(ids):
@@ -97,7 +98,7 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
             title=f"{model}/{variant}",
             train=examples["train"],
             validation=examples["val"],
-            config=config,
+            config=training,
             lora=lora,
             seed=seed,
             card=model_card(f"{model} / {variant}", how, config, lora, cut),

@@ -97,7 +97,8 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                 if selecting == headline
                 else make_scorer(selecting, root=root, device=world.device, normalize=normalize)
             )
-            reward, grader = NonToxicity(classifier, normalize=normalize), grader_of(scorer)
+            reward = NonToxicity(classifier, normalize=normalize, scale=config.reward_scale)
+            grader = grader_of(scorer)
             ref = read_model_ref(start)
             tokenizer = load_tokenizer(root, ref, trust_remote_code=spec.trust_remote_code)
             policy = load_model(root, ref, spec, device=world.device, trainable_adapter=ref.adapter is not None)
