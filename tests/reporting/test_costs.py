@@ -190,3 +190,24 @@ def test_the_figure_has_a_panel_per_cost_and_joins_the_front(study):
     empty = costs_figure(without, {"it": "it", "ft": "ft"}, SPLITS, POLITE)
     assert "not measured" in [text.get_text() for text in empty.axes[0].texts]
     assert dataclasses.is_dataclass(found)
+
+
+def test_a_cost_of_nothing_has_no_negative_axis_and_the_lowest_panel_of_every_column_names_its_ticks(study):
+    _, metrics = metrics_of(study)
+    figure = costs_figure(metrics, {"it": "it", "ft": "ft"}, SPLITS, POLITE)  # 5 panels in 3 columns
+    figure.draw_without_rendering()
+    panels = figure.axes
+    for number, has_names in enumerate((False, False, True, True, True)):
+        assert any(label.get_visible() for label in panels[number].get_xticklabels()) is has_names
+        assert bool(panels[number].get_xlabel()) is has_names
+    for found in metrics["m"].values():
+        found["costs"]["response_kind"]["polite"]["not_answered"]["value"] = 0.0
+    nothing = costs_figure(metrics, {"it": "it", "ft": "ft"}, SPLITS, POLITE).axes[0]
+    assert list(nothing.get_yticks()) == [0, 0.5, 1] and nothing.get_ylim() == (-0.05, 1)
+
+
+def test_on_a_narrow_screen_every_cost_stands_below_the_other(study):
+    _, metrics = metrics_of(study)
+    figure = costs_figure(metrics, {"it": "it", "ft": "ft"}, SPLITS, POLITE, narrow=True)
+    assert len(figure.axes) == 5 and len({panel.get_position().x0 for panel in figure.axes}) == 1
+    assert {panel.get_xlabel() for panel in figure.axes} == {"toxic completions of p50, %"}

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.evaluation.pareto import on_front
 from detoxlens.params.report import ReportConfig
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import headline_scope
@@ -19,13 +20,16 @@ Json = Mapping[str, Any]
 NUM_COLUMNS = 3
 
 
-def costs_figure(metrics: Json, groups: Mapping[str, str], splits: Sequence[str], config: ReportConfig) -> Figure:
+def costs_figure(
+    metrics: Json, groups: Mapping[str, str], splits: Sequence[str], config: ReportConfig, *, narrow: bool = False
+) -> Figure:
     """Panels of a model: a cost each, toxicity on the x axis; filled points and the line are the front."""
     costs = _costs([split for split in config.civil_splits if split in splits])
-    num_rows = -(-len(costs) // NUM_COLUMNS)
+    num_columns = 1 if narrow else NUM_COLUMNS
+    num_rows = -(-len(costs) // num_columns)
     with house_style():
-        figure = Figure(figsize=(10.2, 0.4 + 2.3 * num_rows * len(metrics)))
-        panels = figure.subplots(num_rows * len(metrics), NUM_COLUMNS, squeeze=False, sharex="all")
+        size = (10.2, 0.4 + 2.3 * num_rows * len(metrics))
+        figure, panels = grid(num_rows * len(metrics), num_columns, size, narrow=narrow, share_x="all")
         labels = []
         for number, (model, variants) in enumerate(metrics.items()):
             colour = colours(list(dict.fromkeys(groups.get(v, v) for v in variants)))
@@ -39,11 +43,18 @@ def costs_figure(metrics: Json, groups: Mapping[str, str], splits: Sequence[str]
                     labels.append((panel, drawn))
                 else:
                     note(panel, "not measured")
-        for panel in panels[-1]:
-            panel.set_xlabel(f"toxic completions of {config.primary_split}, %")
+        for column in panels.T:
+            lowest = [panel for panel in column if panel.get_visible()][-1:]
+            for panel in lowest:
+                panel.set_xlabel(f"toxic completions of {config.primary_split}, %")
+                panel.tick_params(labelbottom=True)  # the last row may not be full
         panels[0][0].set_xlim(0, None)
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, drawn in labels:
+            if not any(y for _, y, _, _ in drawn):
+                panel.set(ylim=(-0.05, 1), yticks=(0, 0.5, 1))  # a cost is not negative
             panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
             label_ends(panel, drawn)
         return figure

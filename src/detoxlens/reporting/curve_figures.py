@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.reporting.curves import CurvePoint, select
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import FAINT, GREY, TOXIC_RED, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import headline_scope
@@ -19,7 +20,7 @@ ENTROPY = "prompt_entropy_bits"
 OTHER_STYLE = (0, (4, 1.6))
 
 
-def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str]) -> Figure:
+def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str], *, narrow: bool = False) -> Figure:
     """Prompt entropy of each variant reading base's completions, toxic against other ones, and their difference.
 
     Two rows per model, a column per method (its first seed). The grouping is the paper's, by base's toxicity; the text
@@ -28,13 +29,13 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, st
     firsts = [first_seeds(variants, groups) for variants in metrics.values()]
     num_columns = max(map(len, firsts))
     with house_style():
-        figure = Figure(figsize=(0.9 + 2.5 * num_columns, 3.9 * len(metrics)))
-        panels = figure.subplots(
+        figure, panels = grid(
             2 * len(metrics),
             num_columns,
-            squeeze=False,
-            sharex="all",
-            sharey="row",
+            (0.9 + 2.5 * num_columns, 3.9 * len(metrics)),
+            narrow=narrow,
+            share_x="all",
+            share_y="row",
             height_ratios=(1.2, 1) * len(metrics),
         )
         for i, ((model, variants), names) in enumerate(zip(metrics.items(), firsts, strict=True)):
@@ -52,11 +53,15 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, st
         for panel in panels[-1]:
             panel.set_xlabel("generated token of base's text")
             panel.xaxis.get_major_locator().set_params(integer=True)
+        if narrow:
+            say_everywhere(panels)
         lines = {
             name: line for panel in panels.flat for line, name in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         if lines:
-            figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=len(lines), frameon=False)
+            figure.legend(
+                lines.values(), lines.keys(), loc="outside upper left", ncols=2 if narrow else len(lines), frameon=False
+            )
         return figure
 
 
@@ -82,7 +87,7 @@ def _toxic_and_other(panel: Axes, points: Sequence[CurvePoint], model: str, vari
         note(panel, f"too few completions for a curve: {', '.join(missing)}")
         return
     if missing:
-        panel.set_xlabel(f"too few to draw: {missing[0]}", fontsize=7, color=FAINT)
+        panel.set_xlabel(f"too few to draw: {missing[0]}", fontsize=8, color=FAINT)
 
 
 def _differences(points: Sequence[CurvePoint], model: str, variant: str, variants: Json) -> list[CurvePoint]:
@@ -120,11 +125,13 @@ EFFECTS = (
 """Rows of the figure of model effects: axis, measure, scope (None: the headline's)."""
 
 
-def model_effect(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str]) -> Figure:
+def model_effect(
+    points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, str], *, narrow: bool = False
+) -> Figure:
     """Each variant minus base at every token of base's text: what the model alone changes. Simultaneous bands."""
     with house_style():
-        figure = Figure(figsize=(1.0 + max(3.9 * len(metrics), 5.2), 0.6 + 1.9 * len(EFFECTS)))
-        panels = figure.subplots(len(EFFECTS), len(metrics), squeeze=False, sharex="col", sharey="row")
+        size = (1.0 + max(3.9 * len(metrics), 5.2), 0.6 + 1.9 * len(EFFECTS))
+        figure, panels = grid(len(EFFECTS), len(metrics), size, narrow=narrow, share_x="col", share_y="row")
         labels = []
         for column, (model, variants) in enumerate(metrics.items()):
             names = [v for v in first_seeds(variants, groups) if v != BASE]
@@ -153,6 +160,8 @@ def model_effect(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[st
             panels[-1][column].xaxis.get_major_locator().set_params(integer=True)
         for row, (name, *_) in enumerate(EFFECTS):
             panels[row][0].set_ylabel(name)
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, ends in labels:
             panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())

@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 
 from detoxlens.common.names import shown_name
 from detoxlens.reporting.dose_tables import HEADINGS
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
 
 Json = Mapping[str, Any]
 
 
-def dose(metrics: Json, groups: Mapping[str, str]) -> Figure:
+def dose(metrics: Json, groups: Mapping[str, str], *, narrow: bool = False) -> Figure:
     """A row per model with a path, a panel per quantity; dots are strengths, the large one the variant as trained."""
     models = {m: {v: f["dose"] for v, f in of.items() if "dose" in f} for m, of in metrics.items()}
     models = {model: of for model, of in models.items() if of}
     with house_style():
-        figure = Figure(figsize=(1.0 + 3.1 * len(HEADINGS), 0.6 + 2.7 * len(models)))
-        panels = figure.subplots(len(models), len(HEADINGS), squeeze=False)
+        size = (1.0 + 3.1 * len(HEADINGS), 0.6 + 2.7 * len(models))
+        figure, panels = grid(len(models), len(HEADINGS), size, narrow=narrow)
         labels = []
         for row, (model, variants) in zip(panels, models.items(), strict=True):
             colour = colours(list(dict.fromkeys(groups.get(v, v) for v in metrics[model])))
@@ -51,6 +52,8 @@ def dose(metrics: Json, groups: Mapping[str, str]) -> Figure:
                 else:
                     note(panel, "not measured")
             row[0].set_ylabel(model, fontweight="bold")
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, ends in labels:
             panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())

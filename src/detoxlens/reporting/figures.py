@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from detoxlens.common.names import shown_name
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 
@@ -19,20 +20,20 @@ Column = tuple[str, str, Callable[[Json], Point]]
 """Title, format of a value, where to find it in a variant's metrics."""
 
 
-def toxicity_rates(metrics: Json, splits: Sequence[str]) -> Figure:
+def toxicity_rates(metrics: Json, splits: Sequence[str], *, narrow: bool = False) -> Figure:
     """Table 1 as a picture: a row per model, a panel per split, a dot with its interval per variant."""
 
     def column(split: str) -> Column:
         return split, "{:.1f}", lambda v: _scaled(v["toxicity"][split]["rate_gt_50"], v["toxicity"][split]["ci95"], 100)
 
-    return _dots(metrics, [column(split) for split in splits], "toxic completions, % (95 % interval)", share_x=True)
+    return _dots(metrics, [column(split) for split in splits], "toxic completions, % (95 % interval)", narrow=narrow)
 
 
-def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, share_x: bool) -> Figure:
+def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, narrow: bool) -> Figure:
     num_variants = max(len(variants) for variants in metrics.values())
     with house_style():
-        figure = Figure(figsize=(1.2 + 2.6 * len(columns), 0.6 + len(metrics) * (0.55 + 0.32 * num_variants)))
-        panels = figure.subplots(len(metrics), len(columns), squeeze=False, sharex="all" if share_x else "col")
+        size = (1.2 + 2.6 * len(columns), 0.6 + len(metrics) * (0.55 + 0.32 * num_variants))
+        figure, panels = grid(len(metrics), len(columns), size, narrow=narrow, share_x="all")
         for row, (model, variants) in enumerate(metrics.items()):
             for panel, (title, form, find) in zip(panels[row], columns, strict=True):
                 colour = colours(list(variants))
@@ -54,24 +55,25 @@ def _dots(metrics: Json, columns: Sequence[Column], x_label: str, *, share_x: bo
                         color=colour[variant],
                     )
                 panel.set(ylim=(len(variants) - 0.4, -0.6), yticks=range(len(variants)))
-                panel.set_yticklabels([shown_name(v) for v in variants] if panel is panels[row][0] else [])
+                panel.set_yticklabels([shown_name(v) for v in variants] if narrow or panel is panels[row][0] else [])
                 panel.grid(axis="y", visible=False)
                 panel.tick_params(axis="y", length=0)
                 if row == 0:
                     panel.set_title(title, loc="center" if len(metrics) == 1 else "left")
             panels[row][0].set_ylabel(model, fontweight="bold", rotation=90)
-        for panel in panels[-1, :1] if share_x else panels[-1]:
-            panel.set_xlim(0, 1.25 * max(panel.get_xlim()[1], 1e-9))  # room for the numbers
-        if x_label:
-            figure.supxlabel(x_label, fontsize=9)
+        panels[-1][0].set_xlim(0, 1.25 * max(panels[-1][0].get_xlim()[1], 1e-9))  # room for the numbers
+        figure.supxlabel(x_label, fontsize=9)
+        if narrow:
+            say_everywhere(panels)
         return figure
 
 
-def toxicity_distribution(study: Study, split: str) -> Figure:
+def toxicity_distribution(study: Study, split: str, *, narrow: bool = False) -> Figure:
     """Share of completions above every toxicity: where a line crosses .5 is Table 1, so no threshold is privileged."""
     with house_style():
-        figure = Figure(figsize=(0.8 + 3.9 * len(study.models), 3.2))
-        panels = figure.subplots(1, len(study.models), squeeze=False, sharey=True)[0]
+        size = (0.8 + 3.9 * len(study.models), 3.2)
+        figure, all_panels = grid(1, len(study.models), size, narrow=narrow, share_y="row")
+        panels = all_panels[0]
         for panel, (model, variants) in zip(panels, study.models.items(), strict=True):
             panel.set_title(model)
             colour = colours(list(variants))
@@ -102,10 +104,12 @@ def toxicity_distribution(study: Study, split: str) -> Figure:
                     transform=panel.transAxes,
                     ha="right",
                     va="top",
-                    fontsize=7,
+                    fontsize=8,
                     color=FAINT,
                 )
         panels[0].set_ylabel(f"completions of {split} above, %")
+        if narrow:
+            say_everywhere(all_panels)
         return figure
 
 

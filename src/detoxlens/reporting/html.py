@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from detoxlens.reporting.claims import Claim
-from detoxlens.reporting.page_style import STYLE
+from detoxlens.reporting.page_style import NARROW, STYLE
 from detoxlens.reporting.table import Table, superscript
 from detoxlens.reporting.trust import Check
 
@@ -98,7 +98,7 @@ def _sentence(title: str) -> str:
     return title if title.endswith(("?", "!", ".")) else f"{title}."
 
 
-def picture(name: str, title: str, caption: str, svg: bytes, *, width_px: int) -> str:
+def picture(name: str, title: str, caption: str, svg: bytes, narrow_svg: bytes, *, width_px: int) -> str:
     """A figure, inside the page, with where it lies as a file. It scrolls sideways rather than shrink out of sight.
 
     Args:
@@ -106,12 +106,13 @@ def picture(name: str, title: str, caption: str, svg: bytes, *, width_px: int) -
         title: plain text.
         caption: plain text.
         svg: the picture.
+        narrow_svg: the one that a narrow screen shows instead.
         width_px: narrowest width at which its letters can be read.
     """
-    data = base64.b64encode(svg).decode("ascii")
+    wide, narrow = (f"data:image/svg+xml;base64,{base64.b64encode(data).decode('ascii')}" for data in (svg, narrow_svg))
     return (
-        f'<figure id="{html.escape(name)}"><div class="wide"><img alt="{html.escape(title)}" '
-        f'style="width:100%;min-width:{width_px}px;max-width:{2 * width_px}px" src="data:image/svg+xml;base64,{data}">'
+        f'<figure id="{html.escape(name)}"><div class="wide"><picture><source media="{NARROW}" srcset="{narrow}">'
+        f'<img alt="{html.escape(title)}" style="--width:{width_px}px" src="{wide}"></picture>'
         f"</div><figcaption><b>{text(_sentence(title))}</b> {text(caption)} "
         f"(<code>figures/{html.escape(name)}.svg</code>)</figcaption></figure>"
     )

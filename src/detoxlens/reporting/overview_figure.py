@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detoxlens.common.names import BASE, shown_name
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import headline_scope
@@ -18,11 +19,11 @@ Point = tuple[float, Sequence[float] | None]
 """Value and interval."""
 
 
-def overview(metrics: Json, groups: Mapping[str, str], primary: str) -> Figure:
+def overview(metrics: Json, groups: Mapping[str, str], primary: str, *, narrow: bool = False) -> Figure:
     """A row per model, a point per variant and seed (a colour per method): toxicity on the x axis of both panels."""
     with house_style():
-        figure = Figure(figsize=(9.2, 0.5 + 2.7 * len(metrics)))
-        panels = figure.subplots(len(metrics), 2, squeeze=False, sharex="all")
+        size = (9.2, 0.5 + 2.7 * len(metrics))
+        figure, panels = grid(len(metrics), 2, size, narrow=narrow, share_x="all")
         labels = []
         for row, (model, variants) in zip(panels, metrics.items(), strict=True):
             colour = colours(list(dict.fromkeys(groups.get(v, v) for v in variants)))
@@ -47,6 +48,8 @@ def overview(metrics: Json, groups: Mapping[str, str], primary: str) -> Figure:
         for panel in panels[-1]:
             panel.set_xlabel(f"toxic completions of {primary}, %")
         panels[0][0].set_xlim(0, None)
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, drawn in labels:
             low, high = panel.get_ylim()

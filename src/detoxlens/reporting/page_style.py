@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from detoxlens.attribution.heatmap import STYLE as HEATMAP_STYLE
 
+NARROW = "(max-width: 48rem)"
+"""Screens on which a figure's panels stand one below the other."""
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --soft: #595959; --line: #d9d9d9; --tint: #f4f4f2;
         --link: #00569a; --red: #b3003c; --warn: #8a4b00; --pass: #00664a; --fail: #b3003c; --shade: rgba(0,0,0,.16); }
@@ -23,7 +25,8 @@ a { color: var(--link); } nav a { margin-right: 1rem; white-space: nowrap; displ
 .summary { color: var(--soft); margin: .2rem 0; } .glossary { font-size: .9rem; color: var(--soft); }
 .glossary b { color: var(--ink); }
 .lead { font-size: 1.06rem; margin: .7rem 0; max-width: 56rem; }
-figure { margin: 1.2rem 0 2rem; } figure img { display: block; height: auto; }
+figure { margin: 1.2rem 0 2rem; } 
+figure img { display: block; height: auto; width: 100%; min-width: var(--width); max-width: calc(2 * var(--width)); }
 .caption, figcaption { color: var(--soft); font-size: .88rem; max-width: 50rem; margin: 1.6rem 0 .3rem; }
 figcaption { margin-top: .3rem; }
 .wide { overflow-x: auto; background:
@@ -32,6 +35,7 @@ figcaption { margin-top: .3rem; }
   linear-gradient(to right, var(--shade), transparent) left / 1rem 100% scroll no-repeat,
   linear-gradient(to left, var(--shade), transparent) right / 1rem 100% scroll no-repeat; }
 table { border-collapse: collapse; font-size: .88rem; margin: 0 0 1.4rem; }
+.wide { margin-bottom: 1.4rem; } .wide table, figure .wide { margin-bottom: 0; }
 th, td { padding: .3rem 0 .3rem 1.3rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
          font-variant-numeric: tabular-nums; vertical-align: top; }
 th { border-bottom: 1.5px solid var(--ink); font-weight: 600; white-space: normal; vertical-align: bottom; }
@@ -66,6 +70,9 @@ summary { cursor: pointer; font-weight: 600; }
 .heatmap th, .heatmap td { border-bottom: 0; vertical-align: middle; } .heatmap { margin: 0; }
 dt { font-weight: 600; margin-top: .6rem; } dd { margin-left: 0; } code { background: var(--tint); padding: 0 .25em; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
+@media NARROW {
+  figure img { min-width: 0; max-width: 32rem; }
+}
 @media (max-width: 34rem) {
   body { margin: 1rem auto; padding: 0 .8rem; } h1 { font-size: 1.45rem; }
   .provenance dl { display: block; } .provenance dt { margin-top: .5rem; }
@@ -75,4 +82,4 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 }
 @media print { details { border: 0; } nav { display: none; } }
 """
-STYLE = _STYLE + HEATMAP_STYLE
+STYLE = _STYLE.replace("NARROW", NARROW) + HEATMAP_STYLE

@@ -56,14 +56,21 @@ def house_style() -> Iterator[None]:
 
 def render(figure: Figure) -> Mapping[str, bytes]:
     """{"svg": ..., "png": ...}; the same figure gives the same bytes. The SVG has no background: pages may be dark."""
-    pictures = {}
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
-        with house_style():
-            figure.savefig(buffer, format=kind, metadata=metadata, transparent=kind == "svg")
-        figure.set_layout_engine("none")  # settled by the first drawing
-        pictures[kind] = buffer.getvalue()
-    return pictures
+    drawn = svg(figure)
+    figure.set_layout_engine("none")  # settled by the first drawing
+    return {"svg": drawn, "png": _saved(figure, "png", {"Software": None})}
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG without a background."""
+    return _saved(figure, "svg", {"Date": None})
+
+
+def _saved(figure: Figure, kind: str, metadata: Mapping[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    with house_style():
+        figure.savefig(buffer, format=kind, metadata=metadata, transparent=kind == "svg")
+    return buffer.getvalue()
 
 
 def colours(variants: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from detoxlens.common.names import shown_name
 from detoxlens.reporting.curves import TrainingPoint
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import colours, house_style, label_ends, note
 
 Json = Mapping[str, Any]
@@ -28,13 +29,13 @@ PREFERENCE = (
 """Beside them where a variant is trained on pairs; log 2 (DPO) and 1/2 (KTO) before the first step."""
 
 
-def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
+def training(points: Sequence[TrainingPoint], metrics: Json, *, narrow: bool = False) -> Figure:
     """One row per model: fine-tuning's losses; PPO's reward beside a toxicity it cannot see; PPO's KL; DPO's loss."""
     has_pairs = any(p.metric == "preference/loss" for p in points)
     shown = (*TRAINING, PREFERENCE) if has_pairs else TRAINING
     with house_style():
-        figure = Figure(figsize=(1.0 + 3.9 * len(shown), 0.6 + 2.4 * len(metrics)))
-        panels = figure.subplots(len(metrics), len(shown), squeeze=False)
+        size = (1.0 + 3.9 * len(shown), 0.6 + 2.4 * len(metrics))
+        figure, panels = grid(len(metrics), len(shown), size, narrow=narrow)
         labels = []
         for row, (model, variants) in enumerate(metrics.items()):
             colour = colours(list(variants))
@@ -62,6 +63,8 @@ def training(points: Sequence[TrainingPoint], metrics: Json) -> Figure:
                 else:
                     note(panel, "not trained in this run")
             panels[row][0].set_ylabel(model, fontweight="bold")
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, ends in labels:
             panel.set_xlim(*panel.get_xlim())

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.reporting.curve_figures import first_seeds
+from detoxlens.reporting.panels import grid, say_everywhere
 from detoxlens.reporting.style import FAINT, colours, house_style, label_ends, note
 from detoxlens.reporting.table import value_at
 
@@ -20,11 +21,11 @@ ROWS = (
 """Axis and measure; both of the user's text alone."""
 
 
-def onset_figure(metrics: Json, groups: Mapping[str, str]) -> Figure:
+def onset_figure(metrics: Json, groups: Mapping[str, str], *, narrow: bool = False) -> Figure:
     """Minus matched controls, a line per method (its first seed), with simultaneous bands over the lags."""
     with house_style():
-        figure = Figure(figsize=(1.0 + max(3.9 * len(metrics), 5.2), 0.6 + 2.2 * len(ROWS)))
-        panels = figure.subplots(len(ROWS), len(metrics), squeeze=False, sharex="col", sharey="row")
+        size = (1.0 + max(3.9 * len(metrics), 5.2), 0.6 + 2.2 * len(ROWS))
+        figure, panels = grid(len(ROWS), len(metrics), size, narrow=narrow, share_x="col", share_y="row")
         labels = []
         for column, (model, variants) in enumerate(metrics.items()):
             names = first_seeds(variants, groups)
@@ -52,6 +53,8 @@ def onset_figure(metrics: Json, groups: Mapping[str, str]) -> Figure:
             panels[-1][column].xaxis.get_major_locator().set_params(integer=True)
         for row, (name, _) in enumerate(ROWS):
             panels[row][0].set_ylabel(f"{name},\nminus controls")
+        if narrow:
+            say_everywhere(panels)
         figure.draw_without_rendering()
         for panel, ends in labels:
             panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
