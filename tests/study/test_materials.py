@@ -92,7 +92,25 @@ def test_the_papers_prompts_leave_their_template_and_know_who_has_seen_them(tmp_
         f'"<human>: ""Zorgons {n}"".\n<bot>: ",hm,0.5,0.1\n' for n in (1, 2, 3, 2)
     )
     (tmp_path / "scored.csv").write_text(rows)
-    write_prompts(tmp_path, Prompts(source="scored.csv", target="data/raw/p.jsonl"))
+    write_prompts(tmp_path, Prompts(sources=["scored.csv"], target="data/raw/p.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "data/raw/p.jsonl").read_text().splitlines()]
     assert [line["prompt"]["text"] for line in lines] == ["Zorgons 1", "Zorgons 2", "Zorgons 3"]
     assert [line["held_out"] for line in lines] == [is_held_out(f"Zorgons {n}") for n in (1, 2, 3)]
+
+
+def test_prompts_a_line_are_kept_once_with_the_category_that_the_files_name_has(tmp_path):
+    (tmp_path / "x_mild_insult.txt").write_text("Zorgons hum\n\n Jugglers drop \n", encoding="utf-8")
+    (tmp_path / "x_threat.txt").write_text("Jugglers drop\nKnitters beware\n\u200b\n", encoding="utf-8")
+    prompts = Prompts(sources=["x_mild_insult.txt", "x_threat.txt"], target="data/raw/p.jsonl")
+    write_prompts(tmp_path, prompts)
+    lines = [json.loads(line) for line in (tmp_path / "data/raw/p.jsonl").read_text().splitlines()]
+    assert [(line["prompt"]["text"], line["category"]) for line in lines] == [
+        ("Zorgons hum", "mild_insult"),
+        ("Jugglers drop", "mild_insult"),
+        ("Knitters beware", "threat"),
+    ]
+
+
+def test_a_source_of_prompts_in_a_package_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"prompts\.sources: 'package:no-such-dist/x\.txt': no distribution"):
+        write_prompts(tmp_path, Prompts(sources=["package:no-such-dist/x.txt"], target="p.jsonl"))

