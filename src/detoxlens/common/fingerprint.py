@@ -41,7 +41,7 @@ def fingerprint(module: str, source: Path = SOURCE) -> list[str]:
         source: the folder that holds the package.
     """
     files = {file_of(name, source) for name in closure(module, source)}
-    lines = [(file.relative_to(source).as_posix(), _hash(file)) for file in files]
+    lines = [(file.relative_to(source).as_posix(), _hash(file, _stamp(file))) for file in files]
     return [f"{path} {digest}" for path, digest in sorted(lines) if digest is not None]
 
 
@@ -70,6 +70,12 @@ def file_of(module: str, source: Path = SOURCE) -> Path | None:
 
 def _imports(file: Path, source: Path) -> set[str]:
     """Project modules that a file imports, inside functions too; what only annotations need is left out."""
+    return {name for name in _named(file, _stamp(file)) if file_of(name, source)}
+
+
+@functools.cache
+def _named(file: Path, stamp: tuple[int, int]) -> frozenset[str]:
+    """What a file imports of the project, or may: `detoxlens.params.load.Params` is no module."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -85,13 +91,14 @@ def _imports(file: Path, source: Path) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(_tree(file, _stamp(file)))
-    return {name for name in found if name.startswith(PACKAGE) and file_of(name, source)}
+    visit(_tree(file, stamp))
+    return frozenset(name for name in found if name.startswith(PACKAGE))
 
 
-def _hash(file: Path) -> str | None:
+@functools.cache
+def _hash(file: Path, stamp: tuple[int, int]) -> str | None:
     """16 hex digits of what a file does; None where it does nothing (a package's docstring alone)."""
-    statements = list(_statements(_tree(file, _stamp(file)).body))
+    statements = list(_statements(_tree(file, stamp).body))
     text = "\n".join(_shape(node) for node in statements)
     return hashlib.sha256(text.encode()).hexdigest()[:16] if statements else None
 
