@@ -82,6 +82,20 @@ def test_what_a_tokenizer_puts_around_a_text_of_its_own_accord():
     assert (begin_ids(tokenizer), end_ids(tokenizer)) == ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
 
 
+def test_a_tokenizer_that_puts_something_else_around_texts_than_before_is_asked_again():
+    tokenizer = byte_bpe()
+    assert begin_ids(tokenizer) == []
+    tokenizer.backend_tokenizer.post_processor = with_begin_token().backend_tokenizer.post_processor
+    assert len(begin_ids(tokenizer)) == 1
+
+
+def test_a_text_is_read_whole_whatever_the_tokenizer_was_called_with_before():
+    tokenizer = byte_bpe()
+    whole = plain_ids(tokenizer, "a <|over|> b")
+    tokenizer("a b c", truncation=True, max_length=2, padding="max_length")
+    assert plain_ids(tokenizer, "a <|over|> b") == whole and len(whole) > 2
+
+
 def test_a_begin_token_stands_once_whoever_writes_it():
     tokenizer = with_begin_token()
     written = TemplateConfig(user="<s>[ASK] {text} [/ASK]", bot="", reply=" {text}", end="")

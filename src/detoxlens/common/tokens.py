@@ -94,16 +94,28 @@ def _control_ids(
 
 def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The control tokens that the tokenizer puts before any text of its own accord: [BOS], or nothing."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    mask = [*encoded["special_tokens_mask"], 0]
-    return list(encoded["input_ids"][: mask.index(0)])
+    ids, mask = _encoded_letter(tokenizer, _state(tokenizer.backend_tokenizer.post_processor), len(tokenizer))
+    return list(ids[: [*mask, 0].index(0)])
 
 
 def end_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The control tokens that the tokenizer puts behind any text of its own accord: [EOS] or [SEP], or nothing."""
+    ids, mask = _encoded_letter(tokenizer, _state(tokenizer.backend_tokenizer.post_processor), len(tokenizer))
+    return list(ids[len(ids) - [*reversed(mask), 0].index(0) :])
+
+
+@functools.lru_cache(maxsize=8)
+def _encoded_letter(
+    tokenizer: PreTrainedTokenizerFast, added: bytes, num_tokens: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of a letter, and which were put around it; `added` and `num_tokens` say what the tokenizer was then."""
     encoded = tokenizer("a", return_special_tokens_mask=True)
-    mask = [*reversed(encoded["special_tokens_mask"]), 0]
-    return list(encoded["input_ids"][len(encoded["input_ids"]) - mask.index(0) :])
+    return tuple(encoded["input_ids"]), tuple(encoded["special_tokens_mask"])
+
+
+def _state(part: Any) -> bytes:
+    """What a part of a tokenizer does; empty where there is none."""
+    return part.__getstate__() if part else b""
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -147,13 +159,12 @@ def _cut(
 
 def _encode(tokenizer: PreTrainedTokenizerFast, text: str, after: After) -> list[tuple[int, int, int]]:
     """(id, start, stop) per token."""
-    backend = None if after == "nothing" else _continuing(tokenizer, after)
+    backend = (None if after == "nothing" else _continuing(tokenizer, after)) or tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
     try:
-        if backend is not None:
-            encoded = backend.encode(text, add_special_tokens=False)
-            return [(i, *span) for i, span in zip(encoded.ids, encoded.offsets, strict=True)]
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [(i, *span) for i, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+        encoded = backend.encode(text, add_special_tokens=False)
+        return [(i, *span) for i, span in zip(encoded.ids, encoded.offsets, strict=True)]
     except TypeError:  # what the tokenizers library says of a lone surrogate
         half = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
         if half is None:
@@ -166,8 +177,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, text: str, after: After) -> list
 def _continuing(tokenizer: PreTrainedTokenizerFast, after: After) -> Tokenizer | None:
     """A copy of the tokenizer that puts no space before a text; None where it puts none itself."""
     backend = tokenizer.backend_tokenizer
-    parts = [part and part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer)]
-    spaces = b"".join(filter(None, parts))
+    spaces = _state(backend.normalizer) + _state(backend.pre_tokenizer)
     if not any(name in spaces for name in (b"Metaspace", b"Prepend", b"ByteLevel")):
         return None
     return _copy_without_prefix(tokenizer, after, spaces, len(tokenizer))
