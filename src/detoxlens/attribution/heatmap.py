@@ -38,10 +38,7 @@ def heatmap_html(
     """
     columns = [*prompt_pieces, *completion_pieces][: max(map(len, scores))]
     assert len(scores) == len(completion_pieces)
-    names = [
-        f"<u>{shown(piece)}</u>" if j in underlined else shown(piece)
-        for j, piece in enumerate([*prompt_pieces, *completion_pieces])
-    ]
+    names = _names([*prompt_pieces, *completion_pieces], underlined)
     head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{names[j]}</th>' for j in range(len(columns)))
     rows = []
     for t, (row, piece) in enumerate(zip(scores, completion_pieces, strict=True)):
@@ -57,7 +54,11 @@ def heatmap_html(
 
 
 def change_map_html(
-    changes: Sequence[Sequence[float]], prompt_pieces: Sequence[str], completion_pieces: Sequence[str]
+    changes: Sequence[Sequence[float]],
+    prompt_pieces: Sequence[str],
+    completion_pieces: Sequence[str],
+    *,
+    underlined: Collection[int] = (),
 ) -> str:
     """A `<table class="heatmap">` of signed changes, red for more and blue for less, one scale for the whole map.
 
@@ -65,19 +66,25 @@ def change_map_html(
         changes: row t over prompt and generated prefix, -1..1.
         prompt_pieces: text of each prompt token.
         completion_pieces: text of each generated token.
+        underlined: as in `heatmap_html`.
     """
     columns = [*prompt_pieces, *completion_pieces][: max(map(len, changes))]
+    names = _names([*prompt_pieces, *completion_pieces], underlined)
     most = max((abs(change) for row in changes for change in row), default=0.0) or 1.0
-    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{shown(p)}</th>' for j, p in enumerate(columns))
+    head = "".join(f'<th{_edge(j, len(prompt_pieces))} scope="col">{names[j]}</th>' for j in range(len(columns)))
     rows = []
-    for row, piece in zip(changes, completion_pieces, strict=True):
+    for t, (row, piece) in enumerate(zip(changes, completion_pieces, strict=True)):
         cells = "".join(
             f'<td{_edge(j, len(prompt_pieces))} style="background:rgba({_COLOUR if change > 0 else _LESS},'
             f'{abs(change) / most:.2f})" title="{shown(columns[j])} → {shown(piece)}: {change:+.4f}"></td>'
             for j, change in enumerate(row)
         )
-        rows.append(f'<tr><th scope="row">{shown(piece)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{names[len(prompt_pieces) + t]}</th>{cells}</tr>')
     return f'<table class="heatmap"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _names(pieces: Sequence[str], underlined: Collection[int]) -> list[str]:
+    return [f"<u>{shown(piece)}</u>" if j in underlined else shown(piece) for j, piece in enumerate(pieces)]
 
 
 def _edge(column: int, num_prompt: int) -> str:

@@ -58,6 +58,13 @@ TemperatureOption = Annotated[float, typer.Option(min=0, help="Of the sample; 0 
 TopKOption = Annotated[int, typer.Option(min=0, help="Of the sample; 0 keeps all tokens.")]
 TopPOption = Annotated[float, typer.Option(min=0.01, max=1, help="Of the sample; 1 keeps all tokens.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of the sample.")]
+ToxicWordsOption = Annotated[
+    bool,
+    typer.Option(
+        "--toxic-words/--no-toxic-words",
+        help="Underline the words that make a text toxic to the project's grader, where that works on this machine.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="E.g. cpu or cuda:0.")]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own Python code from the hub.")]
@@ -81,6 +88,7 @@ def explain(
     top_k: TopKOption = 50,
     top_p: TopPOption = 0.9,
     seed: SeedOption = 0,
+    toxic_words: ToxicWordsOption = True,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     trust_remote_code: TrustOption = False,
@@ -98,7 +106,9 @@ def explain(
             f"on one text: `detoxlens compare {' '.join(checkpoint)} --prompt ...`."
         )
     check_choices(method=method, target=target, dtype=dtype, device=device, json=json, html=html)
-    found = _explainer(template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code)(
+    found = _explainer(
+        template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code, toxic_words
+    )(
         checkpoint[0],
         revision=revision,
         completion=completion,
@@ -144,6 +154,7 @@ def compare(
     top_k: TopKOption = 50,
     top_p: TopPOption = 0.9,
     seed: SeedOption = 0,
+    toxic_words: ToxicWordsOption = True,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     trust_remote_code: TrustOption = False,
@@ -157,7 +168,9 @@ def compare(
 
     check_names(checkpoints)
     check_choices(method=method, target=target, dtype=dtype, device=device, json=None, html=html)
-    attribute = _explainer(template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code)
+    attribute = _explainer(
+        template, no_template, prompt, method, target, seed, device, dtype, trust_remote_code, toxic_words
+    )
     generation = _generation(max_new_tokens, temperature, top_k, top_p)
     first = attribute(checkpoints[0], completion=completion, generation=generation)
     found = [
@@ -180,18 +193,21 @@ def _explainer(
     device: str,
     dtype: str,
     trust_remote_code: bool,
+    toxic_words: bool,
 ) -> Callable[..., Explanation]:
-    """`explain` with everything but the checkpoint and its completion."""
+    """`explain` with everything but the checkpoint and its completion; toxic words marked if wanted."""
     from detoxlens.explain.checkpoints import NO_TEMPLATE, find_checkpoint, find_template, full_name
     from detoxlens.explain.explanation import explain as attribute
+    from detoxlens.explain.toxic import marker
     from detoxlens.params.load import load_params
 
     params_path = Context.root / Context.params_path
-    params = load_params(params_path) if params_path.exists() and not no_template else None
+    params = load_params(params_path) if params_path.exists() and (toxic_words or not no_template) else None
+    mark = marker(Context.root, params) if toxic_words else None
 
     def one(checkpoint: str, *, revision: str | None = None, **more: Any) -> Explanation:
         name = full_name(Context.root, checkpoint)
-        return attribute(
+        found = attribute(
             Context.root,
             checkpoint=checkpoint,
             ref=find_checkpoint(Context.root, checkpoint, revision=revision),
@@ -205,6 +221,7 @@ def _explainer(
             trust_remote_code=trust_remote_code,
             **more,
         )
+        return found if mark is None else mark.marked(found, prompt)
 
     return one
 

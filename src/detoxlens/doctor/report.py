@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError
-from detoxlens.doctor import locks, machine, models, remote, results, tracking
+from detoxlens.doctor import locks, machine, models, remote, results, tables, tracking
 from detoxlens.doctor.check import Check
 
 MARKS = {"ok": "✓", "warning": "!", "broken": "✗"}
@@ -83,6 +83,7 @@ def examine(root: Path, params_path: Path, environ: Mapping[str, str]) -> list[C
         run = params.run
         add("machine", lambda: machine.check_machine(here, device=run.device, num_threads=run.num_threads))
         add("models", lambda: models.check_models(root, params, here))
+        add("toxic words", lambda: tables.check_toxic_words(Layout(root), run.models, run.variants), remedy="dvc repro")
     return found
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from detoxlens.attribution.heatmap import change_map_html, heatmap_html, shown
+from detoxlens.attribution.heatmap import change_map_html, shown
 from detoxlens.explain.compare import Difference, differences, why_no_differences
 from detoxlens.explain.explanation import Explanation
 from detoxlens.explain.line_chart import CHART_STYLE, LINES, line_chart
 from detoxlens.explain.page import STYLE as PAGE_STYLE
-from detoxlens.explain.page import facts_html
+from detoxlens.explain.page import facts_html, map_html, toxic_facts, underlined_html
 
 STYLE = (
     PAGE_STYLE
@@ -31,14 +31,15 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
     """The file's text; the first checkpoint is what the others are compared with."""
     first, unit = explanations[0], explanations[0].unit
     facts = {
-        "Prompt": "".join(first.prompt_pieces),
-        "Completion": first.completion,
+        "Prompt": underlined_html(first.prompt_pieces, first.toxic_prompt),
+        "Completion": underlined_html(first.completion_pieces, first.toxic_completion),
         "Method": f"{first.method}, target {first.target}",
-        "Compared with": first.checkpoint,
+        "Compared with": escape(first.checkpoint),
+        **toxic_facts(first),
     }
     maps = "".join(
         f"<section><h3>{_swatch(i)}{escape(e.checkpoint)}</h3><p class='caption'>{escape(e.summary())}</p>"
-        f'<div class="wide">{_map(e)}</div></section>'
+        f'<div class="wide">{map_html(e)}</div></section>'
         for i, e in enumerate(explanations)
     )
     found = differences(explanations)
@@ -59,15 +60,6 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
     )
 
 
-def _map(explanation: Explanation) -> str:
-    return heatmap_html(
-        explanation.scores,
-        explanation.prompt_pieces,
-        explanation.completion_pieces,
-        token_prob=explanation.token_prob,
-    )
-
-
 def _swatch(number: int) -> str:
     return f'<span class="swatch" style="color:{LINES[number % len(LINES)]}"></span>'
 
@@ -82,7 +74,7 @@ def _differences(first: Explanation, found: Sequence[Difference]) -> str:
     maps = "".join(
         f"<section><h3>{_swatch(i)}{escape(d.checkpoint)}</h3><p class='caption'>On average "
         f"{100 * d.mean_moved:.0f} % of the attribution lies elsewhere.</p>"
-        f'<div class="wide">{change_map_html(d.share, first.prompt_pieces, first.completion_pieces)}</div></section>'
+        f'<div class="wide">{_change_map(first, d)}</div></section>'
         for i, d in enumerate(found, start=1)
     )
     tables = "".join(
@@ -99,6 +91,10 @@ def _differences(first: Explanation, found: Sequence[Difference]) -> str:
     )
 
 
+def _change_map(first: Explanation, d: Difference) -> str:
+    return change_map_html(d.share, first.prompt_pieces, first.completion_pieces, underlined=first.toxic)
+
+
 def _measures(first: Explanation, d: Difference) -> str:
     heads = (first.unit, "probability", "entropy, bits", "dependence", "moved")
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
@@ -106,5 +102,6 @@ def _measures(first: Explanation, d: Difference) -> str:
     for t, piece in enumerate(first.completion_pieces):
         cells = ["–" if v is None else f"{v:+.3f}" for v in (d.prob[t], d.entropy_bits[t], d.dependence[t])]
         cells.append(f"{100 * d.moved[t]:.0f} %")
-        rows.append(f'<tr><th scope="row">{shown(piece)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
+        name = f"<u>{shown(piece)}</u>" if t in first.toxic_completion else shown(piece)
+        rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     return f'<table class="measures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

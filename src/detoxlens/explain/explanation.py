@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +53,11 @@ class Explanation:
     """Target `contrastive`: the model's likeliest other token at each step."""
     unit: Literal["token", "word"] = "token"
     """What a piece is; a row over words ends with the word's share on itself (`words.by_words`)."""
+    toxic_prompt: frozenset[int] = frozenset()
+    """Prompt pieces that are of toxic words (`toxic.Marker`)."""
+    toxic_completion: frozenset[int] = frozenset()
+    marked_by: str | None = None
+    """The scorer that toxic words were found by; None: nobody looked."""
 
     @property
     def completion(self) -> str:
@@ -73,6 +79,22 @@ class Explanation:
     @property
     def _padded(self) -> np.ndarray:
         return entropy.padded(self.scores, self.num_prompt)
+
+    @property
+    def toxic(self) -> frozenset[int]:
+        """Pieces of toxic words, the prompt's from 0, the generated ones behind."""
+        return self.toxic_prompt | {self.num_prompt + i for i in self.toxic_completion}
+
+    def toxic_summary(self) -> str:
+        """What is underlined, in words; empty where nobody looked."""
+        if self.marked_by is None:
+            return ""
+        found = {
+            "prompt": _runs(self.prompt_pieces, self.toxic_prompt),
+            "completion": _runs(self.completion_pieces, self.toxic_completion),
+        }
+        said = "; ".join(f"{what}: {', '.join(f'“{run}”' for run in runs) or 'none'}" for what, runs in found.items())
+        return f"words without which the text is not toxic to {self.marked_by}. {said}"
 
     def summary(self) -> str:
         """The means over the generated tokens, as the report defines them."""
@@ -217,6 +239,15 @@ def completion_like(tokenizer: Any, other: Explanation) -> tuple[int, ...] | Non
     ids = other.completion_ids
     known = max(ids) < len(tokenizer) and pieces_of(tokenizer, ids) == other.completion_pieces
     return ids if known else None
+
+
+def _runs(pieces: Sequence[str], toxic: frozenset[int]) -> list[str]:
+    """The text of each run of toxic pieces: [`idiots`] of ` are` ` id` `iots`, {1, 2}."""
+    runs: list[str] = []
+    for i in sorted(toxic):
+        joins = i - 1 in toxic and not pieces[i][:1].isspace()
+        runs = [*runs[:-1], runs[-1] + pieces[i]] if joins else [*runs, pieces[i]]
+    return [run.strip() for run in runs]
 
 
 def _or_none(values: np.ndarray) -> list[float | None]:

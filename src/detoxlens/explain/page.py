@@ -5,7 +5,7 @@ All text is escaped: prompt and completion may hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from detoxlens.attribution.heatmap import heatmap_html, shown
@@ -21,18 +21,13 @@ STYLE = _PAGE_STYLE + (
 def page(explanation: Explanation) -> str:
     """The file's text."""
     facts = {
-        "Model": explanation.checkpoint,
+        "Model": escape(explanation.checkpoint),
         "Method": f"{explanation.method}, target {explanation.target}",
-        "Prompt": "".join(explanation.prompt_pieces),
-        "Completion": "".join(explanation.completion_pieces),
+        "Prompt": underlined_html(explanation.prompt_pieces, explanation.toxic_prompt),
+        "Completion": underlined_html(explanation.completion_pieces, explanation.toxic_completion),
         "In short": explanation.summary(),
+        **toxic_facts(explanation),
     }
-    heatmap = heatmap_html(
-        explanation.scores,
-        explanation.prompt_pieces,
-        explanation.completion_pieces,
-        token_prob=explanation.token_prob,
-    )
     unit = explanation.unit
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -41,16 +36,39 @@ def page(explanation: Explanation) -> str:
         f"{facts_html(facts)}\n"
         f'<p class="caption">Attribution: rows are generated {unit}s, columns the {unit}s before them; a line parts '
         "prompt and completion. The darkest cell of a row holds its largest share, white is none; each cell's number "
-        f'shows when the pointer rests on it.</p>\n<div class="wide">{heatmap}</div>\n<h2>Per generated {unit}</h2>\n'
-        '<p class="caption">Prompt entropy: over how many prompt tokens the attribution is spread. Dependence: '
+        f'shows when the pointer rests on it.</p>\n<div class="wide">{map_html(explanation)}</div>\n'
+        f'<h2>Per generated {unit}</h2>\n<p class="caption">Prompt entropy: over how many prompt tokens the '
+        "attribution is spread. Dependence: "
         f'its share on the prompt, 1 at the first {unit} by definition.</p>\n<div class="wide">{_measures(explanation)}'
         "</div>\n</body></html>\n"
     )
 
 
+def map_html(explanation: Explanation) -> str:
+    """The heat map, toxic words underlined."""
+    return heatmap_html(
+        explanation.scores,
+        explanation.prompt_pieces,
+        explanation.completion_pieces,
+        token_prob=explanation.token_prob,
+        underlined=explanation.toxic,
+    )
+
+
+def underlined_html(pieces: Sequence[str], toxic: Collection[int]) -> str:
+    """The text of the pieces, escaped, those of toxic words underlined."""
+    return "".join(f"<u>{escape(piece)}</u>" if i in toxic else escape(piece) for i, piece in enumerate(pieces))
+
+
+def toxic_facts(explanation: Explanation) -> dict[str, str]:
+    """What an underline means, where toxic words were looked for."""
+    said = explanation.toxic_summary()
+    return {"Underlined": escape(said)} if said else {}
+
+
 def facts_html(facts: Mapping[str, str]) -> str:
-    """What is shown, as a box of names and values."""
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    """What is shown, as a box of names (plain text) and values (ready HTML)."""
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{text}</dd>" for name, text in facts.items())
     return f'<div class="provenance"><dl>{listed}</dl></div>'
 
 
@@ -64,6 +82,7 @@ def _measures(explanation: Explanation) -> str:
         cells = ["–" if column[t] is None else f"{column[t]:.3f}" for column in columns]
         if explanation.contrast_pieces is not None:
             cells.append(shown(explanation.contrast_pieces[t]))
-        rows.append(f'<tr><th scope="row">{shown(piece)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
+        name = f"<u>{shown(piece)}</u>" if t in explanation.toxic_completion else shown(piece)
+        rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
     return f'<table class="measures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -17,6 +17,7 @@ from rich.text import Text
 from detoxlens.explain.explanation import Explanation
 from detoxlens.explain.preview import Previews
 
+UNDERLINED = Style(underline=True)
 WIDEST_TOKEN = 12
 """Columns of the terminal; a longer token ends in `…`."""
 
@@ -28,7 +29,7 @@ def view(explanation: Explanation, *, width: int) -> RenderableType:
         explanation: what to show.
         width: columns of the terminal.
     """
-    parts: list[RenderableType] = [_shaded_prompt(explanation), Text()]
+    parts: list[RenderableType] = [_shaded_prompt(explanation), *toxic_line(explanation), Text()]
     parts += table_of(
         explanation,
         width,
@@ -78,10 +79,17 @@ def _shaded_prompt(explanation: Explanation) -> Text:
     """The prompt as text, each token shaded by its mean attribution over all generated tokens."""
     means = [sum(row[j] for row in explanation.scores) for j in range(explanation.num_prompt)]
     text = Text("Prompt, by mean attribution (darkest = most)\n", style="bold")
-    for piece, mean in zip(explanation.prompt_pieces, means, strict=True):
+    for j, (piece, mean) in enumerate(zip(explanation.prompt_pieces, means, strict=True)):
         visible = "".join(c if c.isprintable() or c == "\n" else "�" for c in piece)
-        text.append(visible.replace("\n", "⏎\n"), style=_shade(mean, max(means)))
+        style = _shade(mean, max(means))
+        text.append(visible.replace("\n", "⏎\n"), style=style + UNDERLINED if j in explanation.toxic_prompt else style)
     return text
+
+
+def toxic_line(explanation: Explanation) -> list[Text]:
+    """What is underlined, for readers without colours too; nothing where nobody looked for toxic words."""
+    said = explanation.toxic_summary()
+    return [Text(f"Underlined: {said}")] if said else []
 
 
 def table_of(
@@ -138,12 +146,13 @@ def _table(
     if contrast is not None:
         table.add_column("instead of", no_wrap=True)
     for j in block:
-        style = "dim" if explanation.is_template[j] else ""
+        style = "dim" if explanation.is_template[j] else "underline" if j in explanation.toxic_prompt else ""
         table.add_column(Text(shown(explanation.prompt_pieces[j]), style=style), justify="right", no_wrap=True)
     for t, piece in enumerate(explanation.completion_pieces):
         cells = [cell(t, j, shown(explanation.prompt_pieces[j])) for j in block]
         instead = [] if contrast is None else [Text(shown(contrast[t]))]
-        table.add_row(Text(shown(piece)), *measures[t], *instead, *cells)
+        name = Text(shown(piece), style="underline" if t in explanation.toxic_completion else "")
+        table.add_row(name, *measures[t], *instead, *cells)
     return table
 
 

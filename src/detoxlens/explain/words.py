@@ -29,4 +29,6 @@ def by_words(explanation: Explanation) -> Explanation:
         is_template=tuple(map(all, grouped(explanation.is_template, prompt))),
         scores=tuple(map(tuple, to_words(explanation.scores, prompt, completion))),
         token_prob=tuple(map(math.prod, grouped(explanation.token_prob, completion))),
+        toxic_prompt=frozenset(prompt[token] for token in explanation.toxic_prompt),
+        toxic_completion=frozenset(completion[token] for token in explanation.toxic_completion),
     )
