@@ -1,6 +1,7 @@
 """dvc.yaml agrees with what the stages import and read, and each stage runs the code of the checkout it stands in."""
 
 import ast
+import configparser
 import re
 
 import pytest
@@ -13,7 +14,8 @@ from detoxlens.params.reads import READS, STAGES, module_of
 from detoxlens.pipeline.publish import outputs_of
 from tests.root import ROOT
 
-PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+DVC_YAML = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+PIPELINE = DVC_YAML["stages"]
 MODULE_OF = {"rl_after_ft": "rl", "finetune_placebo": "finetune", "rl_placebo": "rl"} | dict.fromkeys(
     METHODS, "intervene"
 )
@@ -69,3 +71,23 @@ def test_what_trains_by_examples_does_not_depend_on_what_trains_by_reward():
     files = [line.split()[0] for line in fingerprint(module_of("finetune"))]
     assert "detoxlens/sft/train.py" in files
     assert not [file for file in files if re.match(r"detoxlens/(rl|pipeline/run_stage|tracking|sweep)", file)]
+
+
+def test_a_plot_has_a_name_that_is_no_syntax_error_in_the_page_that_dvc_writes():  # as an apostrophe was
+    names = [plot if isinstance(plot, str) else next(iter(plot)) for plot in DVC_YAML["plots"]]
+    assert [name for name in names if not re.fullmatch(r"[\w ./-]+", name)] == []
+
+
+def test_dvcs_page_of_plots_loads_nothing():
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".dvc/config")
+    page = (ROOT / ".dvc" / config["plots"]["html_template"]).read_text(encoding="utf-8")
+    markup = re.sub(r"(<script>).*?(</script>)", r"\1\2", page, flags=re.DOTALL)
+    assert markup.count("<script>") == page.count("@5.") + page.count("vega-embed@6.") == 3
+    assert "{plot_divs}" in markup and "{scripts}" not in page  # DVC's own scripts, from the network
+    assert re.findall(r"(?:src|href)=", markup) == []
+
+
+def test_the_metrics_that_dvc_prints_are_the_few_of_the_headline():
+    metrics = [path for stage in PIPELINE.values() for metric in stage.get("metrics", ()) for path in metric]
+    assert metrics == ["reports/headline"]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -46,6 +47,37 @@ def test_own_model_prompts_and_grader_replace_the_embedded_ones(tmp_path):
     assert params.raw["toxicity"]["headline"] == "recorded:data/recorded/x.jsonl"
     left = str({k: params.raw[k] for k in ("report", "attribution", "ppo")})
     assert "p50" not in left and "polite" not in left
+
+
+def test_a_folder_is_written_out_and_a_hub_id_stays(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    new_study(Path("mine"), models={"a": "./model", "b": "gguf:model", "c": "owner/model"}, scorer=None)
+    params = load_checked(tmp_path / "mine/params.yaml")
+    model = (tmp_path / "model").as_posix()
+    assert [params.model(m).source for m in "abc"] == [model, f"gguf:{model}", "owner/model"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("hf:scorer#rude", "hf:data/recorded/scorers/scorer#rude"),
+        ("onnx:graph.onnx#0+1", "onnx:data/recorded/scorers/graph.onnx#0+1"),
+        ("recorded:scores.jsonl", "recorded:data/recorded/scores.jsonl"),
+        ("hf:owner/scorer", "hf:owner/scorer"),
+        ("profanity_check", "profanity_check"),
+    ],
+)
+def test_a_scorer_of_this_machine_is_copied_to_where_dvc_watches(tmp_path, monkeypatch, typed, written):
+    (tmp_path / "scorer").mkdir()
+    for name in ("scorer/config.json", "graph.onnx", "scores.jsonl"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    new_study(Path("mine"), models={}, scorer=typed)
+    assert load_checked(tmp_path / "mine/params.yaml").raw["toxicity"]["headline"] == written
+    place = written.partition(":")[2].partition("#")[0]
+    if place.startswith("data"):
+        assert (tmp_path / "mine" / place).exists()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from detoxlens.params.section import Section
 
 RECORDED = "data/recorded"
 """Folder of the files that the section names; `score` and `report` depend on it."""
+SCORERS = f"{RECORDED}/scorers"
+"""Where folders of scorers of one's own lie, which git ignores."""
 
 
 class ToxicityConfig(Section):

@@ -23,6 +23,7 @@ from detoxlens.common.text import is_blank
 from detoxlens.jobs.scratch import open_scratch, replace_output, scratch_key
 from detoxlens.models.classifier import TextClassifier
 from detoxlens.params.report import Bootstrap
+from detoxlens.params.toxicity import SCORERS
 from detoxlens.recorded.calibrate import sources, summary
 from detoxlens.recorded.completions import EMPTY_CODE, unwrapped
 from detoxlens.recorded.completions import columns_of as completion_columns
@@ -30,8 +31,6 @@ from detoxlens.recorded.fit import calibrate
 from detoxlens.recorded.student import Scores, Student, train_student
 from detoxlens.recorded.table_file import probability, read_table, require
 
-SCORERS = "data/recorded/scorers"
-"""Where scorer folders lie; `score` and `report` depend on data/recorded."""
 HELD_OUT_SHARE = 0.2
 MIN_EXAMPLES = 200
 """On either side."""

@@ -22,9 +22,10 @@ from detoxlens.common.text import is_blank
 from detoxlens.data.sources import local_file, read_utf8_lines, sha256_of
 from detoxlens.models.packaged import PACKAGE, find_in_distribution
 from detoxlens.params.report import Bootstrap
+from detoxlens.params.toxicity import SCORERS
 from detoxlens.recorded.completions import columns_of as completion_columns
 from detoxlens.recorded.completions import read_completions
-from detoxlens.recorded.distil import SCORERS, columns_of, distil, is_held_out
+from detoxlens.recorded.distil import columns_of, distil, is_held_out
 from detoxlens.study.spec import Download, Package, Prompts, StandIn
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ them below share/detoxlens. A folder without src/detoxlens runs what is installe
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.fingerprint import PACKAGE, SOURCE
 from detoxlens.params.edit import REMOVED, change_params
 from detoxlens.params.load import load_params
+from detoxlens.params.toxicity import RECORDED, SCORERS
 
 FILES = (
     "dvc.yaml",
@@ -26,6 +28,7 @@ FILES = (
     ".gitignore",
     ".dvcignore",
     ".dvc/config",
+    ".dvc/plots/*",
     "presets/*.yaml",
     "data/sample/*",
     "data/raw/README.md",
@@ -43,11 +46,13 @@ def new_study(
 
     Args:
         folder: made; where it exists it must be empty.
-        models: name -> `models.<name>.source`; empty leaves the embedded models.
+        models: name -> `models.<name>.source`; empty leaves the embedded models. A path is written out, since sweeps
+            and DVC's copies run in other folders.
         prompts: a file of prompts, copied into data/raw: JSON lines like RealToxicityPrompts', or a CSV; None leaves
             the sample's.
         column: of a CSV, the one that holds the prompts.
-        scorer: grader, as in params `toxicity.scorers`; None leaves the embedded one.
+        scorer: grader, as in params `toxicity.scorers`; a file or folder that it names is copied into data/recorded.
+            None leaves the embedded one.
 
     Raises:
         UserError: the folder holds something, the prompts are no file, or a value is not valid; the folder is as it
@@ -63,7 +68,7 @@ def new_study(
     try:
         _copy_template(folder)
         _run_installed_code(folder / "dvc.yaml")
-        changes = _model_changes(folder, models) | _scorer_changes(scorer)
+        changes = _model_changes(folder, models) | _scorer_changes(folder, scorer)
         if prompts is not None:
             shutil.copyfile(prompts, folder / "data/raw" / prompts.name)
             changes |= _prompt_changes(folder, f"data/raw/{prompts.name}", column)
@@ -127,13 +132,26 @@ def _model_changes(folder: Path, models: Mapping[str, str]) -> dict[tuple[str, .
         return {}
     embedded = load_params(folder / "params.yaml").raw["models"]
     others: dict[tuple[str, ...], Any] = {("models", name): REMOVED for name in embedded if name not in models}
-    replaced = {("models", name): {"source": source} for name, source in models.items()}
+    replaced = {("models", name): {"source": _written_out(source)} for name, source in models.items()}
     return others | replaced | {("run", "models"): list(models)}
 
 
-def _scorer_changes(scorer: str | None) -> dict[tuple[str, ...], Any]:
+def _written_out(source: str) -> str:
+    """The full path of a folder or GGUF file; any other source as it is."""
+    kind, path = ("gguf:", source[5:]) if source.startswith("gguf:") else ("", source)
+    return f"{kind}{Path(path).resolve().as_posix()}" if Path(path).exists() else source
+
+
+def _scorer_changes(folder: Path, scorer: str | None) -> dict[tuple[str, ...], Any]:
     if scorer is None:
         return {}
+    kind, _, path, rest = re.fullmatch(r"((hf|onnx|recorded):)?([^#]*)(.*)", scorer, re.DOTALL).groups()
+    if kind and (source := Path(path)).exists():
+        place = RECORDED if kind == "recorded:" else SCORERS
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / place / source.name)
+        scorer = f"{kind}{place}/{source.name}{rest}"
     return {("toxicity", "scorers"): [scorer], ("toxicity", "headline"): scorer}
 
 
