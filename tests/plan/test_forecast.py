@@ -1,5 +1,7 @@
 """What a stage costs, by hand: seconds, bytes and queries of every setting that changes them."""
 
+import types
+
 import pytest
 
 from detoxlens.common.records import Prompt
@@ -12,8 +14,9 @@ from detoxlens.params.ppo import PpoConfig
 from detoxlens.params.preference import PreferenceConfig
 from detoxlens.params.sft import SftConfig
 from detoxlens.plan import forecast
-from detoxlens.plan.command import model_costs
+from detoxlens.plan.command import _judge, model_costs
 from detoxlens.plan.counts import Counts, Data, count
+from detoxlens.plan.forecast import Judge
 from detoxlens.plan.measure import Speeds
 from tests.root import ROOT
 
@@ -44,7 +47,7 @@ FLOAT32 = Footprint(
     weights=SHAPE.weights, num_adapter_parameters=10**6, hidden=2560, num_layers=32, vocab=50_000, dtype="float32"
 )
 PARAMS = load_params(ROOT / "params.yaml")
-NOBODY = ("tiny:roberta", "recorded:data/recorded/x.csv")
+NOBODY = (Judge("tiny:roberta"), Judge("recorded:data/recorded/x.csv"))
 PAIRS = sum(20 + t for t in range(10))
 """(generated token, token of its prefix) of one text."""
 
@@ -80,7 +83,7 @@ def test_generate_and_score_count_batches_rows_and_queries():
     # 100 rows in batches of 64: two, each 16 positions long; 10 tokens a row; 20 prompt tokens read
     cost = forecast.generate_cost(config, COUNTS, SPEEDS, SHAPE, 1.0)
     assert cost.seconds == pytest.approx(1 + 2 * 16 * 10 + 100 * 10 * 1 + 100 * 20)
-    scored = forecast.score_cost(["perspective", "openai_moderation"], None, COUNTS, SPEEDS, SHAPE, 0.0)
+    scored = forecast.score_cost([Judge("perspective"), Judge("openai_moderation")], None, COUNTS, SPEEDS, SHAPE, 0.0)
     assert scored.num_api_calls == 100 + 4
     assert scored.seconds == pytest.approx(100 * 30 + 100 + 4)
 
@@ -89,7 +92,9 @@ def test_interpolate_answers_at_each_strength_and_reads_three_times_but_at_0():
     config = section("interpolate", InterpolateConfig, alphas=[0.0, 0.5, 1.0], num_prompts=70, num_attributed=6)
     generation = section("generation", GenerationConfig, max_new_tokens=16)
     attribution = section("attribution", AttributionConfig)
-    cost = forecast.interpolate_cost(config, generation, attribution, "perspective", COUNTS, SPEEDS, FLOAT32, 1.0)
+    cost = forecast.interpolate_cost(
+        config, generation, attribution, Judge("perspective"), COUNTS, SPEEDS, FLOAT32, 1.0
+    )
     # 70 answers in two batches of 16 positions, 20 prompt tokens read, 30 for the likelihood; a query each; 6 texts of
     # base, and of both strengths but 0 three readings of 6
     answers = 2 * 16 * 10 + 70 * 10 + 70 * (20 + 30)
@@ -103,13 +108,27 @@ def test_only_interpolated_variants_cost_interpolate():
     assert [key for key in found if key[0] == "interpolate"] == [("interpolate", "rl")]
 
 
-def test_toxic_words_cost_four_gradings_of_each_word_of_each_completion():
+def test_toxic_words_cost_four_gradings_of_each_word_of_a_third_of_the_completions():
     without, with_words = (
-        forecast.score_cost(["profanity_check"], by, COUNTS, SPEEDS, SHAPE, 0.0).seconds
+        forecast.score_cost([Judge("profanity_check")], by and Judge(by), COUNTS, SPEEDS, SHAPE, 0.0).seconds
         for by in (None, "profanity_check")
     )
-    # 100 rows of 10 tokens, 7.5 words: 3,000 parts of texts at 4,000 a second
-    assert with_words - without == pytest.approx(3000 / 4000)
+    # 100 rows of 10 tokens, 7.5 words: 1,000 parts of texts at 4,000 a second
+    assert with_words - without == pytest.approx(1000 / 4000)
+
+
+def test_a_classifier_whose_weights_lie_here_is_forecast_by_its_own_size(tmp_path):
+    folder = tmp_path / "data/recorded/scorers/small"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(4 * 1000))
+    params = types.SimpleNamespace(path=str(tmp_path / "params.yaml"))
+    assert _judge(params, "hf:data/recorded/scorers/small") == Judge("hf:data/recorded/scorers/small", 1000)
+    assert _judge(params, "hf:a/b").num_parameters == 1.25e8  # as large as RoBERTa-base
+    small, large = (
+        forecast.score_cost([Judge("hf:x", size)], None, COUNTS, SPEEDS, SHAPE, 0.0).seconds for size in (1e3, 1e6)
+    )
+    read = forecast.score_cost([], None, COUNTS, SPEEDS, SHAPE, 0.0).seconds
+    assert large - read == pytest.approx(1000 * (small - read))
 
 
 def test_rl_decodes_reads_and_learns():
@@ -135,13 +154,13 @@ def test_trls_algorithms_measure_again_and_have_no_value_function(algorithm):
 
 def test_graders_inside_rl_are_asked_of_rollouts_and_validations():
     base = rl(ppo())
-    remote = rl(ppo(), judges=("tiny:roberta", "perspective"))
+    remote = rl(ppo(), judges=(Judge("tiny:roberta"), Judge("perspective")))
     assert remote.num_api_calls == 4 * 64 + 4 * 10 and base.num_api_calls == 0
     assert remote.seconds - base.seconds == pytest.approx(4 * 64 + 4 * 10)  # one a second
-    batched = rl(ppo(), judges=("tiny:roberta", "openai_moderation"))
+    batched = rl(ppo(), judges=(Judge("tiny:roberta"), Judge("openai_moderation")))
     assert batched.num_api_calls == 4 * 2 + 4 * 1  # 32 texts a query
     share = 1.25e8 / 3e9
-    hub = rl(ppo(), judges=("hf:a/b", "hf:c/d"))
+    hub = rl(ppo(), judges=(Judge("hf:a/b"), Judge("hf:c/d")))
     assert hub.seconds - base.seconds == pytest.approx((2 * 4 * 64 + 4 * 10) * 10 * share)
 
 
@@ -240,7 +259,7 @@ def changed(before, after):
 
 def test_rejection_is_fine_tuning_and_the_answers_to_choose_from():
     sft = section("sft", SftConfig, num_epochs=3.0, batch_size=16, num_samples=4)
-    cost = forecast.rejection_cost(sft, "tiny:roberta", COUNTS, SPEEDS, SHAPE, 7.0)
+    cost = forecast.rejection_cost(sft, Judge("tiny:roberta"), COUNTS, SPEEDS, SHAPE, 7.0)
     tokens = 1.1 * 4 * 40 * 25  # half of 50 tokens an example
     drawn = 7 * 2 * 10 * 10 + tokens * 1.0  # 440 answers of 10 tokens: 7 batches of at most 64
     assert cost.seconds == pytest.approx(forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0).seconds + drawn)
@@ -251,7 +270,7 @@ def test_rejection_is_fine_tuning_and_the_answers_to_choose_from():
 def test_preference_is_its_answers_the_reference_and_its_steps(algorithm):
     config = section("preference", PreferenceConfig, num_epochs=2.0, batch_size=16, eval_every=5)
     config = config.model_copy(update={"pairs": config.pairs.model_copy(update={"num_samples": 4})})
-    cost = forecast.preference_cost(config, algorithm, GENERATION, "tiny:roberta", COUNTS, SPEEDS, SHAPE, 7.0)
+    cost = forecast.preference_cost(config, algorithm, GENERATION, Judge("tiny:roberta"), COUNTS, SPEEDS, SHAPE, 7.0)
     sampled = 6 * 20 * 10 + 352 * 10 * 1  # 80 turns and 8 of val, 4 answers each: 6 batches of at most 64
     pair = 2 * 30
     steps = 80 * 2 // 16 if algorithm == "dpo" else 160 * 2 // 16

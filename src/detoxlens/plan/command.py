@@ -36,7 +36,7 @@ from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.counts import Counts, count, generated_tokens, read_data
-from detoxlens.plan.forecast import Cost
+from detoxlens.plan.forecast import Cost, Judge
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -171,12 +171,14 @@ def model_costs(
         if stage == "score":
             toxicity = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
             words = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
-            return forecast.score_cost(toxicity.scorers, words.located_by(toxicity.headline), *about)
+            located_by = words.located_by(toxicity.headline)
+            scorers = [_judge(params, name) for name in toxicity.scorers]
+            return forecast.score_cost(scorers, located_by and _judge(params, located_by), *about)
         attribution = params.section("attribution", AttributionConfig, model=model, variant=variant)
         if stage == "interpolate":
             config = params.section("interpolate", InterpolateConfig, model=model, variant=variant)
             headline = params.section("toxicity", ToxicityConfig, model=model, variant=variant).headline
-            return forecast.interpolate_cost(config, generation, attribution, headline, *about)
+            return forecast.interpolate_cost(config, generation, attribution, _judge(params, headline), *about)
         return _repeated(forecast.attribute_cost(attribution, *about), num_passes(params, variant))
 
     trained = {
@@ -205,11 +207,17 @@ def _repeated(cost: Cost, times: int) -> Cost:
     return dataclasses.replace(cost, seconds=times * cost.seconds)
 
 
-def _judges(params: Params) -> tuple[str, str]:
-    """Reward model and headline scorer, named as scorers are; an embedded reward model as in params."""
+def _judges(params: Params) -> tuple[Judge, Judge]:
+    """Reward model and headline scorer; an embedded reward model is named as in params."""
     source = params.section("reward_model", RewardModelConfig).source
     headline = params.section("toxicity", ToxicityConfig).headline  # as stage rl reads it: without overrides
-    return source if source.startswith("tiny:") else f"hf:{source}", headline
+    return _judge(params, source if source.startswith("tiny:") else f"hf:{source}"), _judge(params, headline)
+
+
+def _judge(params: Params, name: str) -> Judge:
+    """With its size, where its weights lie in a folder here."""
+    weights = Path(params.path).parent / name.removeprefix("hf:") / "model.safetensors"
+    return Judge(name, weights.stat().st_size / 4) if weights.is_file() else Judge(name)
 
 
 def _lengths_note(counts: Mapping[str, Counts], earlier: Mapping[str, float | None]) -> str:

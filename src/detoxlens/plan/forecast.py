@@ -34,6 +34,8 @@ CLASSIFIER_PARAMETERS = 1.25e8
 """Of a classifier as large as RoBERTa-base, which `hf:` scorers and reward models from a hub are taken to be."""
 WORDS_PER_TOKEN, GRADINGS_PER_WORD = 0.75, 4
 """Of toxic words: a text without each word, each beginning of it, and the rounds of a minimal set of two words."""
+TOXIC_SHARE = 1 / 3
+"""Of completions, whose words are asked about: between an embedded base model's two thirds and a real one's tenth."""
 REPORT_SECONDS, PREPARE_SECONDS = 5.0, 1.0
 
 
@@ -48,6 +50,16 @@ class Cost:
     memory_gib: float = 0.0
     disk_gib: float = 0.0
     num_api_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A scorer or a reward model: Judge("hf:data/recorded/scorers/mine", 1.1e6)"""
+
+    name: str
+    """As in params; a reward model as a scorer of the same source."""
+    num_parameters: float = CLASSIFIER_PARAMETERS
+    """Of one that is read by torch."""
 
 
 def base_cost(tiny: TinyConfig | None, counts: Counts, speeds: Speeds, footprint: Footprint, start: float) -> Cost:
@@ -75,13 +87,13 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Foo
 
 
 def rejection_cost(
-    sft: SftConfig, reward: str, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
+    sft: SftConfig, reward: Judge, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
 ) -> Cost:
     """`sft.num_samples` answers in place of each written reply, as long in tokens, their verdicts; then fine-tuning.
 
     Args:
         sft: settings.
-        reward: the reward model, as `judging` names it.
+        reward: the reward model.
         counts: lengths; half of an example's tokens are taken to be replies.
         speeds: measured.
         footprint: sizes of the model.
@@ -100,7 +112,7 @@ def rl_cost(
     ppo: PpoConfig,
     algorithm: str,
     config: GenerationConfig,
-    judges: tuple[str, str],
+    judges: tuple[Judge, Judge],
     counts: Counts,
     speeds: Speeds,
     footprint: Footprint,
@@ -116,8 +128,7 @@ def rl_cost(
         ppo: settings; a step samples `rollout_batch_size` responses.
         algorithm: ppo, rloo or grpo.
         config: how responses are sampled.
-        judges: the reward model and the headline scorer, as `judging` names them; both read every response, the scorer
-            reads validation answers too.
+        judges: the reward model and the headline scorer; both read every response, the scorer validation answers too.
         counts: lengths.
         speeds: measured.
         footprint: sizes of the model.
@@ -139,12 +150,12 @@ def rl_cost(
     num_validations = 2 + ppo.num_steps // ppo.validation.every
     seconds, num_calls = start + ppo.num_steps * step + num_validations * validation, 0
     reward, headline = judges
-    for name, num_texts, times in (
+    for judge, num_texts, times in (
         (reward, ppo.rollout_batch_size, ppo.num_steps),
         (headline, ppo.rollout_batch_size, ppo.num_steps),
         (headline, num_validated, num_validations),
     ):
-        taken, calls = judging(name, num_texts, counts, speeds, footprint)
+        taken, calls = judging(judge, num_texts, counts, speeds, footprint)
         seconds, num_calls = seconds + times * taken, num_calls + times * calls
     needed = memory.rl_bytes(ppo, config, counts, footprint, is_ppo=is_ppo)
     return _trained("rl", seconds, needed, footprint, num_api_calls=num_calls)
@@ -154,7 +165,7 @@ def preference_cost(
     config: PreferenceConfig,
     algorithm: str,
     generation: GenerationConfig,
-    reward: str,
+    reward: Judge,
     counts: Counts,
     speeds: Speeds,
     footprint: Footprint,
@@ -168,7 +179,7 @@ def preference_cost(
         config: settings.
         algorithm: dpo or kto.
         generation: how answers are sampled.
-        reward: the reward model, as `judging` names it.
+        reward: the reward model.
         counts: lengths.
         speeds: measured.
         footprint: sizes of the model.
@@ -191,15 +202,15 @@ def preference_cost(
     return _trained("preference", seconds, needed, footprint, num_api_calls=num_calls)
 
 
-def judging(name: str, num_texts: int, counts: Counts, speeds: Speeds, footprint: Footprint) -> tuple[float, int]:
+def judging(judge: Judge, num_texts: int, counts: Counts, speeds: Speeds, footprint: Footprint) -> tuple[float, int]:
     """Seconds and queries of a scorer for so many texts; a remote one keeps its own pace, an embedded one is free."""
-    kind = name.partition(":")[0]
+    kind = judge.name.partition(":")[0]
     if kind in REMOTE_QUERIES_PER_SECOND:
         per_query, per_second = REMOTE_QUERIES_PER_SECOND[kind]
         calls = math.ceil(num_texts / per_query)
         return calls / per_second, calls
     if kind == "hf":
-        share = CLASSIFIER_PARAMETERS / footprint.weights.num_parameters
+        share = judge.num_parameters / footprint.weights.num_parameters
         return num_texts * counts.generated_tokens * speeds.forward * share, 0
     return num_texts / SCORED_TEXTS_PER_SECOND if kind == "profanity_check" else 0.0, 0
 
@@ -219,16 +230,22 @@ def generate_cost(config: GenerationConfig, counts: Counts, speeds: Speeds, foot
 
 
 def score_cost(
-    scorers: Sequence[str], located_by: str | None, counts: Counts, speeds: Speeds, footprint: Footprint, start: float
+    scorers: Sequence[Judge],
+    located_by: Judge | None,
+    counts: Counts,
+    speeds: Speeds,
+    footprint: Footprint,
+    start: float,
 ) -> Cost:
-    """Likelihoods under `it`, each scorer, and the words of completions: at most, as if all of them were toxic.
+    """Likelihoods under `it`, each scorer, and the words of a third of the completions, the toxic ones.
 
     `located_by` is the scorer that is asked about parts of texts, or None.
     """
     seq = counts.prompt_tokens + counts.generated_tokens
-    verdicts = [judging(name, counts.num_rows, counts, speeds, footprint) for name in scorers]
+    verdicts = [judging(judge, counts.num_rows, counts, speeds, footprint) for judge in scorers]
     if located_by is not None:
-        num_parts = math.ceil(counts.num_rows * counts.generated_tokens * WORDS_PER_TOKEN * GRADINGS_PER_WORD)
+        num_words = TOXIC_SHARE * counts.num_rows * counts.generated_tokens * WORDS_PER_TOKEN
+        num_parts = math.ceil(num_words * GRADINGS_PER_WORD)
         verdicts.append(judging(located_by, num_parts, counts, speeds, footprint))
     return Cost(
         stage="score",
@@ -272,7 +289,7 @@ def interpolate_cost(
     config: InterpolateConfig,
     decoding: GenerationConfig,
     attribution: AttributionConfig,
-    headline: str,
+    headline: Judge,
     counts: Counts,
     speeds: Speeds,
     footprint: Footprint,
