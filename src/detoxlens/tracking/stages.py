@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-SEND_AT_ONCE_SECONDS = 30.0
+SEND_AT_ONCE_SECONDS = 120.0
 """A stage that took longer sends its own record: MLflow's import no longer matters beside it."""
 Metrics = Mapping[str, float | int]
 
