@@ -29,7 +29,7 @@ demo: about-demo setup
 	@echo
 	@cat reports/table1.md
 	@echo
-	@echo "Report:  $(CURDIR)/reports/index.html"
+	@echo "Report:  $(CURDIR)/reports/index.html     (dated.html beside it: the same with date, commit and hours)"
 	@echo "Runs:    $(BIN)/detoxlens ui     (MLflow, compare base / ft / rl)"
 
 # The paper's study on a real model of 135 M parameters: hours, resumable; fetches a wheel and two authors' files.

@@ -40,6 +40,7 @@ MADE_BY_THE_PIPELINE = (
     *("models/", "adapters/", "outputs/", "data/prepared", "data/raw/", "dvc_plots/", ".detoxlens", "kept/"),
     *(
         "reports/index.html",
+        "reports/dated.html",
         "reports/examples.jsonl",
         "reports/entropy_curves.csv",
         "reports/calibration/",

@@ -7,7 +7,8 @@ import pytest
 
 from detoxlens.params.edit import change_params
 from detoxlens.params.load import load_params
-from detoxlens.pipeline.provenance import description, made_by
+from detoxlens.pipeline.provenance import description, facts_of, made_by
+from detoxlens.tracking import Execution
 from tests.root import ROOT
 
 
@@ -47,6 +48,30 @@ def test_without_git_there_is_no_commit(tmp_path):
     assert "git.commit" not in tags_of(tmp_path)
 
 
+MINUTE_MS, NOON_MS = 60_000, 1_764_590_400_000  # 2025-12-01 12:00 UTC
+RAN = [
+    Execution(name="prepare", start_ms=NOON_MS, end_ms=NOON_MS + 3 * MINUTE_MS, machine="2 cores, 8 GiB"),
+    Execution(name="report", start_ms=NOON_MS + 10 * MINUTE_MS, end_ms=NOON_MS + 19 * MINUTE_MS, machine=None),
+]
+
+
+def test_the_dated_page_says_when_where_from_what_and_how_long(root):
+    assert facts_of(RAN, {"git.commit": "0123456789abcdef"}) == {
+        "Date": "2025-12-01 12:00 to 2025-12-01 12:19 UTC",
+        "Commit": "0123456789ab",
+        "Changed settings": "none (params.yaml against that commit)",
+        "Hardware": "2 cores, 8 GiB",
+        "Hours": "0.20 in 2 stages that ran here; the longest: report 0.15",  # 3 and 9 of 60 minutes
+    }
+    change_params(root / "params.yaml", {("ppo", "kl", "coef"): 0.02})
+    (root / "src/a.py").write_text("a = 2\n")
+    facts = facts_of([], tags_of(root, DVC_EXP_NAME="low-kl"))
+    assert facts["Date"].startswith("no stage ran here") and facts["Hours"] == "not recorded here"
+    assert facts["Experiment"] == "low-kl" and facts["Changed source"] == "src/a.py"
+    assert facts["Changed settings"].startswith("ppo.kl.coef=0.02 (")
+    assert facts_of(RAN, {})["Commit"] == "not in a git repository" and "Changed settings" not in facts_of(RAN, {})
+
+
 FLUENCY = {"perplexity": 2.0, "distinct_2": 0.5}
 
 
@@ -69,7 +94,7 @@ def test_the_first_sentence_says_how_toxic_compared_with_what_and_how_sure():
     text = said("ft")
     assert "**, −10.0 points [−20.0, +1.0] against base: no difference shown." in text
     assert "Perplexity of its completions under base: 2.50." in text
-    assert "m, `ft`, experiment `e`, commit `0123456789`. Tables and figures: `reports/index.html`." in text
+    assert "m, `ft`, experiment `e`, commit `0123456789`. Tables and figures: `reports/index.html`, here" in text
 
 
 def test_a_training_that_kept_nothing_is_said_and_an_unscored_split_too():

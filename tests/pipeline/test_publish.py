@@ -5,9 +5,13 @@ import subprocess
 
 import pytest
 
+from detoxlens.common.artifacts import write_text
+from detoxlens.common.machine import machine
 from detoxlens.params.load import Params, load_params
 from detoxlens.pipeline.publish import comparable_key, onset_curves, publish_runs
-from detoxlens.tracking import resolve_store, stored_runs
+from detoxlens.reporting import html
+from detoxlens.reporting.dated import UNDATED, WHERE
+from detoxlens.tracking import resolve_store, stored_runs, track_stage
 from tests.root import ROOT
 from tests.tracking.stores import NOISE
 
@@ -48,6 +52,26 @@ def test_a_fresh_clone_without_data_texts_or_adapters_writes_its_runs_and_names_
     without = publish_runs(tmp_path, Params(params.raw), store)
     assert without == ["tiny-neox/base", "tiny-neox/ft", "tiny-neox/rl"]
     assert sorted(run.name for run in stored_runs(store)) == without
+    assert not (tmp_path / "reports/dated.html").exists()  # the page is not in git
+
+
+@pytest.mark.filterwarnings(NOISE)
+def test_the_page_gets_a_dated_copy_and_stays_the_same_bytes_itself(tmp_path):
+    for name in ("params.yaml", "reports/metrics.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    params = load_params(tmp_path / "params.yaml")
+    params.raw["run"]["models"] = ["tiny-neox"]
+    page = html.page([], {"Provenance": [html.term_list({UNDATED: WHERE})]})
+    write_text(tmp_path / "reports/index.html", page)
+    store = resolve_store(tmp_path, {})
+    with track_stage(store, stage="report", params={}):
+        pass
+    publish_runs(tmp_path, Params(params.raw), store)
+    dated = (tmp_path / "reports/dated.html").read_text(encoding="utf-8")
+    assert f"<dt>Hardware</dt><dd>{machine()}</dd>" in dated and "in 1 stages that ran here" in dated
+    assert (tmp_path / "reports/index.html").read_text(encoding="utf-8") == page
+    assert [p.read_text(encoding="utf-8") for p in store.state.rglob("artifacts/dated.html")] == 3 * [dated]
 
 
 def test_event_studies_are_curves_whose_step_is_the_lag():

@@ -1,8 +1,30 @@
-"""Cores and memory of the machine, without torch, which takes seconds to load."""
+"""Cores, memory and accelerator of the machine, without loading torch, which takes seconds."""
 
 from __future__ import annotations
 
 import os
+import platform
+import sys
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def machine() -> str:
+    """`2 cores of Intel Xeon, 8 GiB`, and the accelerator where this process has used one."""
+    memory = memory_gib()
+    parts = [f"{num_cores()} cores of {_processor()}", *([f"{memory:.0f} GiB"] if memory else [])]
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    """Its name where Linux knows it, else its kind: `arm64`."""
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(filter(None, names), platform.machine())
 
 
 def num_cores() -> int:

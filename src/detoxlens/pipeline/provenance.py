@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.names import mention
 from detoxlens.params.load import Params
 
+if TYPE_CHECKING:
+    from detoxlens.tracking import Execution
+
 Json = Mapping[str, Any]
 MAX_TAG_CHARS = 5000
 """MLflow keeps 8,000 bytes of a tag."""
+WHERE_ALL_IS = "Tables and figures: `reports/index.html`, here among the artifacts as `dated.html`."
 MAX_SHOWN = 12
 """Changed keys in a description; the tag has all."""
 
@@ -84,8 +89,51 @@ def description(model: str, variant: str, metrics: Json, *, split: str, made_by:
         lines.append(f"Changed against the commit: {', '.join(f'`{key}`' for key in keys[:MAX_SHOWN])}{more}.")
     where = [f"experiment `{made_by['dvc.exp']}`"] if "dvc.exp" in made_by else []
     where += [f"commit `{made_by['git.commit'][:10]}`"] if "git.commit" in made_by else []
-    lines.append(f"{model}, {', '.join([mention(variant), *where])}. Tables and figures: `reports/index.html`.")
+    lines.append(f"{model}, {', '.join([mention(variant), *where])}. {WHERE_ALL_IS}")
     return "\n\n".join(lines)
+
+
+def facts_of(executions: Sequence[Execution], made_by: Mapping[str, str]) -> dict[str, str]:
+    """Date, commit, experiment, changed settings, hardware and hours, for the report's dated page.
+
+    Args:
+        executions: of the stages that led to the report, by start.
+        made_by: tags from `made_by`.
+    """
+    commit, changed = made_by.get("git.commit"), made_by.get("detoxlens.changed", "none")
+    facts = {
+        "Date": _dates(executions),
+        "Commit": commit[:12] if commit else "not in a git repository",
+    }
+    if uncommitted := made_by.get("git.uncommitted"):
+        facts["Changed source"] = uncommitted
+    if name := made_by.get("dvc.exp"):
+        facts["Experiment"] = name
+    if commit:
+        facts["Changed settings"] = f"{changed} (params.yaml against that commit)"
+    machines = dict.fromkeys(one.machine for one in executions if one.machine is not None)
+    facts["Hardware"] = "; ".join(machines) or "not recorded"
+    facts["Hours"] = _hours(executions)
+    return facts
+
+
+def _dates(executions: Sequence[Execution]) -> str:
+    if not executions:
+        return "no stage ran here: restored by DVC"
+    ends = executions[0].start_ms, max(one.end_ms for one in executions)
+    first, last = (f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}" for ms in ends)
+    return f"{first} to {last} UTC"
+
+
+def _hours(executions: Sequence[Execution]) -> str:
+    """`0.21 in 23 stages; the longest: base/tiny-neox 0.07`; of stages that DVC restored nothing is known here."""
+    hours = {one.name: (one.end_ms - one.start_ms) / 3_600_000 for one in executions}
+    if not hours:
+        return "not recorded here"
+    longest = max(hours, key=hours.__getitem__)
+    return (
+        f"{sum(hours.values()):.2f} in {len(hours)} stages that ran here; the longest: {longest} {hours[longest]:.2f}"
+    )
 
 
 def _rate(variant: str, rates: Json, split: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from detoxlens.common.artifacts import Layout, read_json, read_rows
+from detoxlens.common.artifacts import Layout, read_json, read_rows, write_text
 from detoxlens.common.errors import UserError
 from detoxlens.common.names import BASE, shown_name
 from detoxlens.common.records import Completion, Score
@@ -20,7 +20,7 @@ from detoxlens.params.load import Params
 from detoxlens.params.report import ReportConfig
 from detoxlens.params.splits import SplitsConfig
 from detoxlens.params.toxicity import ToxicityConfig
-from detoxlens.pipeline.provenance import description, made_by
+from detoxlens.pipeline.provenance import description, facts_of, made_by
 
 if TYPE_CHECKING:
     from detoxlens.tracking import AdapterVersion, Curve, Store
@@ -47,7 +47,8 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
     """Writes every (model, variant) of the report as one MLflow run to compare, and registers its adapter.
 
     The same content again changes nothing. A run that MLflow does not take holds up no other. What git does not hold
-    (texts, adapters, curves) is not in a fresh clone: the run is then written without it.
+    (texts, adapters, curves) is not in a fresh clone: the run is then written without it. Where the report's
+    page is here, reports/dated.html is written, the page with date, commit, hardware and hours; each run has a copy.
 
     Args:
         root: repository root.
@@ -88,6 +89,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
     split = config.primary_split
     tags = made_by(root, params, environ)
     refused: list[str] = []
+    written: list[str] = []
     without_texts: list[str] = []
     for model in run.models:
         run_ids = {}
@@ -123,14 +125,31 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                 )
             except Refused as e:
                 refused.append(f"{model}/{shown_name(variant)}: {e}")
+        written += run_ids.values()
         adapters = _adapters(root, params, model, metrics[model], run_ids, split=split)
         if adapters:
             register_adapters(
                 store, model=model, adapters=adapters, max_perplexity_ratio=config.champion_max_perplexity_ratio
             )
+    _write_dated_page(layout, store, written, tags)
     if refused:
         raise UserError(f"{len(refused)} runs are not in MLflow, all others are. {' '.join(refused)}")
     return without_texts
+
+
+def _write_dated_page(layout: Layout, store: Store, run_ids: list[str], made_by: Mapping[str, str]) -> None:
+    """reports/dated.html, and the same among the artifacts of the runs; neither where index.html is not here."""
+    from detoxlens.reporting.dated import dated_page
+    from detoxlens.tracking import dvc_md5, executions, log_page
+
+    page = layout.reports / "index.html"
+    if not page.exists():
+        return
+    facts = facts_of(executions(store, run_ids), made_by)
+    if (text := dated_page(page.read_text(encoding="utf-8"), facts)) is None:
+        return  # of a former version, without a place for it
+    write_text(layout.reports / "dated.html", text)
+    log_page(store, run_ids, layout.reports / "dated.html", md5=dvc_md5(page))
 
 
 def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:

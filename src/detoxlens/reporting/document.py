@@ -21,7 +21,6 @@ from detoxlens.reporting.table import Table
 from detoxlens.reporting.trust import Check
 from detoxlens.reporting.word_marks import Marks, Place
 
-TITLE = "What detoxification changed"
 FOOTER = (
     "Numbers: <code>metrics.json</code>, <code>entropy_curves.csv</code>, <code>training_curves.csv</code>, beside "
     "this page. Against another revision: <code>dvc metrics diff</code>, <code>dvc plots diff</code>. Runs with their "
@@ -113,12 +112,12 @@ def page(d: Document) -> str:
         "Provenance": _provenance(d),
         "Definitions": [html.term_list(d.definitions)],
     }
-    return html.page(TITLE, head, {name: blocks for name, blocks in sections.items() if blocks}, footer=FOOTER)
+    return html.page(head, {name: blocks for name, blocks in sections.items() if blocks}, footer=FOOTER)
 
 
 def markdown(d: Document) -> str:
     """reports/report.md: the same facts, for a terminal or a code host."""
-    parts = [f"# {TITLE}", d.summary, " · ".join(f"**{term}**: {phrase}" for term, phrase in d.glossary.items())]
+    parts = [f"# {html.TITLE}", d.summary, " · ".join(f"**{term}**: {phrase}" for term, phrase in d.glossary.items())]
     parts += [f"**{model}.** {found.lead}" for model, found in d.conclusions.items()] + [d.doubts]
     parts += [d.pictures["overview"].markdown, *(t.markdown() for t in d.tables["endpoints"])]
     parts.append("## Can it be believed?")
@@ -148,7 +147,7 @@ def markdown(d: Document) -> str:
 def table1(d: Document) -> str:
     """reports/table1.md: Table 1 with its differences and counts, what a terminal can show."""
     parts = [
-        f"# {TITLE}",
+        f"# {html.TITLE}",
         d.summary,
         *(f"**{model}.** {found.lead}" for model, found in d.conclusions.items()),
         d.doubts,

@@ -12,26 +12,27 @@ from detoxlens.reporting.page_style import NARROW, STYLE
 from detoxlens.reporting.table import Table, superscript
 from detoxlens.reporting.trust import Check
 
+TITLE = "What detoxification changed"
 
-def page(title: str, head: Sequence[str], sections: Mapping[str, Sequence[str]], *, footer: str = "") -> str:
+
+def page(head: Sequence[str], sections: Mapping[str, Sequence[str]], *, footer: str = "") -> str:
     """A whole HTML 5 page.
 
     Args:
-        title: of the page, plain text.
         head: ready HTML blocks under the title; the links to the sections follow them.
         sections: heading -> ready HTML blocks.
         footer: ready HTML.
     """
     names = {heading: re.sub(r"\W+", "-", heading.lower()) for heading in sections}
     links = "".join(f'<a href="#{name}">{text(heading)}</a>' for heading, name in names.items())
-    body = [f"<h1>{text(title)}</h1>", *head, f"<nav>{links}</nav>"]
+    body = [f"<h1>{text(TITLE)}</h1>", *head, f"<nav>{links}</nav>"]
     for heading, blocks in sections.items():
         body += [f'<h2 id="{names[heading]}">{text(heading)}</h2>', *blocks]
     body.append(f"<footer>{footer}</footer>")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{text(TITLE)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(block for block in body if block)
         + "\n</body>\n</html>\n"
     )
@@ -68,8 +69,13 @@ def folded(summary: str, *blocks: str) -> str:
     return f"<details><summary>{text(summary)}</summary>{''.join(blocks)}</details>"
 
 
-def term_list(terms: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in terms.items()) + "</dl>"
+def term_list(named: Mapping[str, str]) -> str:
+    return f"<dl>{terms(named)}</dl>"
+
+
+def terms(named: Mapping[str, str]) -> str:
+    """The rows of a term list."""
+    return "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in named.items())
 
 
 def table(content: Table) -> str:

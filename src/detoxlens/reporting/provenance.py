@@ -1,6 +1,6 @@
 """Where the numbers come from: settings, data and versions, with nothing in them that two equal runs differ in.
 
-Dates, hours, hardware and commits differ between runs of the same content; MLflow has them.
+Dates, hours, hardware and commits differ between runs of the same content: `dated` puts them on a page of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.generation import GenerationConfig
 from detoxlens.params.load import Params
 from detoxlens.params.report import Bootstrap
+from detoxlens.reporting.dated import UNDATED, WHERE
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.table import value_at
 
@@ -58,8 +59,7 @@ def provenance(
     found["Versions, of this report"] = ", ".join(
         [f"Python {platform.python_version()}", *(f"{package} {version(package)}" for package in PACKAGES)]
     )
-    found["Date, hours, hardware, commit"] = "per stage, in MLflow: `detoxlens ui`"
-    return found
+    return found | {UNDATED: WHERE}
 
 
 def read_summary(layout: Layout) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@
     reporters.py   training curves for TensorBoard and W&B too
     stages.py      one execution of one stage -> one child run
     comparable.py  one (model, variant) -> one run to compare, written from the report's tables
+    executions.py  when and where the stages behind a run ran; the report's dated page among its artifacts
     registry.py    adapters in the model registry, and which of them is the champion
     inventory.py   what a store holds, for the doctor
     sweeps.py      one sweep -> a parent run, its trials -> children
@@ -24,6 +25,7 @@ that has the import paid for anyway, or at once when the stage was long. So an u
 from detoxlens.tracking.address import Store, resolve_store
 from detoxlens.tracking.comparable import DatasetInput, write_comparable_run
 from detoxlens.tracking.curves import Curve, read_curves
+from detoxlens.tracking.executions import Execution, executions, log_page
 from detoxlens.tracking.failures import Refused
 from detoxlens.tracking.inventory import StoredRun, StoredVersion, stored_runs, stored_versions
 from detoxlens.tracking.keys import comparable_params, dvc_md5, flat_metrics, flat_params, run_key
@@ -49,6 +51,7 @@ __all__ = [
     "AdapterVersion",
     "Curve",
     "DatasetInput",
+    "Execution",
     "Refused",
     "StageRun",
     "Store",
@@ -59,10 +62,12 @@ __all__ = [
     "comparable_params",
     "download",
     "dvc_md5",
+    "executions",
     "finish_project_run",
     "flat_metrics",
     "flat_params",
     "former_root",
+    "log_page",
     "mlflow_name",
     "model_of",
     "original_name",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from detoxlens.common.errors import UserError
+from detoxlens.common.machine import machine
 from detoxlens.common.names import BASE
 from detoxlens.tracking.address import Store
 from detoxlens.tracking.failures import REFUSALS, explained
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SEND_AT_ONCE_SECONDS = 120.0
 """A stage that took longer sends its own record: MLflow's import no longer matters beside it."""
+MACHINE = "detoxlens.machine"
+"""Tag: the cores, memory and accelerator that a stage ran on."""
 Metrics = Mapping[str, float | int]
 
 
@@ -57,6 +60,8 @@ class _Record:
     """Name of the exception's class; never its text, which may quote an address with a password."""
     metrics: list[tuple[str, float, int, int]] = dataclasses.field(default_factory=list)
     """name, value, time in ms, step"""
+    machine: str | None = None
+    """Where it ran; None in records of former versions."""
 
 
 class StageRun:
@@ -124,6 +129,7 @@ def track_stage(
             else:
                 record.status = "FINISHED"
             finally:
+                record.machine = machine()
                 record.end_ms = record.start_ms + round(1000 * (time.monotonic() - started))
                 _write(path, record)
     finally:
@@ -213,6 +219,8 @@ def _send(client: MlflowClient, experiment_id: str, record: _Record) -> None:
         variant = record.variant or (BASE if record.key is not None else None)  # None: of former versions
         own = {"model": record.model, "variant": variant, "error": record.error}
         tags |= {f"detoxlens.{name}": value for name, value in own.items() if value is not None}
+        if record.machine is not None:
+            tags[MACHINE] = record.machine
         if record.project_run_id is not None:
             tags["detoxlens.project_run"] = record.project_run_id
             tags["mlflow.parentRunId"] = record.project_run_id
