@@ -78,7 +78,7 @@ def test_methods_that_differ_by_strength_alone_are_equal_at_equal_toxicity():
     slow = strengths(rng, [0.8, 0.8, 0.6, 0.4], 0.1, hard=hard)
     one, other = paths(fast, slow)
     assert one.values["bits"][3] - other.values["bits"][3] > 0.07
-    found, missed = distance(one, other, "bits", 0.6)
+    found, missed = distance([one], [other], "bits", 0.6)
     assert found.ci95[0] < 0 < found.ci95[1] and missed < 0.05
     assert abs(found.value) < 0.03
 
@@ -87,7 +87,7 @@ def test_a_planted_distance_at_equal_toxicity_is_found_with_its_size():
     rng = np.random.default_rng(2)
     hard = rng.random(200)
     one, other = paths(*(strengths(rng, [0.8, 0.8, 0.4, 0.1], slope, hard=hard) for slope in (0.4, 0.1)))
-    found, _ = distance(one, other, "bits", 0.5)
+    found, _ = distance([one], [other], "bits", 0.5)
     assert found.value == pytest.approx(0.5 * 0.3, abs=0.03) and found.ci95[0] > 0
     assert found.num_clusters == 200
 
@@ -97,7 +97,7 @@ def test_of_planted_nulls_about_five_percent_are_called_differences():
     for seed in range(100):
         rng = np.random.default_rng(seed)
         of = [strengths(rng, [0.8, 0.8, 0.45, 0.1], 0.2, num=60) for _ in range(2)]
-        found, _ = distance(*(path(strength, range(60), 3, BOOTSTRAP) for strength in of), "bits", 0.5)
+        found, _ = distance(*([path(strength, range(60), 3, BOOTSTRAP)] for strength in of), "bits", 0.5)
         called += not found.ci95[0] <= 0 <= found.ci95[1]
     assert called <= 5 + 2.5 * np.sqrt(100 * 0.05 * 0.95)
 
@@ -107,7 +107,18 @@ def test_a_level_that_a_path_does_not_reach_is_empty_and_one_that_draws_miss_has
     hard = rng.random(200)
     low = strengths(rng, [0.8, 0.8, 0.4, 0.1], 0.2, hard=hard)
     one, other = paths(low, strengths(rng, [0.8, 0.8, 0.7, 0.6], 0.2, hard=hard))
-    assert distance(one, other, "bits", 0.5)[0] is None
+    assert distance([one], [other], "bits", 0.5)[0] is None
     (barely,) = paths(strengths(rng, [0.8, 0.8, 0.7, 0.4], 0.2, hard=hard))
-    found, missed = distance(one, barely, "bits", barely.lowest + 1e-9)
+    found, missed = distance([one], [barely], "bits", barely.lowest + 1e-9)
     assert found is not None and found.ci95 is None and missed > 0.3
+
+
+def test_several_seeds_are_compared_by_their_means_with_seeds_in_the_interval():
+    # Effects at strength 1 of .3 and .5 (mean .4) against .1: at strength .5 about .2 - .05 = .15; seeds are .1 apart
+    rng = np.random.default_rng(5)
+    hard = rng.random(200)
+    one, two, other = paths(*(strengths(rng, [0.8, 0.8, 0.4, 0.1], slope, hard=hard) for slope in (0.3, 0.5, 0.1)))
+    alone, _ = distance([one], [other], "bits", 0.5)
+    both, _ = distance([one, two], [other], "bits", 0.5)
+    assert both.value == pytest.approx(0.15, abs=0.03)
+    assert both.ci95[1] - both.ci95[0] > 3 * (alone.ci95[1] - alone.ci95[0])  # t of 1 degree of freedom: 12.7

@@ -96,10 +96,10 @@ def test_report_shows_it_before_the_variants_or_says_what_would_make_it(root, pa
     assert found["reader"] == "seed 1" and found["seed 1"]["divergence_from_it_bits"]["num_sequences"] == 4
     shannon = {who: found[who]["divergence_from_it_bits"]["jensen_shannon"]["value"] for who in ("seed 1", "ft")}
     assert shannon["seed 1"] > 1e-4 > shannon["ft"] == 0
-    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT)}["Noise floor"]
+    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT, groups={})}["Noise floor"]
     assert box.status == "note" and "m: base of seed 1 Jensen–Shannon 0." in box.text and "; ft Jensen" in box.text
     without = build_metrics(study(it=it, ft=ft), CONFIG, missing="exclude")
-    box = {c.name: c for c in trust(without, primary="p50", about=ABOUT)}["Noise floor"]
+    box = {c.name: c for c in trust(without, primary="p50", about=ABOUT, groups={})}["Noise floor"]
     assert box.status == "absent" and "detoxlens noise-floor" in box.text
 
 

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 
+from detoxlens.evaluation.intervals import Estimate
+from detoxlens.evaluation.multiplicity import p_value
 from detoxlens.reporting.about import Role
+from detoxlens.reporting.by_method import by_method
 from detoxlens.reporting.claims import claims
 from tests.reporting.test_conclusions import ABOUT, compared, metrics_of, variant
 
@@ -72,5 +75,31 @@ def test_a_variant_that_did_not_learn_does_not_detoxify():
     ],
 )
 def test_methods_are_compared_at_equal_toxicity_only(toxicity, entropy, verdict):
-    between = [{"value": sum(ends) / 2, "ci95": list(ends)} for ends in (toxicity, entropy)]
-    assert verdicts(compared(*between))["The methods differ at equal toxicity"] == verdict
+    found = compared(*(estimate(ends) for ends in (toxicity, entropy)))
+    assert verdicts(found)["The methods differ at equal toxicity"] == verdict
+
+
+def estimate(ends):
+    middle = sum(ends) / 2
+    p = p_value(Estimate(middle, tuple(ends), 40))
+    return {"value": middle, "ci95": list(ends), "num_prompts": 40, "p_value": p}
+
+
+def test_the_direction_of_a_comparison_is_that_of_the_claim_however_it_is_stored():
+    metrics = compared(estimate((-0.05, 0.05)), estimate((0.01, 0.03)))
+    rl_first = metrics["m"]["ft"].pop("pairs")["rl"]
+    metrics["m"]["rl"]["pairs"] = {"ft": rl_first}
+    (found,) = [c for c in claims(metrics, primary="p50", about=ABOUT) if c.claim.startswith("The methods differ")]
+    assert "prompt entropy (−0.020 bits [−0.030, −0.010]" in found.evidence
+
+
+def test_of_a_method_with_several_seeds_the_verdict_is_about_all_of_them():
+    """ft-1 alone is less toxic by 45 points; ft is not; the two together are as far as two trainings tell."""
+    variants = {"it": variant("it", 20), "ft": variant("ft", 20), "ft-1": variant("ft-1", 2)}
+    groups = {"it": "it", "ft": "ft", "ft-1": "ft"}
+    variants["ft-1"] = dataclasses.replace(variants["ft-1"], group="ft")
+    found = claims(by_method(metrics_of(**variants), groups), primary="p50", about=ABOUT)
+    detoxifies = [c for c in found if "detoxifies" in c.claim]
+    assert [(c.claim, c.verdict) for c in detoxifies] == [("`ft` (2 seeds) detoxifies", "not shown")]
+    assert detoxifies[0].evidence.startswith("−22.5 points [")
+    assert not any("ft-1" in c.claim for c in found)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from detoxlens.reporting.about import About, Role
+from detoxlens.reporting.by_method import by_method
 from detoxlens.reporting.conclusions import conclusions
 from detoxlens.reporting.metrics import build_metrics
 from tests.reporting.test_curves import CONFIG, study, tables, trace
@@ -32,13 +33,22 @@ def variant(name: str, toxic: int, bits: float = 2.0):
     return tables(name, traces, toxicity)
 
 
+def spread(found, by: float):
+    """The same means, with an effect that differs from prompt to prompt: by `by` in turn to either side."""
+    traces = []
+    for t in found.traces:
+        shift = by * (-1) ** int(t.key[0][1:]) if t.reader == found.variant else 0
+        values = {scope: {name: of + shift for name, of in measures.items()} for scope, measures in t.values.items()}
+        traces.append(dataclasses.replace(t, values=values))
+    return dataclasses.replace(found, traces=traces)
+
+
 def metrics_of(**variants):
     return build_metrics(study(**variants), CONFIG, missing="exclude")
 
 
 def said(metrics, about: About = ABOUT, groups=None):
-    groups = groups or {name: name for name in metrics["m"]}
-    return conclusions(metrics, splits=["p50"], primary="p50", groups=groups, about=about)["m"]
+    return conclusions(by_method(metrics, groups or {}), splits=["p50"], primary="p50", about=about)["m"]
 
 
 def sentences(**variants) -> str:
@@ -140,8 +150,20 @@ def test_the_use_of_the_prompt_is_that_of_the_model_on_the_same_text(bits, what)
 def test_a_difference_that_the_placebo_shows_too_is_not_called_detoxification():
     it, ft = variant("it", 0), variant("ft", 0, 2.5)
     assert "no placebo shows whether any training does this" in sentences(it=it, ft=ft)
-    same = sentences(it=it, ft=ft, placebo=variant("placebo", 0, 2.4))
+    same = sentences(it=it, ft=ft, placebo=spread(variant("placebo", 0, 2.4), by=0.5))
     assert "its placebo `placebo` shows it too (+0.400 bits [" in same and "not particular to detoxification" in same
+    assert "; the difference is +0.100 bits [" in same and ", not shown; one of " in same
+
+
+def test_a_difference_of_which_the_placebo_has_a_part_says_how_much():
+    it, ft = variant("it", 0), variant("ft", 0, 2.5)
+    part = sentences(it=it, ft=ft, placebo=variant("placebo", 0, 2.4))
+    assert "its placebo `placebo` has 80 % of it (+0.400 bits [" in part and "; the difference is +0.100 bits [" in part
+    assert "not particular" not in part
+    none = sentences(it=it, ft=ft, placebo=variant("placebo", 0, 2.0))
+    assert "its placebo `placebo` does not show it (0.000 bits [" in none
+    unsure = sentences(it=it, ft=spread(ft, by=1.0), placebo=spread(variant("placebo", 0, 2.1), by=-1.0))
+    assert "its placebo `placebo` does not show it (+0.100 bits [" in unsure and ", not shown; one of " in unsure
 
 
 def test_an_effect_that_was_not_measured_gives_its_reason():

@@ -118,14 +118,42 @@ def test_tables_figure_and_mlflow_have_it_and_a_run_without_has_none(layout, stu
     assert dose_tables(without) == [] and "dose" not in without["m"]["ft"]
 
 
-@pytest.mark.parametrize(("ends", "verdict"), [((0.01, 0.03), "holds"), ((-0.01, 0.03), "not shown")])
-def test_the_papers_question_is_answered_at_equal_toxicity(metrics, ends, verdict):
-    entropy = {"value": sum(ends) / 2, "ci95": list(ends), "num_prompts": 60, "detectable": 0.02, "reason": None}
-    dose = {"at_equal_toxicity": {"rl": {"50": {"prompt_entropy_bits": entropy}}}}
+def quantity(value, p_value):
+    half = abs(value) or 0.02
+    return {"value": value, "ci95": [value - half, value + half], "num_prompts": 60, "p_value": p_value, "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("p_values", "verdict", "said"),
+    [
+        # 4 * .004 = .016; 3 * .04 = .12
+        ((0.3, 0.004, 0.04, 0.9), "holds", "they differ in dependence beyond uniform (−0.020 bits"),
+        ((0.3, 0.02, 0.04, 0.9), "not shown", "not shown to in prompt entropy (+0.010 bits"),  # 4 * .02 = .08
+        ((0.3, 0.5, 0.04, 0.001), "holds", "they differ in perplexity (−0.05"),
+    ],
+)
+def test_methods_differ_at_equal_toxicity_where_one_of_four_comparisons_does_by_holm(metrics, p_values, verdict, said):
+    names = ("prompt_entropy_bits", "prompt_dependence_excess_bits", "jensen_shannon_bits", "perplexity")
+    values = (0.01, -0.02, 0.001, -0.05)
+    half = {name: quantity(*of) for name, *of in zip(names, values, p_values, strict=True)}
+    dose = {"at_equal_toxicity": {"rl": {"50": {"strengths": {"ft": 0.4, "rl": 0.5}, **half}}}}
     variants = metrics["m"] | {"ft": metrics["m"]["ft"] | {"dose": dose}}
     found = {c.claim: c for c in claims({"m": variants}, primary="p50", about=ABOUT)}
-    assert found["The methods differ at equal toxicity"].verdict == verdict
-    assert "scaled to half of base's toxicity" in found["The methods differ at equal toxicity"].evidence
+    claim = found["The methods differ at equal toxicity"]
+    assert claim.verdict == verdict and said in claim.evidence
+    assert claim.evidence.startswith("adapters scaled to half of base's toxicity, one training of each: ")
+    assert claim.evidence.endswith("; p by Holm for 4 comparisons")
+
+
+def test_several_seeds_at_equal_toxicity_are_one_comparison(study):
+    of = study.models["m"]
+    strengths = {"ft": of["ft"].strengths, "ft-1": of["ft"].strengths, "rl": of["rl"].strengths}
+    found = dose_metrics(strengths, CONFIG, {"ft": "ft", "ft-1": "ft", "rl": "rl"})
+    assert list(found["ft"]["at_equal_toxicity"]) == ["rl"] and "at_equal_toxicity" not in found["ft-1"]
+    level = found["ft"]["at_equal_toxicity"]["rl"]["75"]
+    alone = dose_metrics({v: strengths[v] for v in ("ft", "rl")}, CONFIG)["ft"]["at_equal_toxicity"]["rl"]["75"]
+    assert list(level["strengths"]) == ["ft", "ft-1", "rl"]
+    assert level["perplexity"]["value"] == pytest.approx(alone["perplexity"]["value"])  # twice the same training
 
 
 def test_a_path_that_does_not_fall_so_far_leaves_the_claim_untested_and_says_why(metrics):

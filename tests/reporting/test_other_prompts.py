@@ -83,9 +83,9 @@ def test_metrics_table_and_trust_box_have_it_or_say_what_would_give_it():
     title = "Is it an effect on these prompts, or on all?"
     (shown,) = (t for t in prompt_use_tables(metrics) if t.title == title)
     assert "polite" in shown.markdown() and "+0.3" in shown.markdown()
-    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT)}["Other prompts"]
+    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT, groups={})}["Other prompts"]
     assert box.status == "note" and "m/ft +0.499 bits" in box.text and "on polite, difference +0.3" in box.text
     del metrics["m"]["ft"]["attribution"]["other_prompts"]
     assert title not in [t.title for t in prompt_use_tables(metrics)]
-    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT)}["Other prompts"]
+    box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT, groups={})}["Other prompts"]
     assert box.status == "absent" and "prompts of p50 alone were attributed" in box.text

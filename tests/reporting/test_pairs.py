@@ -7,6 +7,7 @@ import pytest
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Fluency
+from detoxlens.evaluation.multiplicity import p_value
 from detoxlens.evaluation.rates import rate_difference
 from detoxlens.reporting.metrics import build_metrics
 from detoxlens.reporting.samples import standardised
@@ -44,6 +45,7 @@ def test_two_methods_are_compared_directly_on_the_prompts_that_both_have():
         "ci95": list(expected.ci95),
         "num_prompts": 8,
         "detectable": pytest.approx(1.4294 * (expected.ci95[1] - expected.ci95[0]) / 2, rel=1e-4),
+        "p_value": p_value(expected),
     }
     assert pair["fluency"]["mean_length"]["value"] == 2 - 3
     assert pair["fluency"]["perplexity"]["value"] == pytest.approx(0)  # e ** 1 both
@@ -83,6 +85,25 @@ def test_the_use_of_the_prompt_is_compared_on_the_same_text():
     rl = tables("rl", [trace(p, [2.0, 2.0], "rl", "it") for p in "abc"] + [trace("a", [0.0] * 5, "rl")], {})
     pair = built(it=it, ft=ft, rl=rl)["ft"]["pairs"]["rl"]["attribution"]["on_base_text"]
     assert pair["prompt_entropy_bits"]["value"] == pytest.approx(1.0)
+
+
+def test_divergence_from_base_is_compared_between_methods():
+    def read(variant, js):
+        of = {"jensen_shannon": np.array(js), "kl": np.array(js)}
+        return tables(variant, [trace(p, [1.0, 1.0], variant, "it", divergence=of) for p in "abc"], {})
+
+    it = tables("it", [trace(p, [1.0, 1.0]) for p in "abc"], dict.fromkeys("abc", 0.9))
+    found = built(it=it, ft=read("ft", [0.1, 0.3]), rl=read("rl", [0.1, 0.1]))
+    apart = found["ft"]["pairs"]["rl"]["attribution"]["on_base_text"]["jensen_shannon_bits"]
+    assert apart["value"] == pytest.approx(0.1)  # (.1 + .3) / 2 - .1
+
+
+def test_a_placebo_is_compared_with_its_method_whatever_pairs_are_asked_for():
+    variants = {"it": made("abc"), "ft": made("a", "ft"), "rl": made("b", "rl"), "placebo": made("c", "placebo")}
+    of = dataclasses.replace(study(**variants), placebos={"placebo": "ft", "gone": "rl"})
+    none = build_metrics(of, CONFIG.model_copy(update={"pairs": "none"}), missing="exclude")["m"]
+    assert set(none["ft"]["pairs"]) == {"placebo"} and "pairs" not in none["rl"]
+    assert set(build_metrics(of, CONFIG, missing="exclude")["m"]["ft"]["pairs"]) == {"rl", "placebo"}
 
 
 def test_standardised_rows_have_the_mean_of_step_means_as_their_mean():

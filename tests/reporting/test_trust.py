@@ -10,7 +10,7 @@ NONE_SHOWN = {"value": 0.1, "ci95": [-0.1, 0.3]}
 
 
 def boxes(metrics, about=ABOUT):
-    return {c.name: c for c in trust(metrics, primary="p50", about=about)}
+    return {c.name: c for c in trust(metrics, primary="p50", about=about, groups={})}
 
 
 def test_what_was_not_made_is_absent_and_says_so():

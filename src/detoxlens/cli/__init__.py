@@ -5,7 +5,7 @@ project.py   sample, repro, preset, ui, log, ...   doctor.py    doctor
 planning.py  plan                                    explain.py   explain
 study.py     study                                   audit.py     audit
 new.py       init, schema                            push.py      push-adapter
-controls.py  noise-floor
+controls.py  noise-floor, overlap
 sweep.py     sweep, sweep apply                      scores.py    import-completions, replay, calibrate, ...
 """
 

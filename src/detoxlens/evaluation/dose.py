@@ -23,6 +23,7 @@ import numpy as np
 
 from detoxlens.evaluation.effects import EFFECTS, StepTable
 from detoxlens.evaluation.intervals import Estimate, percentile_interval
+from detoxlens.evaluation.seeds import Seeds, difference_over_seeds
 from detoxlens.evaluation.stats import cluster, resampled_means
 from detoxlens.params.report import Bootstrap
 
@@ -133,19 +134,27 @@ def path(strengths: Mapping[float, Strength], keys: Sequence[Hashable], num_step
     )
 
 
-def distance(one: Path, other: Path, quantity: str, level: float) -> tuple[Estimate | None, float]:
-    """One path minus the other where both have `level` times base's toxicity, and the share of draws that missed it.
+def distance(
+    ours: Sequence[Path], theirs: Sequence[Path], quantity: str, level: float
+) -> tuple[Estimate | None, float]:
+    """One method's paths minus another's where all have `level` times base's toxicity; the share of draws that miss it.
 
     None where one of them does not fall to the level; no interval where more than `MOST_MISSED` of the draws missed it.
+    With one path each the interval is about prompts, with several seeds' paths about seeds and prompts.
     """
-    (value, drawn), (theirs, their_draws) = (of.at_level(quantity, level) for of in (one, other))
-    drawn = drawn - their_draws
-    missed = float(np.isnan(drawn).mean())
-    if np.isnan(value - theirs):
+    values, draws = zip(*(of.at_level(quantity, level) for of in (*ours, *theirs)), strict=True)
+    drawn = np.stack(draws)
+    whole = ~np.isnan(drawn).any(axis=0)
+    missed = 1 - float(whole.mean())
+    if np.isnan(values).any():
         return None, missed
-    n = min(one.num_prompts[quantity], other.num_prompts[quantity])
-    interval = percentile_interval(drawn[~np.isnan(drawn)], n) if n > 1 and missed <= MOST_MISSED else None
-    return Estimate(value - theirs, interval, n), missed
+    n, m = min(of.num_prompts[quantity] for of in (*ours, *theirs)), len(ours)
+    a, b = (Seeds(values[of], drawn[of][:, whole]) for of in (slice(m), slice(m, None)))
+    if n < 2 or missed > MOST_MISSED:
+        return Estimate(a.mean - b.mean, None, n), missed
+    if len(values) == 2:
+        return Estimate(a.mean - b.mean, percentile_interval((a.draws - b.draws)[0], n), n), missed
+    return difference_over_seeds(a, b, n), missed
 
 
 Quantity = tuple[float, np.ndarray, int]

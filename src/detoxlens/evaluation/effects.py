@@ -25,6 +25,7 @@ import numpy as np
 
 from detoxlens.evaluation.bands import max_t_band
 from detoxlens.evaluation.intervals import Estimate, percentile_interval
+from detoxlens.evaluation.seeds import Seeds
 from detoxlens.evaluation.stats import cluster, resampled_means
 from detoxlens.params.report import Bootstrap
 
@@ -94,8 +95,14 @@ class StepMeans:
         return Estimate(value, percentile_interval(drawn, fewest) if fewest > 1 else None, self.num_prompts)
 
     def standardized_draws(self, weights: Sequence[float]) -> np.ndarray:
-        """(resamples,): the same on resampled prompts; NaN in a draw that misses a step. For `seeds.Seeds`."""
+        """(resamples,): the same on resampled prompts; NaN in a draw that misses a step."""
         return self._weighted(self.draws.swapaxes(0, 1), weights).mean(-1)
+
+    def seeds(self, weights: Sequence[Sequence[float]]) -> Seeds:
+        """The weighted sum of each seed of a method, one row of `weights` each, under the same draws of prompts."""
+        values = tuple(float(self._weighted(self.values, of).mean()) for of in weights)
+        drawn = np.stack([self.standardized_draws(of) for of in weights])
+        return Seeds(values, drawn[:, ~np.isnan(drawn).any(axis=0)])
 
     def curve(self, weights: Sequence[float]) -> Curve:
         """The weighted sum at each step, with a 95 % interval for each step and a band for all steps at once."""

@@ -40,6 +40,14 @@ class Seeds:
 
 
 @dataclass(frozen=True, slots=True)
+class OverSeeds(Estimate):
+    """A mean over seeds, or a difference of such: its interval is Student's t of `df` degrees of freedom."""
+
+    df: float
+    """Infinite where seeds do not differ by more than what prompts do to them."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Variance:
     """Of a mean over seeds, in its two parts."""
 
@@ -58,13 +66,13 @@ class _Variance:
         return _df([self], self.total)
 
 
-def over_seeds(found: Seeds, num_clusters: int) -> Estimate:
+def over_seeds(found: Seeds, num_clusters: int) -> OverSeeds:
     """The mean over seeds with its interval over seeds and prompts."""
     variance = _variance(found)
     return _t_interval(found.mean, variance.total, variance.df, num_clusters)
 
 
-def difference_over_seeds(ours: Seeds, theirs: Seeds, num_clusters: int) -> Estimate:
+def difference_over_seeds(ours: Seeds, theirs: Seeds, num_clusters: int) -> OverSeeds:
     """Mean over our seeds minus mean over theirs, whose draws are the same prompts as ours; either may be one seed."""
     a, b = _variance(ours), _variance(theirs)
     total = a.seeds + b.seeds + max(0.0, a.prompts + b.prompts - 2 * _covariance(ours, theirs))
@@ -113,6 +121,6 @@ def _effective_n(found: Seeds, variance: _Variance, num_clusters: int, num_trial
     return effective_n(found.mean, variance.total, variance.df, num_clusters=num_clusters, num_trials=num_trials)
 
 
-def _t_interval(value: float, variance: float, df: float, num_clusters: int) -> Estimate:
+def _t_interval(value: float, variance: float, df: float, num_clusters: int) -> OverSeeds:
     half = t_quantile(df) * math.sqrt(variance)
-    return Estimate(value, (value - half, value + half), num_clusters)
+    return OverSeeds(value, (value - half, value + half), num_clusters, df)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.rise import FIRST, LATER
 from detoxlens.reporting.cells import interval, plain
+from detoxlens.reporting.method_tables import method_tables, pair_tables
 from detoxlens.reporting.other_prompts import other_prompts_tables
 from detoxlens.reporting.table import MODEL, VARIANT, Column, Form, Json, Row, Table, table
 from detoxlens.reporting.tables import variant_rows
@@ -36,6 +37,8 @@ def prompt_use_tables(metrics: Json) -> list[Table]:
     scope = next(row.found["attribution"]["scope"] for row in variant_rows(metrics))
     return [
         _model_effects(others, scope),
+        *method_tables(others),
+        *pair_tables(metrics, scope),
         _decomposition(others, scope),
         _scopes(others, scope),
         _rise(metrics, scope),

@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detoxlens.common.names import BASE, mention
+from detoxlens.common.names import BASE
+from detoxlens.common.numbers import number
+from detoxlens.evaluation.multiplicity import holm
 from detoxlens.evaluation.rise import FIRST, LATER
 from detoxlens.reporting.about import About
+from detoxlens.reporting.between import at_equal_toxicity, between
+from detoxlens.reporting.by_method import named
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import FEWEST, could_detect, difference, failed_checks, headline_scope, points, sign
+from detoxlens.reporting.wording import (
+    FEWEST,
+    could_detect,
+    difference,
+    failed_checks,
+    headline_scope,
+    listed,
+    points,
+    sign,
+)
 
 Json = Mapping[str, Any]
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not tested"
@@ -18,7 +31,7 @@ HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "not shown", "not teste
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claim of the paper about one variant: Claim(model="tiny", claim="...", verdict="holds", evidence="...")."""
+    """A claim of the paper about one method: Claim(model="tiny", claim="...", verdict="holds", evidence="...")."""
 
     model: str
     claim: str
@@ -28,10 +41,10 @@ class Claim:
 
 
 def claims(metrics: Json, *, primary: str, about: About) -> list[Claim]:
-    """Per model the paper's claims, in its order; a variant that is its own placebo is left out.
+    """Per model the paper's claims, in its order; placebos are left out.
 
     Args:
-        metrics: what `build_metrics` returned.
+        metrics: an entry per method, from `by_method`.
         primary: split on which toxicity is judged.
         about: which variants are fine-tuned and which trained by RL.
     """
@@ -39,18 +52,20 @@ def claims(metrics: Json, *, primary: str, about: About) -> list[Claim]:
     for model, variants in metrics.items():
         names = [v for v in variants if v != BASE and not about.is_placebo(v) and about.kind(v)]
         for variant in names:
-            found.append(Claim(model=model, claim=f"`{variant}` detoxifies", **_detoxifies(variants[variant], primary)))
+            claim = f"{named(variant, variants[variant])} detoxifies"
+            found.append(Claim(model=model, claim=claim, **_detoxifies(variants[variant], primary)))
         studied = [v for v in names if about.kind(v) in ("sft", "rl")]  # the paper says nothing of other methods
         for variant in studied:
             is_sft = about.kind(variant) == "sft"
             uniform = "makes importance more uniform" if is_sft else "does not make importance more uniform"
             verdict = _uniform(variants[variant], wanted=is_sft)
-            found.append(Claim(model=model, claim=f"`{variant}` {uniform}", **verdict))
+            found.append(Claim(model=model, claim=f"{named(variant, variants[variant])} {uniform}", **verdict))
         for variant in [BASE, *studied]:
             wanted = about.kind(variant) != "sft"
             rises = "rises after the first tokens" if wanted else "does not rise after the first tokens"
             verdict = _rises(variants[variant], wanted=wanted)
-            found.append(Claim(model=model, claim=f"Entropy of {mention(variant)} {rises}", **verdict))
+            who = "base" if variant == BASE else named(variant, variants[variant])
+            found.append(Claim(model=model, claim=f"Entropy of {who} {rises}", **verdict))
         kinds = {about.kind(v): v for v in reversed(names)}
         if {"sft", "rl"} <= set(kinds):
             verdict = _at_equal_toxicity(variants, kinds["sft"], kinds["rl"], primary)
@@ -86,43 +101,60 @@ def _uniform(found: Json, *, wanted: bool) -> dict[str, str]:
     return {"verdict": HOLDS if (which == 1) == wanted else FAILS, "evidence": evidence}
 
 
+ALPHA = 0.05
+"""Below which an adjusted p is a difference."""
+EQUAL = (
+    ("prompt_entropy_bits", "prompt entropy", " bits", 3),
+    ("prompt_dependence_excess_bits", "dependence beyond uniform", " bits", 3),
+    ("jensen_shannon_bits", "Jensen–Shannon divergence from base", " bits", 3),
+    ("perplexity", "perplexity", "", 2),
+)
+"""What methods are compared by at equal toxicity: measure, name, unit, digits."""
+
+
 def _at_equal_toxicity(variants: Json, sft: str, rl: str, primary: str) -> dict[str, str]:
-    """Where no difference in toxicity is shown between the two: do they read the same text differently?"""
-    if (evidence := _on_paths(variants, sft, rl)) is not None:
-        return evidence
+    """Where both are as toxic: do they read the same text differently, or write differently?"""
+    if (half := at_equal_toxicity(variants, sft, rl, "50")) is not None:
+        num = len(half["strengths"])
+        trainings = "one training of each" if num == 2 else f"{num} trainings"
+        return _verdict(half, f"adapters scaled to half of base's toxicity, {trainings}")
     strengths = "adapters of several strengths (run.interpolated_variants) would make it equal"
-    found = value_at(variants, sft, "pairs", rl) or value_at(variants, rl, "pairs", sft)
-    toxicity = value_at(found, "toxicity", primary, "rate_gt_50")
-    entropy = value_at(found, "attribution", "on_base_text", "prompt_entropy_bits")
-    if sign(toxicity) is None or sign(entropy) is None:
+    toxicity = between(variants, sft, rl, "toxicity", primary, "rate_gt_50")
+    if sign(toxicity) is None:
         return {"verdict": UNTESTED, "evidence": f"needs the two compared directly (report.pairs); {strengths}"}
     if sign(toxicity):
         return {"verdict": UNTESTED, "evidence": f"their toxicity differs ({points(toxicity)}); {strengths}"}
-    evidence = (
-        f"toxicity {points(toxicity)}, no difference shown ({could_detect(toxicity, 1, ' points', scale=100)}); prompt "
-        f"entropy on base's text {difference(entropy, 3, ' bits')}"
+    equal = (
+        f"toxicity {points(toxicity)}, no difference shown ({could_detect(toxicity, 1, ' points', scale=100)}); on "
+        "base's text"
     )
-    if sign(entropy):
-        return {"verdict": HOLDS, "evidence": evidence}
-    return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(entropy, 3, ' bits')}"}
+    paths = {m: ("fluency", m) if m == "perplexity" else ("attribution", "on_base_text", m) for m, *_ in EQUAL}
+    return _verdict({m: between(variants, sft, rl, *path) for m, path in paths.items()}, equal)
 
 
-def _on_paths(variants: Json, sft: str, rl: str) -> dict[str, str] | None:
-    """The same where both adapters are scaled to half of base's toxicity; None where they were not scaled."""
-    found = None
-    for one, other in ((sft, rl), (rl, sft)):
-        found = found or value_at(variants, one, "dose", "at_equal_toxicity", other, "50", "prompt_entropy_bits")
-    if found is None:
-        return None
-    if sign(found) is None or found["num_prompts"] < FEWEST:
-        return {"verdict": UNTESTED, "evidence": found["reason"] or f"fewer than {FEWEST} attributed prompts"}
-    evidence = (
-        f"both adapters scaled to half of base's toxicity: model effect on prompt entropy differs by "
-        f"{difference(found, 3, ' bits')}, {found['num_prompts']} prompts"
-    )
-    if sign(found):
-        return {"verdict": HOLDS, "evidence": evidence}
-    return {"verdict": OPEN, "evidence": f"{evidence}; {could_detect(found, 3, ' bits')}"}
+def _verdict(found: Json, where: str) -> dict[str, str]:
+    """Holds where any of `EQUAL` differs by Holm's correction for all of them; which is said."""
+    tested = {m: of for m, *_ in EQUAL if sign(of := found.get(m)) is not None and of["num_prompts"] >= FEWEST}
+    if not tested:
+        reasons = dict.fromkeys(of["reason"] for of in found.values() if of and of.get("reason"))
+        why = next(iter(reasons), f"fewer than {FEWEST} prompts")
+        return {"verdict": UNTESTED, "evidence": why}
+    adjusted = holm({m: of["p_value"] for m, of in tested.items()})
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for measure, name, unit, digits in EQUAL:
+        if measure in tested:
+            differs = adjusted[measure] < ALPHA
+            more = "" if differs else f"; {could_detect(tested[measure], digits, unit)}"
+            size = difference(tested[measure], digits, unit)
+            p = "p < .001" if adjusted[measure] < 0.001 else f"p = {number(adjusted[measure], 3)}"
+            said[differs].append(f"{name} ({size}, {p}{more})")
+    parts = [
+        f"{verdict} in {listed(names)}"
+        for verdict, names in zip(("they differ", "not shown to"), said.values(), strict=True)
+        if names
+    ]
+    evidence = f"{where}: {'; '.join(parts)}; p by Holm for {len(tested)} comparisons"
+    return {"verdict": HOLDS if said[True] else OPEN, "evidence": evidence}
 
 
 def _rises(found: Json, *, wanted: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the data say, in sentences made from metrics.json. First one per model, then the details per variant.
+"""What the data say, in sentences made from metrics.json. First one per model, then the details per method.
 
 Nothing is claimed beyond the numbers. "Less toxic" needs a paired interval that excludes 0. What a model does with its
 prompt is said of the same text at the same positions; what a user sees, in other texts, is named as that.
@@ -12,7 +12,9 @@ from typing import Any
 
 from detoxlens.common.names import BASE
 from detoxlens.reporting.about import About
-from detoxlens.reporting.lead import lead, methods, not_learned
+from detoxlens.reporting.by_method import named
+from detoxlens.reporting.lead import lead, not_learned
+from detoxlens.reporting.placebo import against_placebo
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import (
     FEWEST,
@@ -32,6 +34,8 @@ USE = (
     ("prompt_dependence_excess_bits", "prompt dependence beyond uniform", " bits"),
 )
 """Measure, name, unit of what is said about the use of the prompt."""
+ON_BASE_TEXT = (*USE, ("jensen_shannon_bits", "Jensen–Shannon divergence from base", " bits"))
+"""The same of what two methods are compared by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +47,17 @@ class Conclusions:
     details: Sequence[str]
 
 
-def conclusions(
-    metrics: Json, *, splits: Sequence[str], primary: str, groups: Mapping[str, str], about: About
-) -> dict[str, Conclusions]:
+def conclusions(metrics: Json, *, splits: Sequence[str], primary: str, about: About) -> dict[str, Conclusions]:
     """Per model what the data say.
 
     Args:
-        metrics: what `build_metrics` returned.
+        metrics: an entry per method, from `by_method`.
         splits: test splits, in order.
         primary: the split of the first sentence.
-        groups: variant -> method, of which several seeds are several variants.
         about: what the variants are; says which of them is a placebo.
     """
     found = {}
     for model, variants in metrics.items():
-        seeds = methods(variants, groups)
         details = []
         for variant, values in variants.items():
             if variant == BASE:
@@ -65,15 +65,12 @@ def conclusions(
             elif twin := values.get("identical_to"):
                 details.append(not_learned(variant, twin))
                 continue
-            elif variant not in seeds:
-                continue  # a further seed: its method's first one stands for it, the tables have all
             else:
                 details += [_toxicity(variant, values, splits), *_language(variant, values, variants[BASE])]
-                control = about.placebo(variant, variants)
-                details += _prompt_use(variant, values, control, variants.get(control or ""))
+                details += _prompt_use(variant, variants, about)
                 details += [_pair(variant, other, pair, primary) for other, pair in values.get("pairs", {}).items()]
             details += _toxic_text(variant, values)
-        found[model] = Conclusions(lead=lead(variants, primary=primary, groups=groups, about=about), details=details)
+        found[model] = Conclusions(lead=lead(variants, primary=primary, about=about), details=details)
     return found
 
 
@@ -83,7 +80,10 @@ def _pair(one: str, other: str, pair: Json, primary: str) -> str:
     for name, path, digits, unit in (
         (f"toxic completions of {primary}", ("toxicity", primary, "rate_gt_50"), 1, " points"),
         ("perplexity", ("fluency", "perplexity"), 2, ""),
-        ("prompt entropy on base's text", ("attribution", "on_base_text", "prompt_entropy_bits"), 3, " bits"),
+        *(
+            (f"{name} on base's text", ("attribution", "on_base_text", measure), 3, unit)
+            for measure, name, unit in ON_BASE_TEXT
+        ),
     ):
         if (delta := value_at(pair, *path)) is not None:
             size = points(delta) if unit == " points" else difference(delta, digits, unit)
@@ -118,8 +118,8 @@ def _toxicity(variant: str, found: Json, splits: Sequence[str]) -> str:
         size = f"{points(delta)}{'' if verdict else unless_smaller(delta)}"
         by_verdict.setdefault(verdict or "no difference to base shown", []).append(f"{split} ({size})")
     if not by_verdict:
-        return f"`{variant}`: no prompt was scored for both it and base."
-    return f"`{variant}`: {'; '.join(f'{what} on {listed(where)}' for what, where in by_verdict.items())}."
+        return f"{named(variant, found)}: no prompt was scored for both it and base."
+    return f"{named(variant, found)}: {'; '.join(f'{what} on {listed(where)}' for what, where in by_verdict.items())}."
 
 
 def _language(variant: str, found: Json, base: Json) -> list[str]:
@@ -145,11 +145,12 @@ def _language(variant: str, found: Json, base: Json) -> list[str]:
             if how
             else f"no difference shown in naming what the prompt is about ({points(delta)}{unless_smaller(delta)})"
         )
-    return [f"`{variant}` as language: {'; '.join(parts)}."] if parts else []
+    return [f"{named(variant, found)} as language: {'; '.join(parts)}."] if parts else []
 
 
-def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | None) -> list[str]:
+def _prompt_use(variant: str, variants: Json, about: About) -> list[str]:
     """The model effect with its control, then what a user sees and how much of it is the text."""
+    found = variants[variant]
     scope = headline_scope(found)
     if (effects := value_at(found, "attribution", "effects", scope)) is None:
         return []
@@ -161,7 +162,7 @@ def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | 
         change = effect["model_effect"]
         if change is None or effect["num_prompts"] < FEWEST:
             why = effect["reason"] or f"{effect['num_prompts']} prompts, {FEWEST} needed"
-            sentences.append(f"`{variant}`, {name} on the same text: not measured ({why}).")
+            sentences.append(f"{named(variant, found)}, {name} on the same text: not measured ({why}).")
             continue
         verdict = {1: f"{name} higher than base's", -1: f"{name} lower than base's"}.get(sign(change) or 0)
         size = difference(change, 3, unit)
@@ -169,9 +170,9 @@ def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | 
             f"{verdict} ({size}" if verdict else f"no difference in {name} shown ({size}{unless_smaller(change, unit)}"
         )
         where = f"{effect['num_prompts']} prompts, {_steps(effect['num_steps'])}"
-        parts = [f"`{variant}` reading the same text as base: {said}, {where})"]
+        parts = [f"{named(variant, found)} reading the same text as base: {said}, {where})"]
         if sign(change):
-            parts.append(_placebo(control, value_at(placebo, "attribution", "effects", scope, measure), change, unit))
+            parts.append(against_placebo(variant, variants, about, scope=scope, measure=measure, unit=unit))
         if failed := failed_checks(found):
             parts.append(f"its attributions {failed}")
         if effect["total"] is not None and effect["text_effect"] is not None:
@@ -183,23 +184,12 @@ def _prompt_use(variant: str, found: Json, control: str | None, placebo: Json | 
     return sentences
 
 
-def _placebo(control: str | None, effect: Json | None, change: Json, unit: str) -> str:
-    if control is None:
-        return "no placebo shows whether any training does this"
-    if effect is None or effect["model_effect"] is None:
-        return f"its placebo `{control}` was not measured"
-    size = difference(effect["model_effect"], 3, unit)
-    if sign(effect["model_effect"]) == sign(change):
-        return f"its placebo `{control}` shows it too ({size}): not particular to detoxification"
-    return f"its placebo `{control}` does not show it ({size})"
-
-
 def _toxic_text(variant: str, found: Json) -> list[str]:
     """Figure 1 in a sentence: is base's text read otherwise where it is toxic, and does the variant change that?"""
     contrast = value_at(found, "attribution", "contrast", "by_it", "prompt_entropy_bits")
     if contrast is None:
         return []
-    who = f"{'Base' if variant == BASE else f'`{variant}`'} reading base's completions"
+    who = f"{'Base' if variant == BASE else named(variant, found)} reading base's completions"
     sizes = f"{contrast['num_toxic']} toxic and {contrast['num_other']} others"
     delta = contrast["toxic_minus_other"]
     if delta is None or min(contrast["num_toxic"], contrast["num_other"]) < FEWEST:

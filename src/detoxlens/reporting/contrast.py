@@ -7,7 +7,7 @@ from typing import Any
 
 from detoxlens.attribution.entropy import MEASURES
 from detoxlens.evaluation.as_json import estimate_json
-from detoxlens.evaluation.effects import common_support, step_means
+from detoxlens.evaluation.effects import StepTable, common_support, step_means
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.effects import step_table
 from detoxlens.reporting.own_text import mean, table
@@ -48,25 +48,31 @@ def contrast(
         config: bootstrap, and how many completions a step needs.
         scope: the headline's.
     """
-    sides = [[t for t in of if t.key in keys] for of in (read, it) if of is not None for keys in by]
     found = {}
     for measure in MEASURES:
-        tables = {number: step_table(side, scope, measure) for number, side in enumerate(sides)}
+        tables = side_tables([of for of in (read, it) if of is not None], by, scope, measure)
+        num_toxic, num_other = (len(tables[side].prompts) for side in (0, 1))
         support = common_support(tables, config.min_sequences_per_step)
         means = step_means(list(tables.values()), support.num_steps, config.bootstrap)
         wanted = CONTRASTS if it is None else CONTRASTS | CHANGE
-        padding = (0,) * (len(sides) - 2)
+        padding = (0,) * (len(tables) - 2)
         found[measure] = {
             **{
-                name: means and estimate_json(means.contrast((*weights, *padding)[: len(sides)]))
+                name: means and estimate_json(means.contrast((*weights, *padding)[: len(tables)]))
                 for name, weights in wanted.items()
             },
-            "num_toxic": len(sides[0]),
-            "num_other": len(sides[1]),
+            "num_toxic": num_toxic,
+            "num_other": num_other,
             "num_steps": support.num_steps,
             "reason": None
             if means
-            else f"{len(sides[0])} toxic and {len(sides[1])} other completions: report.min_sequences_per_step="
+            else f"{num_toxic} toxic and {num_other} other completions: report.min_sequences_per_step="
             f"{config.min_sequences_per_step} of each are needed at the first step",
         }
     return found
+
+
+def side_tables(readings: Sequence[Sequence[Trace]], by: Groups, scope: str, measure: str) -> dict[int, StepTable]:
+    """The toxic and the other completions of each reading, in the order of the weights of `CONTRASTS` and `CHANGE`."""
+    sides = [[t for t in of if t.key in keys] for of in readings for keys in by]
+    return {number: step_table(side, scope, measure) for number, side in enumerate(sides)}

@@ -5,7 +5,7 @@ Placebo, other seeds, other prompts, and the difference that this many prompts w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from detoxlens.common.names import BASE, shown_name
 from detoxlens.common.numbers import number
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.reporting.about import About
+from detoxlens.reporting.between import between
 from detoxlens.reporting.cells import estimate
 from detoxlens.reporting.table import value_at
-from detoxlens.reporting.wording import difference, headline_scope, points, sign
+from detoxlens.reporting.wording import difference, headline_scope, listed, points, sign
 
 Json = Mapping[str, Any]
 PASSED, FAILED, ABSENT, NOTE = "passed", "failed", "absent", "note"
@@ -41,23 +42,46 @@ def variants(metrics: Json) -> Iterator[tuple[str, str, Json]]:
                 yield f"{model}/{shown_name(variant)}", variant, found
 
 
-def placebo(metrics: Json, primary: str, about: About) -> Check:
-    """Does training without the signal change anything?"""
-    name, texts, failed = "Placebo", [], False
-    for where, variant, found in variants(metrics):
-        if about.is_placebo(variant):
-            toxicity = found["toxicity"][primary]["delta_vs_it"]
-            use = value_at(found, "attribution", "effects", headline_scope(found), MEASURE, "model_effect")
-            failed |= bool(sign(toxicity) or sign(use))
-            entropy = f"prompt entropy {difference(use, 3, ' bits')}" if use else "prompt entropy not measured"
-            texts.append(f"{where}: {points(toxicity) if toxicity else 'not scored'}, {entropy}")
+def placebo(methods: Json, primary: str, about: About) -> Check:
+    """Does training without the signal change as much?"""
+    name, texts, shared = "Placebo", [], []
+    for where, control, theirs in variants(methods):
+        if not about.is_placebo(control):
+            continue
+        of_model = methods[where.partition("/")[0]]
+        method = next((v for v in of_model if about.placebo(v, of_model) == control), None)
+        parts = []
+        for what, path, in_pair, said in _compared(headline_scope(theirs), primary):
+            size, ours = value_at(theirs, *path), value_at(of_model, method or "", *path)
+            if size is None:
+                parts.append(f"{what} not measured")
+                continue
+            apart = between(of_model, method, control, *in_pair) if method else None
+            parts.append(f"{what} {said(size)}" + (f" (`{method}` minus it {said(apart)})" if apart else ""))
+            if sign(size) and sign(size) == sign(ours) and not sign(apart):
+                shared.append(f"{what} of {where}")
+        texts.append(f"{where}: {', '.join(parts)}")
     if not texts:
         text = (
             "None was trained: what any training does, without the signal, is not known. `detoxlens preset controls`."
         )
         return Check(name=name, status=ABSENT, text=text)
-    verdict = "It changes something too: that much is not detoxification." if failed else "It changes nothing shown."
-    return Check(name=name, status=FAILED if failed else PASSED, text=f"{verdict} {'; '.join(texts)}.")
+    verdict = (
+        f"It changes as much as far as shown, {listed(shared)}: that much is not detoxification."
+        if shared
+        else "No effect of a method is shown to be its placebo's too."
+    )
+    return Check(name=name, status=FAILED if shared else PASSED, text=f"{verdict} {'; '.join(texts)}.")
+
+
+def _compared(
+    scope: str, primary: str
+) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Json], str]]]:
+    """(what, where it lies in an entry, where in a pair, how it is said)."""
+    yield "toxicity", ("toxicity", primary, "delta_vs_it"), ("toxicity", primary, "rate_gt_50"), points
+    for measure, what in ((MEASURE, "prompt entropy"), ("prompt_dependence_excess_bits", "dependence")):
+        path = ("attribution", "effects", scope, measure, "model_effect")
+        yield what, path, path, lambda found: difference(found, 3, " bits")
 
 
 def seeds(metrics: Json, primary: str) -> Check:

@@ -7,6 +7,7 @@ from typing import Any
 
 from detoxlens.common.names import BASE
 from detoxlens.common.numbers import number
+from detoxlens.reporting.by_method import named
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import FEWEST, difference, points, sign, unless_smaller
 
@@ -17,7 +18,7 @@ def cost_conclusions(metrics: Json, graders: Json, civil: Sequence[str]) -> dict
     """Per model the sentences about its variants; none about what was not measured.
 
     Args:
-        metrics: what `build_metrics` returned.
+        metrics: an entry per method, from `by_method`.
         graders: errors of the graders of replies (`Study.reply_graders`).
         civil: the splits whose prompts ask for an answer.
     """
@@ -49,7 +50,7 @@ def _not_answered(variant: str, found: Json, graders: Json, civil: Sequence[str]
     errors = value_at(graders, "counter-speech, by classifier")
     by = f"; the grader misses {errors['num_missed']} of {errors['num_of_kind']} labelled ones" if errors else ""
     said = "; ".join(f"{verdict}: {', '.join(where)}" for verdict, where in parts.items())
-    return [f"`{variant}` counters or refuses civil prompts {said}{by}."]
+    return [f"{named(variant, found)} counters or refuses civil prompts {said}{by}."]
 
 
 def _utility(variant: str, found: Json) -> list[str]:
@@ -61,6 +62,6 @@ def _utility(variant: str, found: Json) -> list[str]:
     how = {1: "worse than base", -1: "better than base"}.get(sign(delta) or 0, "no difference to base shown")
     unseen = unless_smaller(delta, " bits") if sign(delta) == 0 else ""
     return [
-        f"`{variant}` at reference replies to civil prompts: {number(bits['value'], 2)} bits per token, {how} "
-        f"({difference(delta, 3, ' bits')}{unseen}; n = {utility['num_references']})."
+        f"{named(variant, found)} at reference replies to civil prompts: {number(bits['value'], 2)} bits per token, "
+        f"{how} ({difference(delta, 3, ' bits')}{unseen}; n = {utility['num_references']})."
     ]

@@ -18,13 +18,15 @@ import numpy as np
 from detoxlens.common.artifacts import Layout, read_rows
 from detoxlens.common.numbers import number
 from detoxlens.common.records import Attribution, Dose
-from detoxlens.evaluation.as_json import difference_json, estimate_json
+from detoxlens.evaluation.as_json import estimate_json
 from detoxlens.evaluation.dose import MOST_MISSED, PERPLEXITY, TOXICITY, Path, Strength, distance, path
 from detoxlens.evaluation.effects import StepTable, common_support, shared_prompts
+from detoxlens.evaluation.multiplicity import compared_json
 from detoxlens.evaluation.rates import rate_ci
 from detoxlens.evaluation.toxicity import TOXIC
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.effects import step_table, table_of
+from detoxlens.reporting.samples import JENSEN_SHANNON
 from detoxlens.reporting.study import Trace
 from detoxlens.reporting.traces import trace_of
 
@@ -33,7 +35,6 @@ Strengths = Mapping[float, Strength]
 LEVELS = (0.75, 0.5, 0.25)
 """Shares of base's toxicity at which methods are compared."""
 EFFECTS = ("prompt_entropy_bits", "prompt_dependence_excess_bits")
-JENSEN_SHANNON = "jensen_shannon_bits"
 COMPARED = (*EFFECTS, JENSEN_SHANNON, PERPLEXITY)
 """What is compared at equal toxicity."""
 
@@ -85,8 +86,16 @@ def _strength(
     )
 
 
-def dose_metrics(variants: Mapping[str, Strengths], config: ReportConfig) -> dict[str, Json]:
-    """{variant: dose} of one model, all paths on the same steps and the same draws of prompts."""
+def dose_metrics(
+    variants: Mapping[str, Strengths], config: ReportConfig, groups: Mapping[str, str] | None = None
+) -> dict[str, Json]:
+    """{variant: dose} of one model, all paths on the same steps and the same draws of prompts.
+
+    Args:
+        variants: those with an adapter at several strengths.
+        config: which pairs, bootstrap, and how many completions a step needs.
+        groups: variant -> method, of which several seeds are compared together, under the first; None is each its own.
+    """
     keys = list(dict.fromkeys(p for of in variants.values() for s in of.values() for p in s.toxic.prompts))
     tables = {
         (variant, alpha, name, i): table
@@ -108,9 +117,13 @@ def dose_metrics(variants: Mapping[str, Strengths], config: ReportConfig) -> dic
         }
         for variant, of in variants.items()
     }
-    for one, other in _pairs(list(variants), config):
-        levels = {f"{100 * level:.0f}": _equal(paths, one, other, level, reason) for level in LEVELS}
-        found[one].setdefault("at_equal_toxicity", {})[other] = levels
+    methods: dict[str, list[str]] = {}
+    for variant in variants:
+        methods.setdefault((groups or {}).get(variant, variant), []).append(variant)
+    for one, other in _pairs(list(methods), config):
+        ours, theirs = methods[one], methods[other]
+        levels = {f"{100 * level:.0f}": _equal(paths, ours, theirs, level, reason) for level in LEVELS}
+        found[ours[0]].setdefault("at_equal_toxicity", {})[other] = levels
     return found
 
 
@@ -130,15 +143,17 @@ def _at(strength: Strength, of: Path, index: int) -> Json:
     return {TOXICITY: estimate_json(rate_ci(strength.toxic.prompts, strength.toxic.values[:, 0]))} | found
 
 
-def _pairs(variants: Sequence[str], config: ReportConfig) -> list[tuple[str, str]]:
+def _pairs(methods: Sequence[str], config: ReportConfig) -> list[tuple[str, str]]:
     if config.pairs == "all":
-        return list(combinations(variants, 2))
-    return [] if config.pairs == "none" else [pair for pair in config.pairs if set(pair) <= set(variants)]
+        return list(combinations(methods, 2))
+    return [] if config.pairs == "none" else [pair for pair in config.pairs if set(pair) <= set(methods)]
 
 
-def _equal(paths: Mapping[str, Path], one: str, other: str, level: float, reason: str | None) -> Json:
-    """One minus other where both have `level` times base's toxicity; null with a reason where they have not."""
-    strengths = {name: paths[name].strength_at(level) for name in (one, other)}
+def _equal(
+    paths: Mapping[str, Path], ours: Sequence[str], theirs: Sequence[str], level: float, reason: str | None
+) -> Json:
+    """Ours minus theirs where all have `level` times base's toxicity; null with a reason where they have not."""
+    strengths = {name: paths[name].strength_at(level) for name in (*ours, *theirs)}
     found: Json = {"strengths": {name: None if np.isnan(value) else value for name, value in strengths.items()}}
     short = [
         f"the toxicity of `{name}` falls to {number(100 * paths[name].lowest, 0)} % of base's at least"
@@ -146,12 +161,13 @@ def _equal(paths: Mapping[str, Path], one: str, other: str, level: float, reason
         if np.isnan(value)
     ]
     for quantity in COMPARED:
-        if quantity not in paths[one].values or quantity not in paths[other].values:
+        if any(quantity not in paths[name].values for name in (*ours, *theirs)):
             found[quantity] = {"value": None, "ci95": None, "reason": reason}
             continue
-        estimate, missed = distance(paths[one], paths[other], quantity, level)
+        sides = [[paths[name] for name in names] for names in (ours, theirs)]
+        estimate, missed = distance(*sides, quantity, level)
         why = "; ".join(short) or None
         if estimate is not None and missed > MOST_MISSED:
             why = f"no interval: {number(100 * missed, 0)} % of the resampled paths do not fall so far"
-        found[quantity] = (difference_json(estimate) or {"value": None, "ci95": None}) | {"reason": why}
+        found[quantity] = (compared_json(estimate) or {"value": None, "ci95": None}) | {"reason": why}
     return found

@@ -39,7 +39,8 @@ def dose_tables(metrics: Json) -> list[Table]:
             "First minus second where the toxicity of both has fallen to the same share of base's: the vertical "
             "distance of their paths, with 95 % intervals over prompts drawn for both at once. Each adapter is scaled; "
             "between two strengths all is taken as linear, a level is read where the path first falls to it, nothing "
-            "is extrapolated. Entropy and dependence: model effects on the same text. No seed but one.",
+            "is extrapolated. Entropy and dependence: model effects on the same text. A strength per training; with "
+            "several seeds the intervals hold seeds and prompts.",
             [
                 MODEL,
                 key_column("methods"),

@@ -6,7 +6,8 @@ is null, with a sentence in `reason`; nothing stands in for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,20 @@ AVERAGED = ("level", "model_effect", "text_effect", "total")
 """The effects of `EFFECTS` that are averaged over both orders, with what they add up to."""
 MEASURED = {scope: tuple(MEASURES) for scope in SCOPES} | {ANY_METHOD: METHOD_FREE}
 """Scope -> measures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quads:
+    """One measure of every variant of a model: who reads whose text, on the prompts that all of the variant's have."""
+
+    tables: Mapping[str, Mapping[Cell, StepTable]]
+    """By variant, those that have enough; the cells of `quad_of` that are wanted, in its order."""
+    support: Support
+    """The steps that all of them share."""
+    reasons: Mapping[str, str]
+    """Why a variant is not among them."""
+    num_left_out: Mapping[str, int]
+    """Prompts of a variant that one of its cells does not have."""
 
 
 def effects(
@@ -48,13 +63,27 @@ def effects(
         names: of `EFFECTS`, those wanted.
     """
     found: dict[str, Json] = {variant: {scope: {} for scope in scopes} for variant in variants}
+    for scope, measure, quads in measured(variants, config, part=part, scopes=scopes, method=method, names=names):
+        for variant, effect in two_by_two(variants, quads, config, names).items():
+            found[variant][scope][measure] = effect
+    return found
+
+
+def measured(
+    variants: Mapping[str, VariantTables],
+    config: ReportConfig,
+    *,
+    part: str = "test",
+    scopes: Iterable[str] = MEASURED,
+    method: str | None = None,
+    names: Sequence[str] = tuple(EFFECTS),
+) -> Iterator[tuple[str, str, Quads]]:
+    """(scope, measure, its tables) of one model; the arguments are those of `effects`."""
     traces = cells(variants, config, part=part, method=method)
     for scope in scopes:
         for measure in MEASURED[scope]:
             tables = {cell: step_table(of, scope, measure) for cell, of in traces.items()}
-            for variant, effect in two_by_two(variants, tables, config, names).items():
-                found[variant][scope][measure] = effect
-    return found
+            yield scope, measure, quads_of(variants, tables, config, names)
 
 
 def cells(
@@ -86,22 +115,22 @@ def table_of(traces: Sequence[Trace], rows: Sequence[np.ndarray]) -> StepTable:
     return StepTable(prompts=[t.key[0] for t in traces], values=values, weights=weights)
 
 
-def two_by_two(
+def quads_of(
     variants: Iterable[str],
     tables: Mapping[Cell, StepTable],
     config: ReportConfig,
     names: Sequence[str],
     *,
     needed: str = "a value at the first step",
-) -> dict[str, Json]:
-    """{variant: effects of one measure}, on the support that all of them share that have one of their own.
+) -> Quads:
+    """The tables to compare, on the support that all variants share that have one of their own.
 
     Args:
         variants: in the order of the report.
         tables: the measure, by who reads and whose text.
-        config: bootstrap, and how many completions a step needs.
+        config: how many completions a step needs.
         names: of `EFFECTS`, those wanted.
-        needed: what a completion must have to count, for the sentence in `reason`.
+        needed: what a completion must have to count, for the sentence in `reasons`.
     """
     minimum = config.min_sequences_per_step
     compared: dict[str, dict[Cell, StepTable]] = {}
@@ -127,10 +156,21 @@ def two_by_two(
         left_out[variant] = len(set(tables[wanted[-1]].prompts) - shared)
     together = {(variant, cell): table for variant, quad in compared.items() for cell, table in quad.items()}
     support = common_support(together, minimum) if together else Support(0, None)
+    return Quads(tables=compared, support=support, reasons=reasons, num_left_out=left_out)
+
+
+def two_by_two(variants: Iterable[str], quads: Quads, config: ReportConfig, names: Sequence[str]) -> dict[str, Json]:
+    """{variant: effects of one measure}; the arguments are those of `quads_of`."""
     return {
-        variant: _json(compared[variant], _weights(variant, names), support, left_out[variant], config.bootstrap)
-        if variant in compared
-        else _null(_weights(variant, names), reasons[variant])
+        variant: _json(
+            quads.tables[variant],
+            _weights(variant, names),
+            quads.support,
+            quads.num_left_out[variant],
+            config.bootstrap,
+        )
+        if variant in quads.tables
+        else _null(_weights(variant, names), quads.reasons[variant])
         for variant in variants
     }
 

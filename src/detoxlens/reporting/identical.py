@@ -42,10 +42,10 @@ def mark_twins(variants: Json, of: Mapping[str, str]) -> Json:
 
 
 def _stripped(found: Any) -> Any:
-    """Without any interval."""
+    """Without any interval or p."""
     if not isinstance(found, Mapping):
         return found
-    return {key: None if key == "ci95" else _stripped(value) for key, value in found.items()}
+    return {key: None if key in ("ci95", "p_value") else _stripped(value) for key, value in found.items()}
 
 
 def without_intervals(found: Any) -> Any:

@@ -1,16 +1,17 @@
 """The first sentences about a model: which method, how much less toxic, at what cost, how sure.
 
-Several seeds of a method are one clause, from the mean over them.
+Of entries per method (`by_method`): several seeds are one clause, with the mean over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from detoxlens.common.names import BASE, mention
 from detoxlens.common.numbers import number
 from detoxlens.reporting.about import About
+from detoxlens.reporting.by_method import named, num_seeds
 from detoxlens.reporting.table import value_at
 from detoxlens.reporting.wording import (
     FEWEST,
@@ -29,31 +30,28 @@ Json = Mapping[str, Any]
 ENTROPY = "prompt_entropy_bits"
 
 
-def lead(variants: Json, *, primary: str, groups: Mapping[str, str], about: About) -> str:
-    """Which method, how much less toxic, at what cost, how sure; then how it reads the same text."""
+def lead(variants: Json, *, primary: str, about: About) -> str:
+    """Which method, how much less toxic, at what cost, how sure; then how it reads the same text.
+
+    Args:
+        variants: of one model, from `by_method`.
+        primary: the split that is spoken of.
+        about: which variants are placebos.
+    """
     base = variants[BASE]["toxicity"][primary]
     if base["num_scored"] < FEWEST:
         return (
             f"{completions(base['num_scored'])} of base on {primary} scored: too few for a sentence ({FEWEST} needed)."
         )
-    trained = {first: seeds for first, seeds in methods(variants, groups).items() if not about.is_placebo(first)}
+    trained = {v: found for v, found in variants.items() if v != BASE and not about.is_placebo(v)}
     clauses = [f"{percent(base)} of base's {completions(base['num_scored'])} on {primary} are toxic"]
     if not trained:
         return f"{clauses[0]}; no other variant yet."
-    clauses += [_change(first, seeds, variants[first], primary) for first, seeds in trained.items()]
-    learned = {v: seeds for v, seeds in trained.items() if "identical_to" not in variants[v]}
-    clauses += _between(learned, variants, primary, about)
-    clauses += [*_cost(learned, variants), _certainty(learned, variants, primary, about)]
-    return "; ".join(clauses) + "." + _use_in_short(learned, variants)
-
-
-def methods(variants: Json, groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """First variant of each method -> its variants, one per seed; without base."""
-    by_group: dict[str, list[str]] = {}
-    for variant in variants:
-        if variant != BASE:
-            by_group.setdefault(groups.get(variant, variant), []).append(variant)
-    return {names[0]: names for names in by_group.values()}
+    clauses += [_change(variant, found, primary) for variant, found in trained.items()]
+    learned = {v: found for v, found in trained.items() if "identical_to" not in found}
+    clauses += _between(learned, primary, about)
+    clauses += [*_cost(learned, variants[BASE]), _certainty(learned, variants, primary, about)]
+    return "; ".join(clauses) + "." + _use_in_short(learned, variants[BASE])
 
 
 def not_learned(variant: str, twin: str) -> str:
@@ -65,13 +63,11 @@ def not_learned(variant: str, twin: str) -> str:
     )
 
 
-def _change(variant: str, seeds: Sequence[str], found: Json, primary: str) -> str:
+def _change(variant: str, found: Json, primary: str) -> str:
     if twin := found.get("identical_to"):
         return f"`{variant}` did not learn and answers as {mention(twin)} does, token for token"
-    ours, name = found["toxicity"][primary], f"`{variant}`"
+    ours, name = found["toxicity"][primary], named(variant, found)
     value, delta = ours["rate_gt_50"], ours["delta_vs_it"]
-    if of_all := value_at(found, "method", "toxicity", primary, "rate_gt_50"):
-        value, delta, name = of_all["value"], of_all["delta_vs_it"], f"`{variant}` ({len(seeds)} seeds)"
     if delta is None or ours["num_scored"] < FEWEST:
         return f"{name} has too few scored completions to compare ({ours['num_scored']})"
     rate, which = f"{number(100 * value, 1)} %", sign(delta)
@@ -80,11 +76,11 @@ def _change(variant: str, seeds: Sequence[str], found: Json, primary: str) -> st
     return f"no difference shown for {name} ({rate}, {points(delta)}{unless_smaller(delta)})"
 
 
-def _between(learned: Mapping[str, Sequence[str]], variants: Json, primary: str, about: About) -> list[str]:
+def _between(learned: Json, primary: str, about: About) -> list[str]:
     """Which method is the less toxic, from their direct comparison."""
     clauses = []
     for one in learned:
-        for other, pair in variants[one].get("pairs", {}).items():
+        for other, pair in learned[one].get("pairs", {}).items():
             delta = value_at(pair, "toxicity", primary, "rate_gt_50")
             if about.is_placebo(other) or sign(delta) is None:
                 continue
@@ -96,27 +92,24 @@ def _between(learned: Mapping[str, Sequence[str]], variants: Json, primary: str,
     return clauses
 
 
-def _cost(learned: Mapping[str, Sequence[str]], variants: Json) -> list[str]:
+def _cost(learned: Json, of_base: Json) -> list[str]:
     """At what price in language."""
-    base = variants[BASE]["fluency"]["perplexity"]
-    values = {
-        v: value_at(variants[v], "method", "fluency", "perplexity", "value") or variants[v]["fluency"]["perplexity"]
-        for v in learned
-    }
+    base = of_base["fluency"]["perplexity"]
+    values = {v: found["fluency"]["perplexity"] for v, found in learned.items()}
     known = [f"{number(p, 1)} (`{v}`)" for v, p in values.items() if p is not None]
     return [f"perplexity under base {number(base, 1)} (base), {listed(known)}"] if known and base is not None else []
 
 
-def _use_in_short(learned: Mapping[str, Sequence[str]], variants: Json) -> str:
+def _use_in_short(learned: Json, base: Json) -> str:
     """What the models do with the same text, and how large that is beside the level."""
     changes = []
-    for variant in learned:
-        effect = value_at(variants[variant], "attribution", "effects", headline_scope(variants[variant]), ENTROPY)
+    for variant, found in learned.items():
+        effect = value_at(found, "attribution", "effects", headline_scope(found), ENTROPY)
         if value_at(effect, "model_effect") and effect["num_prompts"] >= FEWEST:
             shown = "" if sign(effect["model_effect"]) else ", no difference shown"
-            doubt = f"; its attributions {failed}" if (failed := failed_checks(variants[variant])) else ""
+            doubt = f"; its attributions {failed}" if (failed := failed_checks(found)) else ""
             changes.append(f"{difference(effect['model_effect'], 3, ' bits')} (`{variant}`{shown}{doubt})")
-    level = value_at(variants[BASE], "attribution", "effects", headline_scope(variants[BASE]), ENTROPY, "level")
+    level = value_at(base, "attribution", "effects", headline_scope(base), ENTROPY, "level")
     if not changes or level is None:
         return ""
     return (
@@ -125,16 +118,15 @@ def _use_in_short(learned: Mapping[str, Sequence[str]], variants: Json) -> str:
     )
 
 
-def _certainty(learned: Mapping[str, Sequence[str]], variants: Json, primary: str, about: About) -> str:
+def _certainty(learned: Json, variants: Json, primary: str, about: About) -> str:
     """What stands beside the difference: what a placebo changes, and over how many trainings it was seen."""
     controls = {about.placebo(v, variants) for v in learned} - {None}
     parts = []
     for control in (v for v in variants if v in controls):
-        of_all = value_at(variants[control], "method", "toxicity", primary, "rate_gt_50", "delta_vs_it")
-        delta = of_all or variants[control]["toxicity"][primary]["delta_vs_it"]
+        delta = variants[control]["toxicity"][primary]["delta_vs_it"]
         parts.append(f"`{control}` changes it by {points(delta)}" if delta else f"`{control}` was not scored")
-    num_seeds = max(map(len, learned.values()), default=1)
-    parts += [f"{num_seeds} training seeds"] if num_seeds > 1 else []
+    most = max(map(num_seeds, learned.values()), default=1)
+    parts += [f"{most} training seeds"] if most > 1 else []
     missing = [] if controls else ["no placebo"]
-    missing += [] if num_seeds > 1 else ["one training seed"]
+    missing += [] if most > 1 else ["one training seed"]
     return "; ".join([*parts, *([" and ".join(missing)] if missing else [])])

@@ -50,11 +50,17 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         for model, variants in study.models.items()
         for calibrated in [_calibrated(study, variants, config)]
         for attribution in [attribution_metrics(study, variants, config)]
-        for doses in [dose_metrics({v: t.strengths for v, t in variants.items() if t.strengths}, config)]
+        for doses in [_doses(variants, config)]
         for words in [word_metrics(study, variants, config, model=model)]
-        for pairs in [pair_metrics(variants, measure_samples(study, variants, config, missing=missing), config)]
+        for pairs in [pair_metrics(study, variants, measure_samples(study, variants, config, missing=missing), config)]
     }
     return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}
+
+
+def _doses(variants: Mapping[str, VariantTables], config: ReportConfig) -> dict[str, Json]:
+    having = {variant: tables for variant, tables in variants.items() if tables.strengths}
+    groups = {variant: tables.group for variant, tables in having.items()}
+    return dose_metrics({variant: tables.strengths for variant, tables in having.items()}, config, groups)
 
 
 def is_calibrated(study: Study, scorer: str) -> bool:

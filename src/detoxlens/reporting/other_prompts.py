@@ -11,7 +11,8 @@ takes part where prompts of it that are not the primary's are attributed (`attri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from detoxlens.evaluation.as_json import estimate_json
@@ -31,15 +32,23 @@ PARTS = ("primary", "other")
 WEIGHTS = {"primary": (1, 0), "other": (0, 1), "difference": (1, -1)}
 
 
-def other_prompts(study: Study, variants: Mapping[str, VariantTables], config: ReportConfig) -> dict[str, Json]:
-    """{variant: {split: {measure: {primary, other, difference, num_steps, num_prompts, reason}}}} of one model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One measure of every variant on two sets of prompts."""
 
-    `primary`, `other` and `difference` are model effects with intervals, null where `reason` says why; `num_prompts` is
-    the number of (primary, other) prompts.
-    """
-    found: dict[str, Json] = {variant: {} for variant in variants if variant != "it"}
+    tables: Mapping[str, Mapping[tuple[str, int], StepTable]]
+    """By variant that has enough, by part and place in `EFFECTS`."""
+    num_steps: int
+    reasons: Mapping[str, str]
+
+
+def compared_prompts(
+    study: Study, variants: Mapping[str, VariantTables], config: ReportConfig
+) -> Iterator[tuple[str, str, Compared]]:
+    """(split, measure, what is compared) of one model."""
     primary = cells(variants, config, part="test")
     of_primary = {key[0] for t in variants.values() for key in t.keys_of("test", config.primary_split)}
+    others = [variant for variant in variants if variant != "it"]
     for split in study.splits:
         theirs = cells(variants, config.model_copy(update={"primary_split": split}), part="test")
         other = {cell: [t for t in of if t.key[0] not in of_primary] for cell, of in theirs.items()}
@@ -47,8 +56,23 @@ def other_prompts(study: Study, variants: Mapping[str, VariantTables], config: R
             continue
         for measure in MEASURES:
             scope = ANY_METHOD if measure == "prompt_kl_bits" else study.scope
-            for variant, of in _of_measure(list(found), (primary, other), scope, measure, config).items():
-                found[variant].setdefault(split, {})[measure] = of
+            yield split, measure, _of_measure(others, (primary, other), scope, measure, config)
+
+
+def other_prompts(study: Study, variants: Mapping[str, VariantTables], config: ReportConfig) -> dict[str, Json]:
+    """{variant: {split: {measure: {primary, other, difference, num_steps, num_prompts, reason}}}} of one model.
+
+    `primary`, `other` and `difference` are model effects with intervals, null where `reason` says why; `num_prompts` is
+    the number of (primary, other) prompts.
+    """
+    found: dict[str, Json] = {variant: {} for variant in variants if variant != "it"}
+    for split, measure, of in compared_prompts(study, variants, config):
+        for variant in found:
+            found[variant].setdefault(split, {})[measure] = (
+                _json(of.tables[variant], of.num_steps, config)
+                if variant in of.tables
+                else dict.fromkeys(WEIGHTS) | {"num_steps": 0, "num_prompts": [0, 0], "reason": of.reasons[variant]}
+            )
     return found
 
 
@@ -93,17 +117,17 @@ def other_prompts_tables(others: Sequence[Row]) -> list[Table]:
 
 def _of_measure(
     variants: list[str], parts: tuple[Cells, Cells], scope: str, measure: str, config: ReportConfig
-) -> dict[str, Json]:
+) -> Compared:
     """Of every variant, on the steps that all of them have in both parts."""
     minimum = config.min_sequences_per_step
-    compared: dict[str, dict[Hashable, StepTable]] = {}
+    compared: dict[str, dict[tuple[str, int], StepTable]] = {}
     reasons: dict[str, str] = {}
     for variant in variants:
-        tables: dict[Hashable, StepTable] = {}
+        tables: dict[tuple[str, int], StepTable] = {}
         for name, of in zip(PARTS, parts, strict=True):
             four = [step_table(of.get(cell, ()), scope, measure) for cell in quad_of(variant)]
             shared = shared_prompts(four)
-            tables |= {(name, cell): table.of(shared) for cell, table in zip(quad_of(variant), four, strict=True)}
+            tables |= {(name, i): table.of(shared) for i, table in enumerate(four)}
         own = common_support(tables, minimum)
         if own.num_steps:
             compared[variant] = tables
@@ -113,15 +137,10 @@ def _of_measure(
             reasons[variant] = f"{num} prompts of the {part} split, fewer than report.min_sequences_per_step={minimum}"
     together = {(variant, key): table for variant, tables in compared.items() for key, table in tables.items()}
     num_steps = common_support(together, minimum).num_steps if together else 0
-    return {
-        variant: _json(compared[variant], num_steps, config)
-        if variant in compared
-        else dict.fromkeys(WEIGHTS) | {"num_steps": 0, "num_prompts": [0, 0], "reason": reasons[variant]}
-        for variant in variants
-    }
+    return Compared(tables=compared, num_steps=num_steps, reasons=reasons)
 
 
-def _json(tables: Mapping[Hashable, StepTable], num_steps: int, config: ReportConfig) -> Json:
+def _json(tables: Mapping[tuple[str, int], StepTable], num_steps: int, config: ReportConfig) -> Json:
     means = step_means(list(tables.values()), num_steps, config.bootstrap)
     assert means is not None, "a table on its support has a value at every step"
     effect = EFFECTS["model_effect"]

@@ -1,11 +1,12 @@
-"""Direct comparisons in metrics.json: every two methods (`pairs`), and the spread of a method's seeds (`method`).
+"""Direct comparisons in metrics.json: every two methods (`pairs`), and all seeds of a method together (`method`).
 
     {model: {ft: {"pairs": {rl: {toxicity: {p50: {rate_gt_50: ft - rl}}, fluency: ..., attribution: ...}}}}}
     {model: {ft: {"method": {variants: [ft, ft-1, ft-2], toxicity: {p50: {rate_gt_50: {value, ci95, sd_between_seeds,
                                                                                    delta_vs_it}}}, ...}}}}
 
 A method with several seeds (variants of one `group`) is compared with all of them, under its first variant. `base` is
-the reference everywhere else; here it is a method like the others, but `delta_vs_it` has its differences.
+the reference everywhere else; here it is a method like the others, but `delta_vs_it` has its differences. Every
+difference of a pair has its p, for where several of them answer one question (`evaluation.multiplicity`).
 """
 
 from __future__ import annotations
@@ -18,36 +19,64 @@ import numpy as np
 
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.evaluation.as_json import difference_json, estimate_json
+from detoxlens.evaluation.multiplicity import compared_json
 from detoxlens.evaluation.samples import Sample, difference, method_difference, method_estimate
 from detoxlens.params.report import Bootstrap, ReportConfig
-from detoxlens.reporting.study import VariantTables
+from detoxlens.reporting.curves import toxic_keys
+from detoxlens.reporting.method_attribution import method_attribution, pair_attribution
+from detoxlens.reporting.study import Study, VariantTables
 
 Json = dict[str, Any]
 Samples = Mapping[str, Mapping[str, Sample]]
 
 
-def pair_metrics(variants: Mapping[str, VariantTables], samples: Samples, config: ReportConfig) -> dict[str, Json]:
+def pair_metrics(
+    study: Study, variants: Mapping[str, VariantTables], samples: Samples, config: ReportConfig
+) -> dict[str, Json]:
     """{variant: {"pairs": ..., "method": ...}} of one model; a variant that has neither is left out.
+
+    Args:
+        study: what the report is about; its placebos are compared with what they control.
+        variants: the model's, `it` among them.
+        samples: every measure of every variant, from `measure_samples`.
+        config: which pairs, the bootstrap.
 
     Raises:
         UserError: `report.pairs` names a method that is not among the model's.
     """
     methods = _methods(variants)
+    pairs = _with_placebos(_chosen(config.pairs, list(methods)), study.placebos, methods)
+    of_pairs = pair_attribution(study, variants, methods, pairs, config)
+    by = toxic_keys(variants["it"].toxicity(study.grader), config)
+    of_methods = method_attribution(study, variants, methods, config, by)
     found: dict[str, Json] = {}
-    for one, other in _chosen(config.pairs, list(methods)):
+    for one, other in pairs:
         first, second = methods[one], methods[other]
-        entry = found.setdefault(first[0], {}).setdefault("pairs", {})
-        entry[other] = _nested(
+        pair = _nested(
             {
                 measure: _difference(first, second, measure, samples, config.bootstrap)
                 for measure in samples[first[0]]
                 if all(measure in samples[variant] for variant in (*first, *second))
             }
         )
-    for seeds in methods.values():
+        pair["attribution"] = pair.get("attribution", {}) | {"effects": of_pairs[one, other]}
+        found.setdefault(first[0], {}).setdefault("pairs", {})[other] = pair
+    for method, seeds in methods.items():
         if len(seeds) > 1:
-            found.setdefault(seeds[0], {})["method"] = _method(seeds, samples, config.bootstrap)
+            entry = _method(seeds, samples, config.bootstrap)
+            entry["attribution"] = entry.get("attribution", {}) | of_methods[method]
+            found.setdefault(seeds[0], {})["method"] = entry
     return found
+
+
+def _with_placebos(
+    pairs: list[tuple[str, str]], placebos: Mapping[str, str], methods: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str]]:
+    """`pairs`, and each method against its placebo."""
+    method_of = {variant: method for method, seeds in methods.items() for variant in seeds}
+    controls = [(method_of[of], method_of[v]) for v, of in placebos.items() if v in method_of and of in method_of]
+    missing = [(one, other) for one, other in controls if (one, other) not in pairs and (other, one) not in pairs]
+    return [*pairs, *dict.fromkeys(missing)]
 
 
 def _methods(variants: Mapping[str, VariantTables]) -> dict[str, list[str]]:
@@ -78,8 +107,8 @@ def _difference(
 ) -> Json | None:
     ours, theirs = ([samples[variant][measure] for variant in seeds] for seeds in (first, second))
     if len(ours) == len(theirs) == 1:
-        return difference_json(difference(ours[0], theirs[0], bootstrap))
-    return difference_json(method_difference(ours, theirs, bootstrap))
+        return compared_json(difference(ours[0], theirs[0], bootstrap))
+    return compared_json(method_difference(ours, theirs, bootstrap))
 
 
 def _method(seeds: Sequence[str], samples: Samples, bootstrap: Bootstrap) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from detoxlens.reporting.about import About
+from detoxlens.reporting.by_method import by_method
 from detoxlens.reporting.cells import POINTS, interval, plain, rate
 from detoxlens.reporting.lead import ENTROPY, lead
 from detoxlens.reporting.table import MODEL, VARIANT, Column, Json, table
@@ -36,7 +37,7 @@ def readme_result(metrics: Json, *, primary: str, polite: str | None, groups: Ma
     ]
     shown = table("", "", columns, variant_rows(metrics))
     said = [
-        f"- **{model}.** {lead(variants, primary=primary, groups=groups, about=about)}"
-        for model, variants in metrics.items()
+        f"- **{model}.** {lead(variants, primary=primary, about=about)}"
+        for model, variants in by_method(metrics, groups).items()
     ]
     return "\n".join([shown.grid, "", *said]) + "\n"

@@ -19,6 +19,7 @@ from detoxlens.evaluation.toxicity import Missing
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.about import About
 from detoxlens.reporting.attribution_tables import check_tables, prompt_use_tables
+from detoxlens.reporting.by_method import by_method
 from detoxlens.reporting.claims import claims
 from detoxlens.reporting.conclusions import conclusions
 from detoxlens.reporting.cost_conclusions import cost_conclusions
@@ -85,9 +86,10 @@ def write_report(
     points, steps = entropy_curves(study, config), training_curves(study)
     groups = {t.variant: t.group for variants in study.models.values() for t in variants.values()}
     primary = config.primary_split
-    found = conclusions(metrics, splits=study.splits, primary=primary, groups=groups, about=about)
+    methods = by_method(metrics, groups)
+    found = conclusions(methods, splits=study.splits, primary=primary, about=about)
     by_rule = rule_conclusions(study, metrics, config, missing=missing)
-    costs = cost_conclusions(metrics, study.reply_graders, [s for s in config.civil_splits if s in study.splits])
+    costs = cost_conclusions(methods, study.reply_graders, [s for s in config.civil_splits if s in study.splits])
     for model, sentences in by_rule.items():
         details = [*found[model].details, *costs[model], *sentences]
         found[model] = dataclasses.replace(found[model], details=details)
@@ -101,8 +103,8 @@ def write_report(
             *absent_endpoints(metrics, config.primary),
             *truncated(study),
         ],
-        checks=trust(metrics, primary=primary, about=about),
-        claims=claims(metrics, primary=primary, about=about),
+        checks=trust(metrics, primary=primary, about=about, groups=groups),
+        claims=claims(methods, primary=primary, about=about),
         pictures=draw_pictures(study, metrics, points, steps, config, groups, folder / "figures"),
         tables=_tables(study, metrics, groups, missing, config),
         examples=(shown := examples(study, config)),

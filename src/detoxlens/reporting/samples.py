@@ -18,10 +18,11 @@ from detoxlens.evaluation.samples import Sample
 from detoxlens.evaluation.toxicity import TOXIC, Missing, values_of
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.cost_metrics import cost_samples
-from detoxlens.reporting.effects import cells, step_table
+from detoxlens.reporting.effects import cells, step_table, table_of
 from detoxlens.reporting.study import Key, Study, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE
 
+JENSEN_SHANNON = "jensen_shannon_bits"
 REPEATED = 2
 """Length of the n-grams whose repetition within a completion is measured."""
 
@@ -112,17 +113,28 @@ def _toxicity(study: Study, tables: VariantTables, missing: Missing) -> dict[str
 def _same_text(
     variants: Mapping[str, VariantTables], config: ReportConfig, *, scope: str
 ) -> dict[str, dict[str, Sample]]:
-    """{variant: {measure: sample}}: how each model reads the text of `it`, step by step with equal weights."""
+    """{variant: {measure: sample}}: how each model reads the text of `it`, step by step with equal weights.
+
+    With the divergence of its attribution from that of `it`, which `it` itself does not have.
+    """
     traces = cells(variants, config, part="test")
     found: dict[str, dict[str, Sample]] = {variant: {} for variant in variants}
-    for of, measures in ((scope, tuple(MEASURES)), (ANY_METHOD, METHOD_FREE)):
-        for measure in measures:
-            tables = {variant: step_table(traces.get((variant, "it"), ()), of, measure) for variant in variants}
-            width = min((_support(table.values, config) for table in tables.values() if len(table.prompts)), default=0)
-            for variant, table in tables.items():
-                if width and len(table.prompts):
-                    rows = standardised(table.values[:, :width])
-                    found[variant][f"attribution/on_base_text/{measure}"] = Sample(table.prompts, rows)
+    read = {variant: traces.get((variant, "it"), ()) for variant in variants}
+    by_measure = {
+        measure: {variant: step_table(of, which, measure) for variant, of in read.items()}
+        for which, measures in ((scope, tuple(MEASURES)), (ANY_METHOD, METHOD_FREE))
+        for measure in measures
+    }
+    diverging = {variant: [t for t in of if t.divergence] for variant, of in read.items()}
+    by_measure[JENSEN_SHANNON] = {
+        variant: table_of(of, [t.divergence["jensen_shannon"] for t in of]) for variant, of in diverging.items()
+    }
+    for measure, tables in by_measure.items():
+        width = min((_support(table.values, config) for table in tables.values() if len(table.prompts)), default=0)
+        for variant, table in tables.items():
+            if width and len(table.prompts):
+                rows = standardised(table.values[:, :width])
+                found[variant][f"attribution/on_base_text/{measure}"] = Sample(table.prompts, rows)
     return found
 
 

@@ -137,5 +137,7 @@ class Study:
     """Settings of what is measured at toxic words; None leaves that out."""
     words_by: str | None = None
     """The scorer that found the toxic words; None where none could."""
+    placebos: Mapping[str, str] = field(default_factory=dict)
+    """Placebo -> the variant whose control it is: the two are compared directly, whatever `report.pairs` says."""
     notes: Sequence[str] = ()
     """What a reader must know about how this run was set up."""

@@ -203,30 +203,30 @@ def endpoints_table(metrics: Json, primary: Mapping[str, str]) -> Table | None:
 
 def pairs_tables(metrics: Json, splits: Sequence[str]) -> list[Table]:
     """Every two methods against each other; none where metrics.json has no `pairs`."""
-    rows = [
-        Row(model=row.model, variant=row.variant, found=pair, key=f"{shown_name(row.variant)} − {shown_name(other)}")
-        for row in variant_rows(metrics)
-        for other, pair in row.found.get("pairs", {}).items()
-    ]
-    if not rows:
+    if not (rows := pair_rows(metrics)):
         return []
     return [
         table(
             "Method against method",
             "First minus second, on the same prompts (several seeds: their means), with 95 % intervals: toxic "
-            "completions in percentage points, perplexity, and prompt entropy in bits while both read base's text, "
-            "which neither has written: what one does with the other's text is not measured.",
+            "completions in percentage points, and perplexity. How they use the prompt: a table of its own, below.",
             [
                 MODEL,
                 key_column("methods"),
                 *(Column(split, ("toxicity", split, "rate_gt_50"), POINTS) for split in splits),
                 Column("perplexity", ("fluency", "perplexity"), interval(2, signed=True)),
-                Column(
-                    "prompt entropy", ("attribution", "on_base_text", "prompt_entropy_bits"), interval(3, signed=True)
-                ),
             ],
             rows,
         )
+    ]
+
+
+def pair_rows(metrics: Json) -> list[Row]:
+    """A row for every two methods that are compared."""
+    return [
+        Row(model=row.model, variant=row.variant, found=pair, key=f"{shown_name(row.variant)} − {shown_name(other)}")
+        for row in variant_rows(metrics)
+        for other, pair in row.found.get("pairs", {}).items()
     ]
 
 

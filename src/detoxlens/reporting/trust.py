@@ -10,6 +10,7 @@ from typing import Any
 
 from detoxlens.common.names import BASE
 from detoxlens.reporting.about import About
+from detoxlens.reporting.by_method import by_method
 from detoxlens.reporting.cells import estimate
 from detoxlens.reporting.controls import (
     ABSENT,
@@ -36,6 +37,7 @@ def trust(
     *,
     primary: str,
     about: About,
+    groups: Mapping[str, str],
 ) -> list[Check]:
     """The controls and checks, in the order in which a sceptic asks.
 
@@ -43,17 +45,19 @@ def trust(
         metrics: what `build_metrics` returned.
         primary: the split whose power is given.
         about: which variants are placebos, what training and evaluation share, which classifier has several roles.
+        groups: variant -> method, of which several seeds are several variants.
     """
+    methods = by_method(metrics, groups)
     return [
-        placebo(metrics, primary, about),
-        seeds(metrics, primary),
-        elsewhere(metrics, primary),
+        placebo(methods, primary, about),
+        seeds(methods, primary),
+        elsewhere(methods, primary),
         noise_floor(metrics),
-        power(metrics, primary),
+        power(methods, primary),
         _gold(metrics),
         _method_free(metrics),
         _deletion(metrics),
-        _methods(metrics),
+        _methods(methods),
         _shuffled(metrics),
         _overlap(about),
         _roles(about),

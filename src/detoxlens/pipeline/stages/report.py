@@ -46,7 +46,10 @@ def run(root: Path, params: Params) -> None:
         calibration=Calibration.read(root / toxicity.calibration) if toxicity.calibration else None,
         words=words,
     )
-    study = dataclasses.replace(study, notes=tuple(set_up_notes(toxicity)))
+    controls = {variant: params.variant(variant).placebo_of for variant in run_config.variants}
+    study = dataclasses.replace(
+        study, notes=tuple(set_up_notes(toxicity)), placebos={v: of for v, of in controls.items() if of}
+    )
     study = with_strengths(study, layout, run_config.interpolated_variants)
     study = without_empty_splits(study, primary=config.primary_split)
     about = About(
