@@ -7,7 +7,7 @@ import pytest
 
 from detoxlens.common.errors import UserError
 from detoxlens.params.toxicity import ToxicityConfig
-from detoxlens.scorers import SCORERS, make_scorer
+from detoxlens.scorers import SCORERS, make_scorer, make_scorers
 from detoxlens.scorers.base import score_each
 from detoxlens.scorers.profanity_check import ProfanityCheck, check_weights, package_folder, toxic_content_words
 from tests.models.checkpoints import TEXTS, save_classifier
@@ -113,6 +113,21 @@ def test_hf_classifier_in_a_folder_of_the_repository(tmp_path):
     assert (long.status, long.truncated) == ("ok", True)
     assert 0 <= short.toxicity <= 1
     assert empty.status == "empty"
+
+
+def test_several_labels_of_one_classifier_are_read_in_one_pass_and_graded_as_alone(tmp_path, monkeypatch):
+    labels = ("obscene", "toxic", "threat")
+    save_classifier(tmp_path / "judge", labels=labels, problem_type="multi_label_classification")
+    names = [f"hf:judge#{label}" for label in labels]
+    alone = [[v.toxicity for v in make_scorer(name, root=tmp_path).score([*TEXTS, ""])] for name in names]
+    scorers = make_scorers(names, root=tmp_path)
+    network = scorers[0].classifier.model
+    assert all(scorer.classifier.model is network for scorer in scorers)
+    read = []
+    monkeypatch.setattr(network, "forward", lambda f=network.forward, **given: read.append(1) or f(**given))
+    assert [[v.toxicity for v in scorer.score([*TEXTS, ""])] for scorer in scorers] == alone
+    assert len(read) == 1 and len({*map(tuple, alone)}) == 3
+    assert make_scorers(["hf:judge#toxic"], root=tmp_path)[0].classifier.known is None  # nothing to share, nothing kept
 
 
 def test_unknown_and_malformed_names_are_explained(tmp_path):

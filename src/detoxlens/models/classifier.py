@@ -52,6 +52,8 @@ class TextClassifier:
     """Longest input in the classifier's own tokens, special tokens included; what is longer is cut."""
     batch_size: int
     """Texts in one forward pass; 1 where a text's score would depend on the texts beside it."""
+    known: dict[tuple[str, ...], Tensor] | None = None
+    """Logits of the texts that were asked about together, kept for its other labels (`of_label`); None keeps none."""
 
     @classmethod
     def load(
@@ -119,6 +121,17 @@ class TextClassifier:
         )
         return classifier.examined(source)
 
+    def of_label(self, label: str | None, activation: Activation | None, *, source: str) -> TextClassifier:
+        """The same network asked about another label; what one of the two has read the other does not read again.
+
+        Raises:
+            UserError: as `load`.
+        """
+        labels = self.model.config.id2label
+        index = toxic_label_index(labels, label, source=source)
+        activation = activation or activation_of(self.model.config.problem_type, labels, index, source=source)
+        return dataclasses.replace(self, label=labels[index], label_index=index, activation=activation)
+
     def examined(self, source: str) -> TextClassifier:
         """Itself, or one that reads its texts one at a time.
 
@@ -168,19 +181,26 @@ class TextClassifier:
 
     def _read(self, texts: Sequence[str], measure: Callable[[Tensor], Tensor]) -> list[float]:
         """What `measure` makes of each text's logits, in the order given."""
+        if not texts:
+            return []
+        if self.known is None:
+            return measure(self._logits(texts)).tolist()
+        if (asked := tuple(texts)) not in self.known:
+            self.known[asked] = self._logits(texts)
+        return measure(self.known[asked]).tolist()
+
+    def _logits(self, texts: Sequence[str]) -> Tensor:
+        """(texts, labels), in the order given."""
         import torch
 
         encoded = [self._ids(text, most=self.max_length) for text in texts]
         order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), i))
-        found = [0.0] * len(encoded)
+        parts = []
         for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch = self._padded([encoded[i] for i in rows])
+            batch = self._padded([encoded[i] for i in order[start : start + self.batch_size]])
             with torch.inference_mode():
-                logits = self.model(**batch.to(self.model.device)).logits  # (rows, labels)
-            for i, value in zip(rows, measure(logits).tolist(), strict=True):
-                found[i] = value
-        return found
+                parts.append(self.model(**batch.to(self.model.device)).logits)
+        return torch.cat(parts)[torch.tensor(order).argsort()]
 
     def _padded(self, rows: list[list[int]]) -> BatchEncoding:
         from transformers import BatchEncoding

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.scoring import Scorer
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers.cache import ScoreCache
-from detoxlens.scorers.hf import HfClassifier
+from detoxlens.scorers.hf import HfClassifier, Loaded
 from detoxlens.scorers.onnx import OnnxClassifier
 from detoxlens.scorers.openai_moderation import KEY_VARIABLE as OPENAI_KEY
 from detoxlens.scorers.openai_moderation import openai_moderation
@@ -32,12 +33,16 @@ class Setting:
     """Where a model runs, e.g. "cpu" or "cuda:0"."""
     normalize: bool = True
     """Read a text in the letters that it looks like (`common.text.as_read`)."""
+    loaded: Loaded | None = None
+    """Classifiers that several scorers share; None shares none."""
 
 
 SCORERS: Mapping[str, Callable[[str, Setting], Scorer]] = MappingProxyType(
     {
         "profanity_check": lambda _, at: ProfanityCheck(normalize=at.normalize),
-        "hf": lambda address, at: HfClassifier(address, root=at.root, device=at.device, normalize=at.normalize),
+        "hf": lambda address, at: HfClassifier(
+            address, root=at.root, device=at.device, normalize=at.normalize, loaded=at.loaded
+        ),
         "perspective": lambda address, at: perspective(address, cache=score_cache(at.root), normalize=at.normalize),
         "openai_moderation": lambda model, at: openai_moderation(
             model, cache=score_cache(at.root), normalize=at.normalize
@@ -73,7 +78,9 @@ def export_scores(root: Path, file: Path, scorer: str) -> int:
     return len(rows)
 
 
-def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool = True) -> Scorer:
+def make_scorer(
+    name: str, *, root: Path, device: str = "cpu", normalize: bool = True, loaded: Loaded | None = None
+) -> Scorer:
     """The scorer that params call `name`, loaded.
 
     Args:
@@ -81,6 +88,7 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool =
         root: folders in `name` are relative to it.
         device: where a model runs, e.g. "cpu" or "cuda:0".
         normalize: read a text in the letters that it looks like; recorded scores are found by the text as it is.
+        loaded: given to several scorers, labels of one classifier, it has each text read once for all of them.
 
     Raises:
         UserError: no such scorer, or it cannot be loaded.
@@ -92,4 +100,24 @@ def make_scorer(name: str, *, root: Path, device: str = "cpu", normalize: bool =
             "hf:<hub id or folder>[@<revision>][#<label>[=<activation>]], perspective[:<language>][@<endpoint>], "
             "openai_moderation[:<model>], onnx:<file>#<class>[+<class>...], recorded:<file>."
         )
-    return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize))
+    return SCORERS[kind](rest, Setting(root=root, device=device, normalize=normalize, loaded=loaded))
+
+
+def make_scorers(names: Sequence[str], *, root: Path, device: str = "cpu", normalize: bool = True) -> list[Scorer]:
+    """One scorer per name; several labels of one classifier (`hf:<model>#<label>`) are read in one pass.
+
+    Raises:
+        UserError: as `make_scorer`.
+    """
+    times = Counter(name.partition("#")[0] for name in names)
+    loaded: Loaded = {}
+    return [
+        make_scorer(
+            name,
+            root=root,
+            device=device,
+            normalize=normalize,
+            loaded=loaded if times[name.partition("#")[0]] > 1 else None,
+        )
+        for name in names
+    ]

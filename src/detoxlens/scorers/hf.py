@@ -4,13 +4,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detoxlens.common.errors import UserError
 from detoxlens.common.scoring import Keys, ScoredText, Source
 from detoxlens.scorers.base import score_each
+
+if TYPE_CHECKING:
+    from detoxlens.models.classifier import TextClassifier
+
+Loaded = dict[tuple[str, str | None], "TextClassifier"]
+"""(folder or hub id, revision) -> the classifier."""
 
 _ADDRESS = re.compile(
     r"(?P<source>[^@#]+)(@(?P<revision>[^@#]+))?(#(?P<label>.*?)(=(?P<activation>softmax|sigmoid))?)?"
@@ -22,7 +30,9 @@ class HfClassifier:
 
     source: Source = "classifier"
 
-    def __init__(self, address: str, *, root: Path, device: str, normalize: bool = True) -> None:
+    def __init__(
+        self, address: str, *, root: Path, device: str, normalize: bool = True, loaded: Loaded | None = None
+    ) -> None:
         """Loads `<hub id or folder>[@<revision>][#<label>[=<activation>]]`.
 
         Args:
@@ -30,6 +40,8 @@ class HfClassifier:
             root: folders in `address` are relative to it.
             device: e.g. "cpu" or "cuda:0".
             normalize: see `score_each`.
+            loaded: classifiers of other scorers; one of the same source is shared, and each text is read once for
+                all of its labels.
 
         Raises:
             UserError: the address is not of that form, or `TextClassifier.load` refuses.
@@ -42,14 +54,17 @@ class HfClassifier:
                 f"toxicity.scorers: 'hf:{address}' is not of the form hf:<id or folder>[@<revision>][#<label>"
                 "[=softmax|sigmoid]]."
             )
-        source = match["source"]
-        self.classifier = TextClassifier.load(
-            str(root / source) if (root / source).is_dir() else source,
-            revision=match["revision"],
-            label=match["label"] or None,
-            activation=match["activation"],
-            device=device,
-        )
+        source, label = match["source"], match["label"] or None
+        where = str(root / source) if (root / source).is_dir() else source
+        key = where, match["revision"]
+        if loaded is not None and key in loaded:
+            self.classifier = loaded[key].of_label(label, match["activation"], source=where)
+        else:
+            self.classifier = TextClassifier.load(
+                where, revision=match["revision"], label=label, activation=match["activation"], device=device
+            )
+            if loaded is not None:
+                self.classifier = loaded[key] = dataclasses.replace(self.classifier, known={})
         self.name, self.normalize = f"hf:{address}", normalize
         self.version = self.classifier.version
         self.label = self.classifier.label

@@ -120,15 +120,14 @@ def test_shares_ask_a_service_about_texts_of_their_own_at_a_part_of_its_pace(lay
     write_completions(layout, [f"They hum {n % 10}." for n in range(24)])  # ten texts, some of them often
     waits = []
 
-    def remote(name, *, root, device, normalize):
-        assert normalize
+    def remote(names, *, root, device, normalize):
+        assert normalize and len(names) == 1
         service = perspective_service("en", endpoint=fake.url)
         cache = ScoreCache(layout.score_cache)
-        return RemoteScorer(
-            service, key="k", cache=cache, queries_per_second=2.0, sleep=waits.append, clock=lambda: 0.0
-        )
+        keywords = {"queries_per_second": 2.0, "sleep": waits.append, "clock": lambda: 0.0}
+        return [RemoteScorer(service, key="k", cache=cache, **keywords)]
 
-    monkeypatch.setattr(score, "make_scorer", remote)
+    monkeypatch.setattr(score, "make_scorers", remote)
     changes = {"toxicity": {"scorers": ["perspective"], "headline": "perspective"}}
     with FakeService() as fake:
         for index, num in enumerate((4, 3, 3)):

@@ -41,7 +41,7 @@ from detoxlens.pipeline.costs import inputs_of_costs, write_costs
 from detoxlens.pipeline.toxic_words import Words, words_measure
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
-from detoxlens.scorers import make_scorer
+from detoxlens.scorers import make_scorers
 from detoxlens.scorers.profanity_check import toxic_content_words
 from detoxlens.scorers.remote import unique_texts
 
@@ -64,12 +64,10 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     completions = read_rows(layout.completions(model, variant), Completion)
     recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
     calibration = Calibration.read(root / config.calibration) if config.calibration else None
-    scorers = [
-        Recorded(str(recorded), root=root, name=name)
-        if name == "recorded"
-        else make_scorer(name, root=root, device=device_of(share, run_config.device), normalize=config.normalize)
-        for name in config.scorers
-    ]
+    names = [name for name in config.scorers if name != "recorded"]
+    device = device_of(share, run_config.device)
+    made = dict(zip(names, make_scorers(names, root=root, device=device, normalize=config.normalize), strict=True))
+    scorers = [made.get(name) or Recorded(str(recorded), root=root, name=name) for name in config.scorers]
     imported = not any(c.completion_ids for c in completions)
     if not imported or layout.reward_model.exists():
         refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
