@@ -147,6 +147,13 @@ def test_a_sweeps_method_goes_by_each_of_its_names(monkeypatch, word):
     assert asked["method"] == "finetune"
 
 
+def test_a_sweeps_method_that_means_several_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["detoxlens", "--root", str(ROOT), "sweep", "--method", "intervene"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "'intervene' means prompt, steering, dexperts. Allowed: finetune, ppo" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("stage", "of"), [("prepare", {}), ("finetune", {"model": "tiny-neox", "variant": "ft"})])
 def test_only_rl_runs_in_several_processes(monkeypatch, stage, of):
     monkeypatch.setenv("WORLD_SIZE", "2")

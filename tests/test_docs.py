@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
 from detoxlens.params.check import check_params
+from detoxlens.params.kinds import KINDS
 from detoxlens.params.load import Params, load_params
 from detoxlens.params.lora import LoraConfig as LoraSection
 from detoxlens.params.models import ChatTemplate
@@ -198,6 +199,14 @@ def test_the_manual_builds_without_a_warning(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     reference = (tmp_path / "api.html").read_text(encoding="utf-8")
     assert "detoxlens.attribution.api.attribute" in reference and "detoxlens.rl.ppo.PPO" in reference
+
+
+def test_the_guide_has_the_names_of_every_kind():
+    section = (ROOT / "docs/guide.md").read_text(encoding="utf-8").partition("## Names")[2].partition("\n## ")[0]
+    rows = {row.split("`")[1]: row.split("|") for row in section.splitlines() if row.startswith("| `")}
+    assert list(rows) == list(KINDS)
+    for name, kind in KINDS.items():
+        assert f"`{kind.stage}`" in rows[name][3] and (kind.sweep is None or f"`{kind.sweep}`" in rows[name][4])
 
 
 def test_what_dvc_plots_show_needs_is_declared():

@@ -8,6 +8,7 @@ import typer
 
 from detoxlens.cli.app import TOOLS, Context, app
 from detoxlens.cli.typer_app import App
+from detoxlens.params.kinds import KINDS, SWEEPS
 
 sweep_app = App(
     help="Search LoRA and training settings with Optuna; `sweep apply` writes a trial's into params.yaml.",
@@ -21,7 +22,7 @@ def sweep(
     context: typer.Context,
     method: Annotated[
         str,
-        typer.Option(help="finetune, ppo or preference; a kind, stage or variant names them too: sft, ft, rl."),
+        typer.Option(help=f"{', '.join(SWEEPS)}; a kind, stage or variant names them too: sft, ft, rl."),
     ] = "ppo",
     models: Annotated[
         str, typer.Option(help="Comma-separated model keys; 'unchanged' takes run.models.")
@@ -53,14 +54,16 @@ def sweep(
     if context.invoked_subcommand is not None:
         return
     from detoxlens.common.errors import UserError, did_you_mean
-    from detoxlens.params.kinds import KINDS, SWEEPS
 
-    for name, kind in KINDS.items():
-        if kind.sweep and method in (name, kind.stage, kind.placebo_of):
-            method = kind.sweep
-    if method not in SWEEPS:
-        allowed = ", ".join(SWEEPS)
-        raise UserError(f"--method {method!r} is not known.{did_you_mean(method, SWEEPS)} Allowed: {allowed}.")
+    meant = [
+        kind.sweep
+        for name, kind in KINDS.items()
+        if kind.sweep and method in (kind.sweep, name, kind.stage, kind.placebo_of)
+    ]
+    if len(meant) != 1:
+        problem = f"means {', '.join(meant)}." if meant else f"is not known.{did_you_mean(method, SWEEPS)}"
+        raise UserError(f"--method {method!r} {problem} Allowed: {', '.join(SWEEPS)}.")
+    (method,) = meant
     if engine not in ("local", "ray"):
         raise UserError(f"--engine {engine!r} is not known. Allowed: local, ray.")
     if engine == "local" and (cpus_per_trial or gpus_per_trial):
