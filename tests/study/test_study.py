@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -11,7 +13,7 @@ from detoxlens.params.check import check_params
 from detoxlens.params.load import Params, read_yaml
 from detoxlens.params.presets import apply_preset
 from detoxlens.study import command
-from detoxlens.study.command import run_study
+from detoxlens.study.command import on_record, run_study
 from detoxlens.study.spec import read_spec
 from detoxlens.study.workspace import open_workspace
 from tests.root import ROOT
@@ -125,3 +127,20 @@ def test_a_pipeline_that_stops_leaves_no_results_and_its_time_is_counted(root, p
     assert not (root / "reports").exists()
     state["status"] = 0
     assert len(read_json(run_study(root, "smollm2", folder) / "study.json")["wall_seconds"]) == 2
+
+
+def test_a_session_that_is_killed_is_on_record_too(tmp_path):
+    sessions = tmp_path / "state/sessions.json"
+    code = (
+        "import sys, time; from pathlib import Path; from detoxlens.study.command import on_record\n"
+        "with on_record(Path(sys.argv[1]), every_seconds=0.05): time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(sessions)])
+    while not (sessions.exists() and read_json(sessions)[0] >= 0.1):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with on_record(sessions):
+        pass
+    killed, whole = read_json(sessions)
+    assert killed >= 0.1 > whole

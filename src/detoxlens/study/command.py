@@ -7,8 +7,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,21 +52,40 @@ def run_study(root: Path, name: str, folder: Path) -> Path:
     Raises:
         UserError: the pipeline failed; what it finished is kept.
     """
-    spec, started = read_spec(root, name), time.monotonic()
-    sessions = Layout(folder).state / "study-sessions.json"
-    earlier: list[float] = read_json(sessions) if sessions.exists() else []
-    try:
+    spec, sessions = read_spec(root, name), Layout(folder).state / "study-sessions.json"
+    with on_record(sessions):
         train_scorers(folder, spec.scorers, num_threads=load_params(folder / "params.yaml").run.num_threads)
         done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=stage_environment(), check=False)
-    finally:
-        seconds = [*earlier, round(time.monotonic() - started, 1)]
-        write_json(sessions, seconds)
     if done.returncode:
         raise UserError(
             f"The study's pipeline in {folder} stopped with status {done.returncode}; what it finished is kept, and "
             f"`detoxlens study {name}` resumes."
         )
-    return publish_study(folder, root / "reports/studies" / name, name, spec, seconds)
+    return publish_study(folder, root / "reports/studies" / name, name, spec, read_json(sessions))
+
+
+@contextmanager
+def on_record(sessions: Path, *, every_seconds: float = 20.0) -> Iterator[None]:
+    """Adds the wall seconds of what it encloses to the list in `sessions`, and keeps them up to date meanwhile: of a
+    session that is killed at most `every_seconds` are missing."""
+    earlier: list[float] = read_json(sessions) if sessions.exists() else []
+    started, ended = time.monotonic(), threading.Event()
+
+    def write() -> None:
+        write_json(sessions, [*earlier, round(time.monotonic() - started, 1)])
+
+    def keep_writing() -> None:
+        while not ended.wait(every_seconds):
+            write()
+
+    writer = threading.Thread(target=keep_writing, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+        write()
 
 
 def publish_study(folder: Path, target: Path, name: str, spec: StudySpec, seconds: list[float]) -> Path:
