@@ -75,3 +75,16 @@ def test_tables_have_the_method_and_every_pair_with_dependence_beside_entropy(me
     assert cells["on base's text: Jensen–Shannon"] == "–"  # not attributed by scores here
     logged = flat_metrics(metrics["m"]["ft"])
     assert logged["method/attribution/effects/user/prompt_entropy_bits/model_effect/value"] == pytest.approx(1)
+
+
+def test_a_seed_that_did_not_learn_is_one_of_its_methods_and_makes_it_no_twin():
+    it = variant("it", 20)
+    twin = dataclasses.replace(it, variant="ft", group="ft")
+    learned = dataclasses.replace(variant("ft-1", 2), group="ft")
+    found = by_method(metrics_of(it=it, **{"ft": twin, "ft-1": learned}), GROUPS)["m"]["ft"]
+    assert "identical_to" not in found
+    lo, hi = found["toxicity"]["p50"]["delta_vs_it"]["ci95"]
+    assert lo < -0.225 < hi  # (0 - .45) / 2
+    again = dataclasses.replace(twin, variant="ft-1")
+    both = by_method(metrics_of(it=it, **{"ft": twin, "ft-1": again}), GROUPS)
+    assert both["m"]["ft"]["identical_to"] == "it"

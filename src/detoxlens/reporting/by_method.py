@@ -53,8 +53,10 @@ def _methods(variants: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str
 
 
 def _of_all(entries: Sequence[Json], seeds: Sequence[str]) -> Json:
-    """One entry of several seeds."""
+    """One entry of several seeds; it is a twin of base where each of them is."""
     first, method = entries[0], entries[0].get("method", {})
+    if not all("identical_to" in entry for entry in entries):
+        first = {name: of for name, of in first.items() if name != "identical_to"}
     found = {
         **first,
         "toxicity": {

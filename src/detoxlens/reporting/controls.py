@@ -45,10 +45,10 @@ def variants(metrics: Json) -> Iterator[tuple[str, str, Json]]:
 def placebo(methods: Json, primary: str, about: About) -> Check:
     """Does training without the signal change as much?"""
     name, texts, shared = "Placebo", [], []
-    for where, control, theirs in variants(methods):
+    everyone = ((of_model, *of) for model, of_model in methods.items() for of in variants({model: of_model}))
+    for of_model, where, control, theirs in everyone:
         if not about.is_placebo(control):
             continue
-        of_model = methods[where.partition("/")[0]]
         method = next((v for v in of_model if about.placebo(v, of_model) == control), None)
         parts = []
         for what, path, in_pair, said in _compared(headline_scope(theirs), primary):

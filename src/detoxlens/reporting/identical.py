@@ -33,7 +33,8 @@ def mark_twins(variants: Json, of: Mapping[str, str]) -> Json:
     """A model's part of metrics.json with `identical_to`, and without intervals around differences of equal answers."""
     found = dict(variants)
     for variant, twin in of.items():
-        found[variant] = {"identical_to": twin} | without_intervals(found[variant])
+        of_all_seeds = {name: of for name, of in found[variant].items() if name == "method"}
+        found[variant] = {"identical_to": twin} | without_intervals(found[variant]) | of_all_seeds
     for variant, values in found.items():
         for other in values.get("pairs", {}):
             if of.get(variant, variant) == of.get(other, other):
