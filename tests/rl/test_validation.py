@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detoxlens.rl.validation import Validation, _judged, mean_toxicity
+from detoxlens.rl.validation import Validation, _judged, mean_toxicity, nothing_learnt
 
 
 def verdict(toxicity, kl):
@@ -40,3 +40,34 @@ def test_answers_that_the_selector_could_not_judge_are_counted_where_there_are_a
 
     assert metrics(0.25)["ppo/val_unscored_share"] == 0.25 and "ppo/val_unscored_share" not in metrics(0.0)
     assert _judged(lambda texts: [0.2, None, None], ["a", "b", " ", "c"]) == (pytest.approx(0.6), 0.5)
+
+
+def curves(*, toxicity, kl, rewards):
+    """A history with a validation every step."""
+    rows = [
+        {"step": i, "ppo/val_toxicity": t, "ppo/val_kl_nats_per_sequence": k}
+        for i, (t, k) in enumerate(zip(toxicity, kl, strict=True))
+    ]
+    rows = [row | {"ppo/val_base_perplexity": 5.0, "ppo/val_empty_share": 0.0} for row in rows]
+    return [row | ({"ppo/reward": rewards[row["step"] - 1]} if row["step"] else {}) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("kl", "rewards", "remedy"),
+    [
+        ((0.0, 1.0, 2.0), (0.98, 0.985), "the reward had nothing to add"),
+        ((0.0, 1.0, 2.0), (0.5, 0.5), "raise ppo.num_steps"),
+        ((0.0, 1.0, 9.0), (0.98, 0.99), "lower ppo.learning_rate"),
+    ],
+)
+def test_a_training_that_kept_its_beginning_says_what_its_curves_show_and_what_to_change(kl, rewards, remedy):
+    told = nothing_learnt(
+        curves(toxicity=(0.161, 0.202, 0.2), kl=kl, rewards=rewards), kl_budget=6.0, reward_is_prob=True
+    )
+    assert "0.161 before training, then 0.202, 0.200" in told and remedy in told
+
+
+def test_a_training_that_learnt_or_was_not_validated_says_nothing():
+    learnt = curves(toxicity=(0.2, 0.1), kl=(0.0, 1.0), rewards=(0.5,))
+    assert nothing_learnt(learnt, kl_budget=6.0, reward_is_prob=True) is None
+    assert nothing_learnt([{"step": 1, "ppo/reward": 0.5}], kl_budget=6.0, reward_is_prob=True) is None

@@ -37,6 +37,7 @@ from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.counts import Counts, count, generated_tokens, read_data
 from detoxlens.plan.forecast import Cost, Judge
+from detoxlens.plan.inherited import inherited
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -110,6 +111,7 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
     data = read_data(Layout(root))
     costs: dict[str, Sequence[Cost]] = {ALL_MODELS: _shared_costs(params, start)}
     unknown: list[str] = []
+    warnings: list[str] = []
     notes = data.notes()
     for model in run.models:
         spec = params.model(model)
@@ -128,10 +130,12 @@ def plan(root: Path, params_path: Path, *, parameters: Mapping[str, float]) -> P
         costs[model] = model_costs(params, model, counts, speeds, footprints, start)
         size = f"{footprints['it'].weights.num_parameters / 1e6:,.1f} M parameters"
         notes.append(f"{model}: shape from {where}, {size}. {_lengths_note(counts, earlier)}")
+        if chosen := inherited(params, model, footprints["it"].weights.num_parameters):
+            warnings.append(chosen)
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, num_cores()
     if load > cores:
         notes.append(f"The machine is busy (load {load:.1f} on {cores} cores): on a quiet one all of it takes less.")
-    return Plan(costs=costs, unknown=unknown, notes=notes, warnings=_warnings(costs, root, params))
+    return Plan(costs=costs, unknown=unknown, notes=notes, warnings=[*warnings, *_warnings(costs, root, params)])
 
 
 def model_costs(

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SATURATED = 0.95
+"""Mean reward, 0..1, from which on PPO has next to nothing to learn from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
     """Validation(step=10, toxicity=0.04, kl_nats_per_sequence=3.1, base_perplexity=9.5, empty_share=0.0)"""
@@ -77,6 +81,36 @@ def kept_validation(history: Sequence[Mapping[str, float]], *, kl_budget: float)
             if best is None or found.beats(best, kl_budget=kl_budget):
                 best = found
     return best
+
+
+def nothing_learnt(history: Sequence[Mapping[str, float]], *, kl_budget: float, reward_is_prob: bool) -> str | None:
+    """Why the adapter that training began with was kept, by its curves, and what to change; None where it was not.
+
+    Args:
+        history: of the training, its validations among it.
+        kl_budget: nats per sequence.
+        reward_is_prob: whether the reward lies in 0..1, so that one near 1 has nothing to add.
+    """
+    validations = [row for row in history if "ppo/val_toxicity" in row]
+    kept = kept_validation(history, kl_budget=kl_budget)
+    if kept is None or kept.step > 0 or len(validations) < 2:
+        return None
+    first, *later = validations
+    curve = ", ".join(f"{row['ppo/val_toxicity']:.3f}" for row in later)
+    highest = max(row["ppo/val_kl_nats_per_sequence"] for row in later)
+    rewards = [row["ppo/reward"] for row in history if "ppo/reward" in row]
+    if highest > kl_budget:
+        remedy = "KL left its budget: lower ppo.learning_rate, or raise ppo.kl.coef"
+    elif reward_is_prob and rewards and rewards[0] > SATURATED:
+        remedy = "the reward had nothing to add from the start: another reward_model, or ppo.reward_scale: log_odds"
+    else:
+        remedy = "raise ppo.num_steps or ppo.learning_rate, and look whether the reward rises"
+    reward = f" Reward {rewards[0]:.3f} at the first step, {rewards[-1]:.3f} at the last." if rewards else ""
+    return (
+        f"no later step was less toxic on validation prompts within {kl_budget:g} nats of KL per sequence: "
+        f"{first['ppo/val_toxicity']:.3f} before training, then {curve} (KL up to {highest:.2f}).{reward} What it "
+        f"began with was kept. To change: {remedy}."
+    )
 
 
 def mean_toxicity(selector: Grader, texts: Sequence[str]) -> float:

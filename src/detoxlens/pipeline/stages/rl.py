@@ -42,7 +42,7 @@ from detoxlens.rl.ppo import PPO
 from detoxlens.rl.regularized import prompt_marks
 from detoxlens.rl.rewards import Grader, NonToxicity
 from detoxlens.rl.trainer import PpoResult, Row
-from detoxlens.rl.validation import kept_validation
+from detoxlens.rl.validation import kept_validation, nothing_learnt
 from detoxlens.rl.world import World, join
 from detoxlens.scorers import make_scorer
 from detoxlens.scorers.reward import check_independent, reward_classifier
@@ -169,6 +169,13 @@ def run(root: Path, params: Params, *, model: str, variant: str, callback: StepC
                         classifier.max_length,
                         100 * share,
                     )
+                told = nothing_learnt(
+                    result.history,
+                    kl_budget=config.kl.budget_nats_per_sequence,
+                    reward_is_prob=config.reward_scale == "probability",
+                )
+                if told and not chosen.placebo_of:
+                    log.warning("%s/%s did not learn: %s", model, variant, told)
                 built = scratch.path / "adapter"
                 save_adapter_folder(
                     policy,
