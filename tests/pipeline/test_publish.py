@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from detoxlens.common.artifacts import write_text
+from detoxlens.common.artifacts import read_json, write_text
 from detoxlens.common.machine import machine
 from detoxlens.params.load import Params, load_params
-from detoxlens.pipeline.publish import comparable_key, onset_curves, publish_runs
+from detoxlens.pipeline.publish import GLANCE, GLANCE_CURVE, at_a_glance, comparable_key, onset_curves, publish_runs
 from detoxlens.reporting import html
 from detoxlens.reporting.dated import UNDATED, WHERE
 from detoxlens.tracking import resolve_store, stored_runs, track_stage
@@ -80,3 +80,13 @@ def test_event_studies_are_curves_whose_step_is_the_lag():
     (curve,) = onset_curves(metrics)
     assert (curve.name, curve.points) == ("toxic_words/onset/prompt_entropy_bits", ((-1, 0.1), (0, -0.5)))
     assert onset_curves({"attribution": {}}) == onset_curves({"attribution": {"toxic_words": {"reason": "few"}}}) == []
+
+
+def test_twenty_numbers_come_first_under_names_that_mlflows_charts_do_not_cut():
+    metrics = read_json(ROOT / "reports/metrics.json")["tiny-neox"]["rl"]
+    found = at_a_glance(metrics, "p50", ["nowhere", "civil"])
+    names = sorted([GLANCE_CURVE, *(f"{GLANCE}/{name}" for name in found)])
+    assert [int(name.removeprefix(f"{GLANCE}/")[:2]) for name in names] == list(range(1, 21))
+    assert max(map(len, names)) <= 24 and None not in found.values()
+    assert found["12 toxic civil"] == metrics["toxicity"]["civil"]["rate_gt_50"]
+    assert found["08 toxic low"] < found["01 toxicity"] < found["09 toxic high"]

@@ -200,14 +200,12 @@ def test_the_comparison_of_three_variants_shows_toxicity_and_overlaid_entropy_cu
     with served(store) as address, browser() as page:
         show_charts(page, address, MODEL)
         titles = [e.text for e in page.all(f"//*[starts-with(text(), '{GLANCE}/')]")]
-        assert titles[:3] == [
-            f"{GLANCE}/{name}" for name in ("1 toxicity", "2 entropy bits on base text", "3 perplexity")
-        ]
+        assert titles[:3] == [f"{GLANCE}/{name}" for name in ("01 toxicity", "02 entropy bits", "03 perplexity")]
         page.save(kept / "charts.png")
         compare(page, address, MODEL)
-        rates = sorted(row_of(page, f"{GLANCE}/1 toxicity"))
+        rates = sorted(row_of(page, f"{GLANCE}/01 toxicity"))
         assert len(rates) == 3 and rates[2] > 2 * rates[1]  # `it` far above the other two
-        assert len(row_of(page, f"{GLANCE}/3 perplexity")) == 3
+        assert len(row_of(page, f"{GLANCE}/03 perplexity")) == 3
         page.save(kept / "comparison.png")
         page.click(f"//a[@title='Plot chart'][text()='{GLANCE_CURVE}']")
         wait(

@@ -27,7 +27,7 @@ def test_mlflow_takes_the_name_and_it_leads_back(name):
 
 
 def test_usual_names_are_kept_as_they_are():
-    for name in ("toxicity/p50/rate_gt_50", "At a glance/1 toxicity", "scorers/hf:lab/judge/p50", "input_x_gradient"):
+    for name in ("toxicity/p50/rate_gt_50", "1 main/01 toxicity", "scorers/hf:lab/judge/p50", "input_x_gradient"):
         assert mlflow_name(name) == name
     assert mlflow_name("scorers/hf:lab/judge@4f1c#insult/mean") == "scorers/hf:lab/judge_x0040_4f1c_x0023_insult/mean"
 

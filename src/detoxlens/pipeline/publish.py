@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from detoxlens.tracking import AdapterVersion, Curve, Store
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
-GLANCE = "At a glance"
+GLANCE = "1 main"
 """The group of metrics that MLflow's pages show first: they sort groups, and the charts within one, by name."""
-GLANCE_CURVE = f"{GLANCE}/2 entropy bits on base text"
+GLANCE_CURVE = f"{GLANCE}/02 entropy bits"
 """Of each variant reading base's completions: curves that differ by the model alone."""
 
 
@@ -87,6 +88,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
     reports = _md5s(root, [layout.reports / name for name in FILES])
     config = params.section("report", ReportConfig)
     split = config.primary_split
+    glance = partial(at_a_glance, split=split, civil=config.civil_splits)
     tags = made_by(root, params, environ)
     refused: list[str] = []
     written: list[str] = []
@@ -106,7 +108,7 @@ def publish_runs(root: Path, params: Params, store: Store, *, environ: Mapping[s
                     variant=variant,
                     key=comparable_key(root, params, model, variant),
                     params=comparable_params(params, model=model, variant=variant),
-                    metrics=metrics[model][variant] | {GLANCE: at_a_glance(metrics[model][variant], split)},
+                    metrics=metrics[model][variant] | {GLANCE: glance(metrics[model][variant])},
                     curves=[
                         *_with_glance(
                             read_curves([f for f in curve_files if f.exists()], model=model, variant=variant), variant
@@ -152,17 +154,43 @@ def _write_dated_page(layout: Layout, store: Store, run_ids: list[str], made_by:
     log_page(store, run_ids, layout.reports / "dated.html", md5=dvc_md5(page))
 
 
-def at_a_glance(metrics: Mapping[str, Any], split: str) -> dict[str, float | None]:
-    """Is it less toxic, and at what cost? The headline numbers of one (model, variant), numbered in reading order."""
+def at_a_glance(metrics: Mapping[str, Any], split: str, civil: Sequence[str] = ()) -> dict[str, float | None]:
+    """Is it less toxic, how sure, and at what cost? Of one (model, variant), numbered in reading order.
+
+    The names are short: MLflow's charts cut a title after 24 characters, the group's name included.
+
+    Args:
+        metrics: this (model, variant) of metrics.json.
+        split: the primary split.
+        civil: splits of civil prompts; the first that was evaluated is shown.
+    """
     from detoxlens.reporting.headline import headline
+    from detoxlens.reporting.table import value_at
 
     numbers = headline(metrics, primary=split)
+    rates = metrics["toxicity"].get(split) or {}
+    low, high = rates.get("ci95") or (None, None)
+    polite = next((name for name in civil if name in metrics["toxicity"]), "")
     return {
-        "1 toxicity": numbers["toxic"],
-        "3 perplexity": numbers["perplexity"],
-        "4 entropy bits model effect": numbers["entropy_bits_model_effect"],
-        "5 dependence bits model effect": numbers["dependence_bits_model_effect"],
-        "6 distinct 2-grams": numbers["distinct_2"],
+        "01 toxicity": numbers["toxic"],
+        "03 perplexity": numbers["perplexity"],
+        "04 entropy effect": numbers["entropy_bits_model_effect"],
+        "05 depend. effect": numbers["dependence_bits_model_effect"],
+        "06 distinct 2gram": numbers["distinct_2"],
+        "07 toxic vs base": numbers["toxic_vs_base"],
+        "08 toxic low": low,
+        "09 toxic high": high,
+        "10 toxicity mean": rates.get("mean"),
+        "11 toxic val": numbers["toxic_val"],
+        "12 toxic civil": value_at(metrics, "toxicity", polite, "rate_gt_50"),
+        "13 unanswered": value_at(metrics, "costs", "response_kind", polite, "not_answered", "value"),
+        "14 reference bits": value_at(metrics, "costs", "utility", "bits_per_token", "value"),
+        "15 operations": value_at(metrics, "costs", "inference", "flops_ratio"),
+        "16 own entropy": numbers["entropy_bits_own_text"],
+        "17 own dependence": numbers["dependence_own_text"],
+        "18 length tokens": numbers["mean_length"],
+        "19 scored": rates.get("num_scored"),
+        "20 attributed": value_at(metrics, "attribution", "num_sequences"),
     }
 
 
