@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 import sys
 from html.parser import HTMLParser
 
@@ -111,6 +112,15 @@ def test_without_a_template_the_model_sees_the_prompt_as_it_is(root):
     assert not any(found.is_template)
 
 
+def test_a_checkpoint_from_elsewhere_is_given_its_own_chat_template_and_one_without_the_prompt_as_it_is(root, tmp_path):
+    folder = shutil.copytree(root / "models/m/base", tmp_path / "downloaded")
+    (folder / "model_ref.json").unlink(missing_ok=True)
+    assert "".join(run(root, str(folder), template=None).prompt_pieces) == "Zorgons are"
+    written = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[bot]"
+    (folder / "chat_template.jinja").write_text(written, encoding="utf-8")
+    assert "".join(run(root, str(folder), template=None).prompt_pieces) == "[user] Zorgons are\n[bot]"
+
+
 def test_the_contrastive_target_names_the_token_it_tells_from(root):
     found = run(root, target="contrastive")
     assert len(found.contrast_pieces) == len(found.completion_pieces)
@@ -153,8 +163,7 @@ def test_the_template_is_that_of_the_model_that_the_folder_belongs_to():
     params = params_of()
     assert find_template(params, "adapters/m/ft", None) == CHAT
     assert find_template(params, "models/m/base", None) == CHAT
-    assert find_template(params, "elsewhere/m", None) == NO_TEMPLATE
-    assert find_template(None, "adapters/m/ft", None) == NO_TEMPLATE
+    assert find_template(params, "elsewhere/m", None) is find_template(None, "adapters/m/ft", None) is None
     assert find_template(params, "owner/name", "m") == CHAT
     with pytest.raises(UserError, match="models has no 'n'"):
         find_template(params, "owner/name", "n")

@@ -41,7 +41,9 @@ CHECKPOINT_HELP = (
 PromptOption = Annotated[str, typer.Option(help="What the model is asked.")]
 TemplateOption = Annotated[
     str | None,
-    typer.Option(help="Model in params.yaml whose chat template to use; default: the one the checkpoint belongs to."),
+    typer.Option(
+        help="Model in params.yaml whose chat template to use; default: the checkpoint's model, else its own template."
+    ),
 ]
 NoTemplateOption = Annotated[bool, typer.Option("--no-template", help="Give the model the prompt as it is.")]
 MethodOption = Annotated[

@@ -83,8 +83,8 @@ def _offers(root: Path) -> str:
     return f"Here are: {', '.join(own)}." if own else "`dvc repro` makes this project's own under adapters/."
 
 
-def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig | ChatTemplate:
-    """The chat template around the prompt.
+def find_template(params: Params | None, checkpoint: str, key: str | None) -> TemplateConfig | ChatTemplate | None:
+    """The chat template around the prompt that params.yaml has; None where it says nothing about the checkpoint.
 
     Args:
         params: the project's, where there is one.
@@ -102,9 +102,9 @@ def find_template(params: Params | None, checkpoint: str, key: str | None) -> Te
         from detoxlens.tracking import model_of
 
         owner = model_of(checkpoint)
-        return params.model(owner).template if params and owner else NO_TEMPLATE
+        return params.model(owner).template if params and owner else None
     parts = Path(checkpoint).parts
     owners = [name for kind, name in itertools.pairwise(parts) if kind in ("adapters", "models")]
     declared = (params.raw.get("models") or {}) if params else {}
     owner = next((name for name in owners if name in declared), None)
-    return params.model(owner).template if params and owner else NO_TEMPLATE
+    return params.model(owner).template if params and owner else None

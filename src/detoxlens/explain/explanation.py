@@ -12,6 +12,7 @@ import numpy as np
 from detoxlens.attribution import METHODS, entropy
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.records import ModelRef
+from detoxlens.explain.checkpoints import NO_TEMPLATE
 from detoxlens.params.models import ChatTemplate, TemplateConfig, WeightsConfig
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def explain(
     *,
     checkpoint: str,
     ref: ModelRef,
-    template: TemplateConfig | ChatTemplate,
+    template: TemplateConfig | ChatTemplate | None,
     prompt: str,
     completion: str | None,
     method: str,
@@ -164,7 +165,7 @@ def explain(
         root: project root, against which the paths of `ref` are read.
         checkpoint: the model's name for the reader.
         ref: what to load.
-        template: put around prompt and completion.
+        template: put around prompt and completion; None takes the tokenizer's own, if it has one.
         prompt: the user's text.
         completion: the model's answer, or None to sample one.
         method: a key of `attribution.METHODS`.
@@ -189,6 +190,7 @@ def explain(
     from detoxlens.models.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(root, ref, trust_remote_code=trust_remote_code)
+    template = template or (ChatTemplate() if tokenizer.chat_template else NO_TEMPLATE)
     template = with_system(template, ref.system)
     encoded = encode_prompt(tokenizer, template, [prompt], evaluation=True)
     if not encoded.ids:
