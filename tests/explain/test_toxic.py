@@ -62,11 +62,11 @@ def test_of_words_those_are_toxic_whose_tokens_are():
 
 def test_the_pages_underline_them_in_the_texts_the_maps_and_the_tables():
     own, both = page(MARKED), comparison_page([MARKED, dataclasses.replace(MARKED, checkpoint="m/ft")])
-    assert "<u> nood</u><u>leheads</u>" in own and own.count("<dt>Underlined</dt>") == 1
+    assert " <u>nood</u><u>leheads</u>" in own and own.count("<dt>Underlined</dt>") == 1
     # of ` nood`: prompt and completion as text; in the map two heads and a row; a row of the table
-    assert own.count("<u> nood</u>") == 6
+    assert own.count(" <u>nood</u>") == 6
     # two maps and one of the difference, one table
-    assert both.count("<u> nood</u>") == 2 + 3 * 3 + 1 and both.count("<dt>Underlined</dt>") == 1
+    assert both.count(" <u>nood</u>") == 2 + 3 * 3 + 1 and both.count("<dt>Underlined</dt>") == 1
     for html in (page(EXAMPLE), comparison_page([EXAMPLE, dataclasses.replace(EXAMPLE, checkpoint="m/ft")])):
         assert "<u>" not in html and "Underlined" not in html
 

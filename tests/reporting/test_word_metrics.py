@@ -160,7 +160,7 @@ def test_the_report_has_a_sentence_a_figure_a_table_and_underlined_words(layout,
     assert "At the toxic words of base's answers" in section and (tmp_path / "figures/toxic_words.svg").exists()
     assert "without which the text is not toxic to the grader" in page and "log-odds" not in page
     assert any(f'<mark class="rude">{word}</mark>' in page for word in ("silly", "fools"))
-    assert page.count("<u> they</u>") >= 2  # in a heat map and in the shaded prompt
+    assert page.count(" <u>they</u>") >= 2  # in a heat map and in the shaded prompt
     assert metrics["m"]["ft"]["attribution"]["toxic_words"]["reason"] is None
 
 

@@ -84,7 +84,13 @@ def change_map_html(
 
 
 def _names(pieces: Sequence[str], underlined: Collection[int]) -> list[str]:
-    return [f"<u>{shown(piece)}</u>" if j in underlined else shown(piece) for j, piece in enumerate(pieces)]
+    return [underlined_html(shown(piece)) if j in underlined else shown(piece) for j, piece in enumerate(pieces)]
+
+
+def underlined_html(ready: str) -> str:
+    """Escaped text with a line under it, but for the spaces that it begins with."""
+    text = ready.lstrip(" ")
+    return f"{' ' * (len(ready) - len(text))}<u>{text}</u>"
 
 
 def _edge(column: int, num_prompt: int) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from detoxlens.attribution.heatmap import change_map_html, shown
+from detoxlens.attribution.heatmap import change_map_html, shown, underlined_html
 from detoxlens.explain.compare import Difference, differences, why_no_differences
 from detoxlens.explain.explanation import Explanation
 from detoxlens.explain.line_chart import CHART_STYLE, LINES, line_chart
 from detoxlens.explain.page import STYLE as PAGE_STYLE
-from detoxlens.explain.page import facts_html, map_html, toxic_facts, underlined_html
+from detoxlens.explain.page import facts_html, map_html, marked_html, toxic_facts
 
 STYLE = (
     PAGE_STYLE
@@ -31,8 +31,8 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
     """The file's text; the first checkpoint is what the others are compared with."""
     first, unit = explanations[0], explanations[0].unit
     facts = {
-        "Prompt": underlined_html(first.prompt_pieces, first.toxic_prompt),
-        "Completion": underlined_html(first.completion_pieces, first.toxic_completion),
+        "Prompt": marked_html(first.prompt_pieces, first.toxic_prompt),
+        "Completion": marked_html(first.completion_pieces, first.toxic_completion),
         "Method": f"{first.method}, target {first.target}",
         "Compared with": escape(first.checkpoint),
         **toxic_facts(first),
@@ -53,7 +53,7 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
         f'difference here is an observation, not a finding.</p>\n<div class="wide">{_chart(explanations)}</div>\n'
         "<h2>Attribution, side by side</h2>\n"
         f'<p class="caption">Rows are generated {unit}s, columns the {unit}s before them; a line parts prompt and '
-        "completion. The darkest cell of a row holds its largest share, white is none; each cell's number shows when "
+        "completion. The darkest cell of a row holds its largest share, blank is none; each cell's number shows when "
         f'the pointer rests on it.</p>\n<div class="side">{maps}</div>\n'
         + (f'<p class="note">{escape(reason)}</p>\n' if reason else _differences(first, found))
         + "</body></html>\n"
@@ -102,6 +102,6 @@ def _measures(first: Explanation, d: Difference) -> str:
     for t, piece in enumerate(first.completion_pieces):
         cells = ["–" if v is None else f"{v:+.3f}" for v in (d.prob[t], d.entropy_bits[t], d.dependence[t])]
         cells.append(f"{100 * d.moved[t]:.0f} %")
-        name = f"<u>{shown(piece)}</u>" if t in first.toxic_completion else shown(piece)
+        name = underlined_html(shown(piece)) if t in first.toxic_completion else shown(piece)
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     return f'<table class="measures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

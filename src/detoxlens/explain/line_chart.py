@@ -13,10 +13,10 @@ LINES = ("#7a7a7a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 320, 46, 250, 14, 66
 LONGEST_NAME = 30
 CHART_STYLE = (
-    ".chart{max-width:60rem;min-width:34rem;width:100%;height:auto;font:12px system-ui,sans-serif}"
+    ".chart{max-width:60rem;min-width:43rem;width:100%;height:auto;font:12px system-ui,sans-serif}"
     ".chart text{fill:currentColor}"
 )
-"""CSS of the charts; include it once per page."""
+"""CSS of the charts; include it once per page. At its narrowest a letter is 9 px high."""
 
 
 class Look(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
-from detoxlens.attribution.heatmap import heatmap_html, shown
+from detoxlens.attribution.heatmap import heatmap_html, shown, underlined_html
 from detoxlens.explain.explanation import Explanation
 from detoxlens.reporting.page_style import STYLE as _PAGE_STYLE
 
@@ -23,8 +23,8 @@ def page(explanation: Explanation) -> str:
     facts = {
         "Model": escape(explanation.checkpoint),
         "Method": f"{explanation.method}, target {explanation.target}",
-        "Prompt": underlined_html(explanation.prompt_pieces, explanation.toxic_prompt),
-        "Completion": underlined_html(explanation.completion_pieces, explanation.toxic_completion),
+        "Prompt": marked_html(explanation.prompt_pieces, explanation.toxic_prompt),
+        "Completion": marked_html(explanation.completion_pieces, explanation.toxic_completion),
         "In short": explanation.summary(),
         **toxic_facts(explanation),
     }
@@ -35,7 +35,7 @@ def page(explanation: Explanation) -> str:
         f"<style>{STYLE}</style></head><body>\n<h1>What each generated {unit} drew on</h1>\n"
         f"{facts_html(facts)}\n"
         f'<p class="caption">Attribution: rows are generated {unit}s, columns the {unit}s before them; a line parts '
-        "prompt and completion. The darkest cell of a row holds its largest share, white is none; each cell's number "
+        "prompt and completion. The darkest cell of a row holds its largest share, blank is none; each cell's number "
         f'shows when the pointer rests on it.</p>\n<div class="wide">{map_html(explanation)}</div>\n'
         f'<h2>Per generated {unit}</h2>\n<p class="caption">Prompt entropy: over how many prompt tokens the '
         "attribution is spread. Dependence: "
@@ -55,9 +55,9 @@ def map_html(explanation: Explanation) -> str:
     )
 
 
-def underlined_html(pieces: Sequence[str], toxic: Collection[int]) -> str:
+def marked_html(pieces: Sequence[str], toxic: Collection[int]) -> str:
     """The text of the pieces, escaped, those of toxic words underlined."""
-    return "".join(f"<u>{escape(piece)}</u>" if i in toxic else escape(piece) for i, piece in enumerate(pieces))
+    return "".join(underlined_html(escape(piece)) if i in toxic else escape(piece) for i, piece in enumerate(pieces))
 
 
 def toxic_facts(explanation: Explanation) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _measures(explanation: Explanation) -> str:
         cells = ["–" if column[t] is None else f"{column[t]:.3f}" for column in columns]
         if explanation.contrast_pieces is not None:
             cells.append(shown(explanation.contrast_pieces[t]))
-        name = f"<u>{shown(piece)}</u>" if t in explanation.toxic_completion else shown(piece)
+        name = underlined_html(shown(piece)) if t in explanation.toxic_completion else shown(piece)
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     head = "".join(f'<th scope="col">{h}</th>' for h in heads)
     return f'<table class="measures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from detoxlens.attribution.heatmap import heatmap_html
+from detoxlens.attribution.heatmap import heatmap_html, underlined_html
 from detoxlens.attribution.heatmap import shown as shown_token
 from detoxlens.common.names import shown_name
 from detoxlens.common.numbers import number
@@ -85,7 +85,7 @@ def shaded_prompt(a: Attribution, marks: Marks | None = None) -> str:
     most = max(means, default=0.0) or 1.0
     tokens = "".join(
         f'<span style="background:rgba(0,114,178,{0.75 * mean / most:.2f})" title="{mean:.1%}">'
-        + (f"<u>{html.escape(piece)}</u></span>" if j in toxic else f"{html.escape(piece)}</span>")
+        + (f"{underlined_html(html.escape(piece))}</span>" if j in toxic else f"{html.escape(piece)}</span>")
         for j, (piece, mean) in enumerate(zip(a.prompt_pieces, means, strict=True))
     )
     return f'<p class="read">{tokens}</p>'
