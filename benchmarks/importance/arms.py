@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detoxlens.common.artifacts import Layout, read_model_ref, read_rows
 from detoxlens.common.records import Dialogue, Prompt
@@ -26,7 +26,10 @@ from detoxlens.rl.validation import validate
 from detoxlens.rl.world import World
 from detoxlens.scorers import make_scorer
 from detoxlens.sft.regularized import marker
-from detoxlens.sft.train import encode_and_count, encode_examples, fine_tune
+from detoxlens.sft.train import Example, encode_and_count, encode_examples, fine_tune
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 PLAIN = "plain"
 MODEL = "tiny-neox"
@@ -56,10 +59,10 @@ class Bench:
         self.ref, self.spec = read_model_ref(layout.adapter(MODEL, "it")), params.model(MODEL)
         self.tokenizer = load_tokenizer(root, self.ref)
         dialogues = read_rows(layout.dialogues, Dialogue)
-        self.train = [d for d in dialogues if d.split == "train"]
+        self.train_dialogues = [d for d in dialogues if d.split == "train"]
         self.val = [d for d in dialogues if d.split == "val"][:1]
         self.sft = params.section("sft", SftConfig, model=MODEL).model_dump() | {
-            "num_epochs": num_steps * batch_size / len(self.train),
+            "num_epochs": num_steps * batch_size / len(self.train_dialogues),
             "batch_size": batch_size,
             "eval_every": num_steps,
         }
@@ -70,23 +73,22 @@ class Bench:
         template = self.spec.template
         self.prompts = [encode_prompt(self.tokenizer, template, [p.text], evaluation=True).ids for p in prompts]
         self.scorer = make_scorer("profanity_check", root=root)
-        self.mark = marker(self.tokenizer, template, judge_of(self.scorer, section="sft"))
-        self.encoded = encode_and_count(self.train, self.tokenizer, template, self._config({}), mark=self.mark)[0]
+        self.encoded = self.encode(words=True)
+
+    def encode(self, *, words: bool) -> list[Example]:
+        """The training examples with their marks; without `words` none of theirs is toxic."""
+        mark = marker(self.tokenizer, self.spec.template, judge_of(self.scorer, section="sft") if words else None)
+        config = self._config({})
+        return encode_and_count(self.train_dialogues, self.tokenizer, self.spec.template, config, mark=mark)[0]
 
     def _config(self, regularizer: Mapping[str, Any]) -> SftConfig:
         return SftConfig.model_validate(self.sft | {"regularizer": regularizer})
 
     def run(self, regularizer: Mapping[str, Any], *, seed: int) -> tuple[list[Look], list[float]]:
         """Trains one arm with one seed: its looks, and the penalised quantity along the training."""
-        fix_global_state(seed, self.params.run.num_threads)
-        model = add_adapter(
-            load_model(self.root, self.ref, self.spec, device="cpu"),
-            self.params.section("lora", LoraConfig, model=MODEL),
-        )
-        set_end_tokens(model, self.tokenizer, turn_end_ids(self.tokenizer, self.spec.template))
         looks: list[Look] = []
 
-        def look(_: int, step: int, __: Mapping[str, float]) -> None:
+        def look(model: PeftModel, step: int) -> None:
             if step % self.look_every:
                 return
             with evaluating(model):
@@ -103,9 +105,23 @@ class Bench:
                 )
             looks.append(asdict(verdict))
 
+        history = self.train(regularizer, seed=seed, on_step=look)
+        key = f"sft/{regularizer['kind']}"
+        return looks, [row[key] for row in history if key in row]
+
+    def train(
+        self, regularizer: Mapping[str, Any], *, seed: int, on_step: Callable[[PeftModel, int], None]
+    ) -> list[dict[str, float]]:
+        """One training of one arm: its history. `on_step` is given the model and the steps done, 0 first."""
+        fix_global_state(seed, self.params.run.num_threads)
+        model = add_adapter(
+            load_model(self.root, self.ref, self.spec, device="cpu"),
+            self.params.section("lora", LoraConfig, model=MODEL),
+        )
+        set_end_tokens(model, self.tokenizer, turn_end_ids(self.tokenizer, self.spec.template))
         config = self._config(regularizer)
         with tempfile.TemporaryDirectory() as folder:
-            history = fine_tune(
+            return fine_tune(
                 model,
                 self.tokenizer,
                 train=self.encoded,
@@ -113,7 +129,5 @@ class Bench:
                 config=config,
                 seed=seed,
                 checkpoints=Path(folder),
-                on_step=look,
+                on_step=lambda _, step, __: on_step(model, step),
             )
-        key = f"sft/{config.regularizer.kind}"
-        return looks, [row[key] for row in history if key in row]
