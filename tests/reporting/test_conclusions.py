@@ -166,6 +166,14 @@ def test_a_difference_of_which_the_placebo_has_a_part_says_how_much():
     assert "its placebo `placebo` does not show it (+0.100 bits [" in unsure and ", not shown; one of " in unsure
 
 
+def test_an_effect_whose_sign_another_method_of_attribution_turns_says_so():
+    metrics = metrics_of(it=variant("it", 0), ft=variant("ft", 0, 2.5))
+    signs = {"prompt_entropy_bits": {"saliency": True, "occlusion": False}}
+    metrics["m"]["ft"]["attribution"]["checks"]["methods"] = {"sign_holds": signs}
+    (of_entropy,) = [s for s in said(metrics).details if "prompt entropy higher than base's" in s]
+    assert "; by occlusion its sign turns" in of_entropy and "saliency" not in of_entropy
+
+
 def test_an_effect_that_was_not_measured_gives_its_reason():
     metrics = metrics_of(it=variant("it", 0), ft=tables("ft", [], {p: 0.1 for p in PROMPTS}))
     assert "`ft`, prompt entropy on the same text: not measured (no attribution of" in "\n".join(said(metrics).details)

@@ -173,6 +173,9 @@ def _prompt_use(variant: str, variants: Json, about: About) -> list[str]:
         parts = [f"{named(variant, found)} reading the same text as base: {said}, {where})"]
         if sign(change):
             parts.append(against_placebo(variant, variants, about, scope=scope, measure=measure, unit=unit))
+        signs = value_at(found, "attribution", "checks", "methods", "sign_holds", measure) or {}
+        if turned := [method for method, holds in signs.items() if holds is False]:
+            parts.append(f"by {listed(turned)} its sign turns")
         if failed := failed_checks(found):
             parts.append(f"its attributions {failed}")
         if effect["total"] is not None and effect["text_effect"] is not None:

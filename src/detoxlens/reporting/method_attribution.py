@@ -1,6 +1,7 @@
 """How methods use the prompt: the numbers of `attribution_metrics` over all seeds of a method, and method minus method.
 
-    {first variant: {"method": {"attribution": {effects, rise, other_prompts, contrast: {by_it}, methods}},
+    {first variant: {"method": {"attribution": {effects, rise, other_prompts, contrast: {by_it}, methods,
+                                             methods_user_text}},
                      "pairs": {other: {"attribution": {effects: {scope: {measure: {model_effect: ours - theirs}}}}}}}}
 
 Only a method of several seeds has the first; every pair has the second. `over_seeds` has the statistics.
@@ -61,11 +62,12 @@ def method_attribution(
     for method, seeds in several.items():
         found[method]["contrast"] = {"by_it": _contrast(variants, seeds, by, config, scope=study.scope)}
     for other in dict.fromkeys(m for tables in variants.values() for m in tables.other_methods):
-        names = ["model_effect"]
-        for scope, measure, quads in measured(variants, config, scopes=[study.scope], method=other, names=names):
+        scopes = dict.fromkeys((study.scope, "user"))
+        for scope, measure, quads in measured(variants, config, scopes=scopes, method=other, names=["model_effect"]):
+            where = "methods" if scope == study.scope else "methods_user_text"
             for method, of in _of_methods(several, quads, COMPARED, config).items():
                 ours = found[method]["effects"][scope][measure]["model_effect"]
-                checked = found[method].setdefault("methods", {"effects": {}, "sign_holds": {}})
+                checked = found[method].setdefault(where, {"effects": {}, "sign_holds": {}})
                 checked["effects"].setdefault(measure, {})[other] = of["model_effect"]
                 checked["sign_holds"].setdefault(measure, {})[other] = same_sign(ours, of["model_effect"])
     return found

@@ -145,20 +145,22 @@ def _method_free(metrics: Json) -> Check:
 
 
 def _methods(metrics: Json) -> Check:
-    """Does the sign of the headline difference hold under other methods of attribution?"""
+    """Do the signs of the headline differences hold under other methods of attribution?"""
     held, turned, silent = [], [], []
     for where, variant, found in variants(metrics):
         if variant == BASE:
             continue
-        for method, holds in (value_at(found, "attribution", "checks", "methods", "sign_holds", MEASURE) or {}).items():
-            (silent if holds is None else held if holds else turned).append(f"{where} by {method}")
+        signs = value_at(found, "attribution", "checks", "methods", "sign_holds") or {}
+        for measure, what in ((MEASURE, "entropy"), ("prompt_dependence_excess_bits", "dependence")):
+            for method, holds in signs.get(measure, {}).items():
+                (silent if holds is None else held if holds else turned).append(f"{what} of {where} by {method}")
     name = "Other methods"
     if not held and not turned:
         why = (
             f"no interval excludes 0 by both methods ({listed(silent)})" if silent else "`attribution.agreement` is off"
         )
         return Check(name=name, status=ABSENT, text=f"Not tested: {why}.")
-    texts = [f"The sign of the model effect on entropy turns: {listed(turned)}."] if turned else []
+    texts = [f"The sign of the model effect turns: {listed(turned)}."] if turned else []
     texts += [f"It holds for {listed(held)}."] if held else []
     texts += [f"Nothing shown by one of the two: {listed(silent)}."] if silent else []
     return Check(name=name, status=FAILED if turned else PASSED, text=" ".join(texts))
