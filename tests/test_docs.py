@@ -49,6 +49,8 @@ MADE_BY_THE_PIPELINE = (
         "kept/",
         "completions.parquet",
         "last-error.txt",
+        "presets/small.yaml",
+        "data/recorded/scorers",
     ),
 )
 

@@ -123,6 +123,7 @@ def test_a_classifier_whose_weights_lie_here_is_forecast_by_its_own_size(tmp_pat
     (folder / "model.safetensors").write_bytes(bytes(4 * 1000))
     params = types.SimpleNamespace(path=str(tmp_path / "params.yaml"))
     assert _judge(params, "hf:data/recorded/scorers/small") == Judge("hf:data/recorded/scorers/small", 1000)
+    assert _judge(params, "hf:data/recorded/scorers/small#rude").num_parameters == 1000
     assert _judge(params, "hf:a/b").num_parameters == 1.25e8  # as large as RoBERTa-base
     small, large = (
         forecast.score_cost([Judge("hf:x", size)], None, COUNTS, SPEEDS, SHAPE, 0.0).seconds for size in (1e3, 1e6)

@@ -17,7 +17,7 @@ NOTHING_TO_DO = "Data and pipelines are up to date."
 IDENTITY = {f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-def run(command: str, *, cwd: Path, **environment: str) -> str:
+def run(command: str, *, cwd: Path, timeout: float = 570, **environment: str) -> str:
     """Output and errors of a command line that must succeed, with this interpreter's programs and these sources."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "GIT_"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -30,7 +30,7 @@ def run(command: str, *, cwd: Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=570,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}"

@@ -220,7 +220,8 @@ def _judges(params: Params) -> tuple[Judge, Judge]:
 
 def _judge(params: Params, name: str) -> Judge:
     """With its size, where its weights lie in a folder here."""
-    weights = Path(params.path).parent / name.removeprefix("hf:") / "model.safetensors"
+    folder = name.removeprefix("hf:").partition("#")[0]
+    weights = Path(params.path).parent / folder / "model.safetensors"
     return Judge(name, weights.stat().st_size / 4) if weights.is_file() else Judge(name)
 
 
