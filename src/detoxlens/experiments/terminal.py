@@ -15,7 +15,7 @@ from detoxlens.experiments.read import Revision
 COLUMNS = (
     ("toxic, %", "toxic", 100, 1, False),
     ("to base", "toxic_vs_base", 100, 1, True),
-    ("entropy effect, bits", "entropy_bits_model_effect", 1, 3, True),
+    ("entropy\neffect,\nbits", "entropy_bits_model_effect", 1, 3, True),
     ("perplexity", "perplexity", 1, 2, False),
 )
 """(head, name in reports/headline, factor, digits, signed)"""
@@ -30,9 +30,10 @@ def print_experiments(revisions: Sequence[Revision]) -> None:
 
 def view(revisions: Sequence[Revision]) -> RenderableType:
     """A row per (model, variant) whose numbers an experiment moved; intervals are in the report of each."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("experiment", no_wrap=True, style="bold")
-    table.add_column("changed", overflow="fold")
+    words = [word for revision in revisions for word in changes(revision).split()]
+    table.add_column("changed", overflow="fold", min_width=min(LONGEST, max(map(len, words), default=0)))
     table.add_column("model/variant", no_wrap=True)
     for head, *_ in COLUMNS:
         table.add_column(head, justify="right")
