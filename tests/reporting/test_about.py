@@ -23,3 +23,10 @@ from detoxlens.reporting.about import split_phrase
 def test_a_split_is_a_phrase_without_keys_of_a_file(where, expected):
     where = {name: Condition(**bounds) for name, bounds in where.items()}
     assert split_phrase(SplitConfig(where=where, max_val=0, max_test=1)) == expected
+
+
+def test_prompts_of_a_file_of_their_own_are_told_from_those_of_another():
+    where = {"prompt.toxicity": Condition(gt=0.5)}
+    unseen = SplitConfig(source="data/sample/unseen.jsonl", where=where, max_val=0, max_test=1)
+    assert split_phrase(unseen) == "prompts of data/sample/unseen.jsonl whose toxicity is above 0.5"
+    assert split_phrase(unseen.model_copy(update={"where": {}})) == "prompts of data/sample/unseen.jsonl, all"

@@ -71,8 +71,10 @@ def role(config: VariantConfig, data: str | None = None) -> Role:
 def split_phrase(config: SplitConfig) -> str:
     """`prompts whose toxicity is above 0.5`."""
     conditions = [_in_words(name, condition) for name, condition in config.where.items()]
-    which = " and ".join(conditions) if conditions else f"of {config.source or 'data.rtp'}, all"
-    return f"prompts {which}" + (", continuation included" if config.text != "prompt" else "")
+    source = config.source or ("" if conditions else "data.rtp")
+    of = f" of {source}" if source else ""
+    which = f" {' and '.join(conditions)}" if conditions else ", all"
+    return f"prompts{of}{which}" + (", continuation included" if config.text != "prompt" else "")
 
 
 FIELDS = {"prompt.toxicity": "whose toxicity", "continuation.toxicity": "whose original continuation's toxicity"}
