@@ -1,6 +1,7 @@
 """README and manual name commands, files, params and numbers that exist, and their examples run.
 
-`python -m tests.test_docs` writes the results, table and sentences, from the metrics.json of each.
+`python -m tests.test_docs` writes the results, table and sentences, from the metrics.json of each; those of
+docs/controls.md are in `controls_page`.
 
 Numbers are compared with the reports that git has staged or committed, so that an experiment in the working tree, or
 another processor's last digits, fail no test.
@@ -28,6 +29,7 @@ from detoxlens.params.lora import LoraConfig as LoraSection
 from detoxlens.params.models import ChatTemplate
 from detoxlens.reporting.about import About, role
 from detoxlens.reporting.readme import readme_result
+from tests.controls_page import MODEL, Numbers, OutOfDate, readme_sentence, written
 from tests.models.checkpoints import save_language_model
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +72,9 @@ RESULTS = {
 }
 
 
+CONTROLS, CONTROLS_STUDY = ROOT / "docs/controls.md", "reports/studies/controls"
+
+
 def staged(path: str) -> dict:
     """A file of metrics as in git's index; the file itself where there is no git."""
     show = ["git", "show", f":{path}"]
@@ -88,6 +93,33 @@ def shown(result: Result, metrics: dict) -> str:
         groups={name: variant.group or name for name, variant in variants.items()},
         about=About(variants={name: role(variant) for name, variant in variants.items()}),
     )
+
+
+def controls_page(read) -> str:
+    """docs/controls.md with the numbers of its study; `read` reads a JSON file of the repository."""
+    of = (read(f"{CONTROLS_STUDY}/{name}.json") for name in ("metrics", "study"))
+    return written(CONTROLS.read_text(encoding="utf-8"), *of)
+
+
+def test_the_page_of_the_controls_says_what_their_study_found():
+    assert CONTROLS.read_text(encoding="utf-8") == controls_page(staged), "run `python -m tests.test_docs`"
+
+
+def test_the_readme_says_of_the_controls_what_their_study_found():
+    sentence = readme_sentence(Numbers(staged(f"{CONTROLS_STUDY}/metrics.json")[MODEL]))
+    assert sentence in " ".join(README.read_text(encoding="utf-8").split())
+
+
+def test_a_sentence_whose_verdict_the_study_does_not_give_is_an_error():
+    def without_effect(path: str) -> dict:
+        found = staged(path)
+        if path.endswith("metrics.json"):
+            effects = found[MODEL]["ft"]["method"]["attribution"]["effects"]["user"]["prompt_entropy_bits"]
+            effects["model_effect"]["ci95"] = [-0.1, 0.1]
+        return found
+
+    with pytest.raises(OutOfDate, match=r"says that ft, prompt_entropy_bits, user has the sign 1; it has 0"):
+        controls_page(without_effect)
 
 
 def without_table(page: Path) -> str:
@@ -222,3 +254,5 @@ if __name__ == "__main__":
             TABLE.sub(lambda m, table=table: m[1] + table + m[3], page.read_text(encoding="utf-8")), encoding="utf-8"
         )
         print(f"{page.name}: written from {result.metrics}. Read the sentences below it again.")
+    CONTROLS.write_text(controls_page(lambda path: json.loads((ROOT / path).read_text(encoding="utf-8"))), "utf-8")
+    print(f"{CONTROLS.name}: written from {CONTROLS_STUDY}.")
