@@ -76,6 +76,17 @@ def test_ppo():
     assert f"at most {max(formulas.values()):.1e}" in row("PPO, 11")[2] and len(formulas) == 11
 
 
+def test_penalties():
+    plain, *costs = results("penalties")["costs"]
+    for cost in (cost for cost in costs if cost["num_examples"] is None):
+        seconds, without, times, _ = row(f"fine-tuning step under `{cost['kind']}`")
+        assert [number(seconds), number(without)] == [f"{cost['seconds']:.2f}", f"{plain['seconds']:.2f}"]
+        assert times == ratio(cost["ratio"], *cost["ratio_range"])
+    words = results("penalties")["toxic_words"]
+    seconds, _, times, _ = row(f"toxic words of {words['num_dialogues']} dialogues")
+    assert number(seconds) == f"{words['seconds']:.2f}" and times == f"{words['plain_steps']:.1f} x"
+
+
 def test_seeds_and_the_tenth():
     outcomes = results("ppo_seeds")["outcomes"]
     for model in ("tiny-neox", "tiny-falcon"):
