@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from detoxlens.attribution.api import attribute
+from detoxlens.attribution.faithfulness import shuffled
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import ModelRef
 from detoxlens.models.capabilities import examine
@@ -50,6 +53,23 @@ def test_with_base_as_anti_expert_alpha_1_is_the_expert(tmp_path):
     save_adapter(tmp_path, "ft")
     network = load(tmp_path, make(tmp_path, ref, "dexperts", config(alpha=1.0)))
     torch.testing.assert_close(logits(network), logits(alone(tmp_path, "ft")), rtol=1e-4, atol=1e-4)
+
+
+def test_a_copy_combines_the_passes_of_its_own_network(tmp_path):
+    """The test of an attribution by shuffled weights reads one; a forward that belonged to the original ran that."""
+    ref = save_model(tmp_path)
+    save_adapter(tmp_path, "ft")
+    network = load(tmp_path, make(tmp_path, ref, "dexperts", config()))
+    whole, expert = logits(network), logits(alone(tmp_path, "ft"))
+    other = shuffled(network, seed=0)
+    assert not torch.allclose(logits(other), whole, atol=0.1)
+    assert torch.equal(logits(network), whole)
+    again = copy.deepcopy(network)
+    again.get_base_model().alpha = 1.0
+    torch.testing.assert_close(logits(again), expert, rtol=1e-4, atol=1e-4)
+    found = attribute(other, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+    before = attribute(network, prompt_ids=PROMPTS, completion_ids=COMPLETIONS)
+    assert max_difference(found[0].scores, before[0].scores) > 1e-3
 
 
 def test_alpha_0_gives_the_base_models_tokens_and_logits(tmp_path):

@@ -52,36 +52,46 @@ def make(config: DexpertsConfig, materials: Materials, folder: Path) -> dict[str
 
 
 def apply(model: PreTrainedModel, folder: Path, settings: Mapping[str, Any]) -> PeftModel:
-    """`model` with both adapters, whose forward gives the combined logits."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+    """`model` with both adapters, whose forward gives the combined logits; so does that of a copy."""
     roles = [role for role in (EXPERT, ANTI_EXPERT) if (folder / role).is_dir()]
     policy = model
     for role in roles:
         policy = apply_adapter(policy, folder / role, trainable=False, name=role)
-    layers = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
-    inner, passes = policy.get_base_model(), [[], *([role] for role in roles)]
-    alpha, plain = settings["alpha"], inner.forward
+    inner = policy.get_base_model()
+    inner.passes, inner.alpha = ((), *((role,) for role in roles)), settings["alpha"]
+    inner.__class__ = _combining(type(inner))
+    return policy
+
+
+@functools.cache
+def _combining(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class of `cls` whose forward combines: a method, for a function on the instance would run the network that a
+    copy was made of."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = cls.forward
 
     @functools.wraps(plain)
-    def forward(*args: Any, past_key_values: PassCaches | None = None, **kwargs: Any) -> Any:
-        caches = [None] * len(passes) if past_key_values is None else past_key_values.caches
+    def forward(self: Any, *args: Any, past_key_values: PassCaches | None = None, **kwargs: Any) -> Any:
+        layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        caches = [None] * len(self.passes) if past_key_values is None else past_key_values.caches
         found = []
-        for active, cache in zip(passes, caches, strict=True):
+        for active, cache in zip(self.passes, caches, strict=True):
             for layer in layers:
-                layer.set_adapter(active, inference_mode=True)
+                layer.set_adapter(list(active), inference_mode=True)
             embeds = kwargs.get("inputs_embeds")
             own = kwargs if embeds is None else kwargs | {"inputs_embeds": embeds.clone()}  # a model may change it
-            found.append(plain(*args, past_key_values=cache, **own))
+            found.append(plain(self, *args, past_key_values=cache, **own))
         base, expert, *anti = (output.logits for output in found)
         output = found[0]
-        output.logits = combined(base, expert, anti[0] if anti else base, alpha=alpha)
+        output.logits = combined(base, expert, anti[0] if anti else base, alpha=self.alpha)
         output.past_key_values = past_key_values
         return output
 
-    inner.forward = forward
-    inner.new_cache = lambda: PassCaches.of(inner, num_passes=len(passes))
-    return policy
+    def new_cache(self: Any) -> PassCaches:
+        return PassCaches.of(self, num_passes=len(self.passes))
+
+    return type(cls.__name__, (cls,), {"forward": forward, "new_cache": new_cache, "__module__": cls.__module__})
 
 
 def combined(
