@@ -25,6 +25,12 @@ def test_words_that_the_answer_also_says_are_no_controls_and_two_cues_take_two()
     ]
 
 
+def test_a_word_of_a_system_message_that_no_other_prompt_has_is_matched_as_in_one():
+    prompt, frequency = ["answer", "politely", "zorgon"], {"zorgon": 4}
+    # From "answer" at 0: politely is no doubling and 1/3 away: 3.3; zorgon two doublings and 2/3: 8.7
+    assert copied_words(prompt, [(2, "answer")], frequency) == [Copied(2, (0,), (1,))]
+
+
 def test_a_word_without_content_copies_nothing():
     assert copied_words([None, "loud"], [(0, None), (1, "soft")], {"loud": 1}) == []
 

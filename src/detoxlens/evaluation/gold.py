@@ -51,7 +51,8 @@ def copied_words(
     Args:
         prompt: the user's words by their content (`fluency.content_words`); None for one without content.
         answer: (first token, content) of each generated word.
-        frequency: in how many prompts each content stands.
+        frequency: in how many prompts each content stands; one that is in none of them, such as a word of a system
+            message, counts as in this prompt alone.
     """
     said = {content for _, content in answer}
     others = [j for j, content in enumerate(prompt) if content is not None and content not in said]
@@ -86,7 +87,7 @@ def controls(
     for cue in cues:
 
         def distance(j: int, cue: int = cue) -> tuple[float, int]:
-            doublings = abs(math.log2(frequency[prompt[j]] / frequency[prompt[cue]]))
+            doublings = abs(math.log2(frequency.get(prompt[j], 1) / frequency.get(prompt[cue], 1)))
             return doublings + TENTHS * abs(j - cue) / len(prompt), j
 
         chosen.append(min(left, key=distance))

@@ -124,7 +124,7 @@ def prompt_words(
     known = [c or (w.word.casefold() if t else None) for c, w, t in zip(contents, kept, toxic, strict=True)]
     said = {c for c, t in zip(known, toxic, strict=True) if t}
     others = [i for i, (c, t) in enumerate(zip(known, toxic, strict=True)) if c is not None and not t and c not in said]
-    chosen = controls([i for i, t in enumerate(toxic) if t], others, known, {c: frequency.get(c, 1) for c in known})
+    chosen = controls([i for i, t in enumerate(toxic) if t], others, known, frequency)
     return columns, PromptWords(
         num_tokens=np.array([len(tokens) for tokens in columns], dtype=np.float64),
         total_tokens=len(user),
