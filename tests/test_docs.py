@@ -29,6 +29,7 @@ from detoxlens.params.lora import LoraConfig as LoraSection
 from detoxlens.params.models import ChatTemplate
 from detoxlens.reporting.about import About, role
 from detoxlens.reporting.readme import readme_result
+from tests import methods_page
 from tests.controls_page import MODEL, Numbers, OutOfDate, readme_sentence, written
 from tests.models.checkpoints import save_language_model
 
@@ -73,6 +74,7 @@ RESULTS = {
 
 
 CONTROLS, CONTROLS_STUDY = ROOT / "docs/controls.md", "reports/studies/controls"
+METHODS, METHODS_STUDY = ROOT / "docs/methods.md", "reports/studies/methods"
 
 
 def staged(path: str) -> dict:
@@ -99,6 +101,17 @@ def controls_page(read) -> str:
     """docs/controls.md with the numbers of its study; `read` reads a JSON file of the repository."""
     of = (read(f"{CONTROLS_STUDY}/{name}.json") for name in ("metrics", "study"))
     return written(CONTROLS.read_text(encoding="utf-8"), *of)
+
+
+def methods_written(read) -> str:
+    """docs/methods.md with the numbers of its study; `read` reads a JSON file of the repository."""
+    of = (read(f"{METHODS_STUDY}/{name}.json") for name in ("metrics", "study"))
+    return methods_page.written(METHODS.read_text(encoding="utf-8"), *of)
+
+
+def test_the_page_of_the_methods_says_what_their_study_found():
+    assert methods_page.REGION.search(METHODS.read_text(encoding="utf-8"))
+    assert METHODS.read_text(encoding="utf-8") == methods_written(staged), "run `python -m tests.test_docs`"
 
 
 def test_the_page_of_the_controls_says_what_their_study_found():
@@ -256,3 +269,5 @@ if __name__ == "__main__":
         print(f"{page.name}: written from {result.metrics}. Read the sentences below it again.")
     CONTROLS.write_text(controls_page(lambda path: json.loads((ROOT / path).read_text(encoding="utf-8"))), "utf-8")
     print(f"{CONTROLS.name}: written from {CONTROLS_STUDY}.")
+    METHODS.write_text(methods_written(lambda path: json.loads((ROOT / path).read_text(encoding="utf-8"))), "utf-8")
+    print(f"{METHODS.name}: written from {METHODS_STUDY}.")
