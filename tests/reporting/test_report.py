@@ -145,7 +145,7 @@ class Tags(HTMLParser):
         links = [value for key, value in attrs if key in ("src", "href")]
         self.loads += [link for link in links if not link.startswith(("#", "data:"))]
         self.loads += [tag] if tag in ("script", "link", "iframe") else []
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
