@@ -19,6 +19,7 @@ def test_p_is_below_five_percent_where_the_interval_excludes_0_and_only_there():
     assert p_value(Estimate(-1.0, (-2.0, 1e-9), 100)) == pytest.approx(0.05)
     assert p_value(Estimate(0.0, (-1.0, 1.0), 100)) == 1 and p_value(Estimate(0.0, (0.0, 0.0), 100)) == 1
     assert p_value(Estimate(1.0, None, 1)) is None
+    assert p_value(Estimate(0.0, (-0.8, 0.8), 1)) is None  # an exact interval of one prompt, which t has none of
     assert p_value(Estimate(0.5, (0.5, 0.5), 100)) == 0  # no spread at all
 
 

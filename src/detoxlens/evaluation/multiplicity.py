@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def p_value(found: Estimate) -> float | None:
-    """Two-sided p, 0..1, of a difference that is 0 in truth; None without an interval.
+    """Two-sided p, 0..1, of a difference that is 0 in truth; None without an interval, or of a single prompt.
 
     From the end of the 95 % interval that is nearer to 0: it is t's 97.5 % quantile of standard errors from the value,
     so p < .05 where the interval excludes 0, and only there. Altman and Bland 2011 (BMJ 343:d2304), with t instead of
@@ -24,13 +24,13 @@ def p_value(found: Estimate) -> float | None:
 
         value 3, interval [1, 5], many prompts: 3 / (2 / 1.96) = 2.94 standard errors, p = .003
     """
-    if found.ci95 is None:
+    df = found.df if isinstance(found, OverSeeds) else found.num_clusters - 1
+    if found.ci95 is None or df < 1:
         return None
     lo, hi = found.ci95
     reach = found.value - lo if found.value > 0 else hi - found.value
     if reach <= 0:
         return 1.0 if found.value == 0 else 0.0
-    df = found.df if isinstance(found, OverSeeds) else found.num_clusters - 1
     t = abs(found.value) / reach * t_quantile(df)
     return math.erfc(t / math.sqrt(2)) if math.isinf(df) else 2 * float(stdtr(df, -t))
 
