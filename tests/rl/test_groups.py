@@ -252,7 +252,13 @@ def test_a_param_that_is_called_unread_changes_no_byte_and_one_that_is_not_is_re
     everything |= {f"kl.{n}" for n in KlConfig.model_fields} | {
         f"validation.{n}" for n in ValidationConfig.model_fields
     }
-    by_the_stage = {"max_context_turns", "max_prompt_tokens", "validation.num_prompts", "validation.filter"}
+    by_the_stage = {
+        "reward_scale",
+        "max_context_turns",
+        "max_prompt_tokens",
+        "validation.num_prompts",
+        "validation.filter",
+    }
     assert everything - by_the_stage - read <= listed
     policy = make_policy(("query_key_value", "dense"))
     for module in policy.modules():
