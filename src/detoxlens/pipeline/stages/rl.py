@@ -1,4 +1,4 @@
-"""Stage rl@model-variant: a LoRA adapter by PPO, RLOO or GRPO on 1 - P(hate) of the response.
+"""Stage rl@model-variant: a LoRA adapter by PPO, RLOO or GRPO on 1 - P(hate) of the response, or its log-odds.
 
 deps: data/prepared/dialogues.parquet, data/prepared/prompts.parquet, models/reward, models/<m>/base,
       adapters/<m>/it or adapters/<m>/<init_from>, adapters/<m>/<placebo_of>           outs: adapters/<m>/<v>
