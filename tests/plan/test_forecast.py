@@ -21,7 +21,15 @@ from detoxlens.plan.measure import Speeds
 from tests.root import ROOT
 
 SPEEDS = Speeds(
-    train_all=3.0, train_lora=2.0, forward=1.0, decode_step=10.0, decode_row=1.0, attribute=0.1, attribute_float32=0.5
+    train_all=3.0,
+    train_lora=2.0,
+    forward=1.0,
+    decode_step=10.0,
+    decode_row=1.0,
+    attribute=0.1,
+    attribute_float32=0.5,
+    train_lora_autocast=1.0,
+    forward_autocast=0.25,
 )
 COUNTS = Counts(
     num_rows=100,
@@ -76,6 +84,8 @@ def test_finetune_is_its_tokens_its_validations_and_its_steps():
     cost = forecast.finetune_cost(sft, COUNTS, SPEEDS, SHAPE, 7.0)
     assert cost.seconds == pytest.approx(7 + 80 * 50 * 2.0 + 2 * 4 * 50 * 1.0 + 10 * 0.02)
     assert cost.disk_gib == pytest.approx(4e6 / GIB) and cost.memory_gib > 6e9 / GIB
+    faster = forecast.finetune_cost(sft.model_copy(update={"autocast": "bfloat16"}), COUNTS, SPEEDS, SHAPE, 7.0)
+    assert faster.seconds == pytest.approx(7 + 80 * 50 * 1.0 + 2 * 4 * 50 * 0.25 + 10 * 0.02)
 
 
 def test_generate_and_score_count_batches_rows_and_queries():

@@ -240,6 +240,17 @@ def test_bfloat16_weights_train_a_float32_adapter(train, make_policy):
     assert result.history[-1]["ppo/kl_nats_per_sequence"] > 0
 
 
+@pytest.mark.parametrize("value_function", ["head", "lora"])
+def test_under_autocast_ppo_learns_from_nearly_the_same_numbers_and_its_ratios_start_at_one(train, value_function):
+    _, exact = train(num_steps=2, value_function=value_function)
+    policy, result = train(num_steps=2, value_function=value_function, autocast="bfloat16")
+    first, expected = result.history[0], exact.history[0]
+    assert first["ppo/policy_entropy_nats"] == pytest.approx(expected["ppo/policy_entropy_nats"], rel=0.01)
+    assert first["ppo/policy_entropy_nats"] != expected["ppo/policy_entropy_nats"]
+    assert first["ppo/kl_nats_per_sequence"] == 0  # policy and reference are the same network: rounded alike
+    assert {p.dtype for p in policy.parameters()} == {torch.float32}
+
+
 def test_an_empty_batch_is_an_error_with_its_step(train, monkeypatch):
     def silent(*args, **settings):
         return [dataclasses.replace(r, text=" ") for r in sample_responses(*args, **settings)]

@@ -269,6 +269,19 @@ def test_bfloat16_weights_train_a_float32_adapter(tokenizer, tmp_path):
     assert {p.dtype for n, p in policy.named_parameters() if "lora_" not in n} == {torch.bfloat16}
 
 
+def test_under_autocast_products_are_bfloat16_weights_float32_and_the_losses_nearly_the_same(tokenizer, tmp_path):
+    config = CONFIG.model_copy(update={"autocast": "bfloat16"})
+    policy, seen = _policy(), set()
+    layer = next(m for n, m in policy.named_modules() if n.endswith("query_key_value.base_layer"))
+    layer.register_forward_hook(lambda module, args, output: seen.add(output.dtype) if module.training else None)
+    history, policy, _ = _run(tokenizer, tmp_path / "bfloat16", config, policy=policy)
+    exact, _, _ = _run(tokenizer, tmp_path / "float32")
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in policy.parameters()} == {torch.float32}
+    assert _val_loss(history) == pytest.approx(_val_loss(exact), rel=0.01)
+    assert _val_loss(history) != _val_loss(exact)
+
+
 def test_an_empty_split_is_named(tokenizer, tmp_path):
     with pytest.raises(UserError, match="the split 'val' holds no dialogue"):
         fine_tune(

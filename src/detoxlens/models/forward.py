@@ -11,7 +11,7 @@ Which of them are right for a model is found by `capabilities.examine`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from detoxlens.common.errors import UserError
 from detoxlens.models.truncation import NO_TOKEN
+from detoxlens.params.section import Autocast
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -81,6 +82,7 @@ def logits_at(
     spans: Sequence[tuple[int, int]],
     *,
     head_selects: bool = True,
+    autocast: Autocast = None,
 ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"] | None]:
     """Logits, and the head's input, at positions start <= t < end of each row, row by row: one right-padded pass.
 
@@ -91,6 +93,7 @@ def logits_at(
         rows: token ids.
         spans: (start, end) of each row.
         head_selects: the output layer is given these positions alone; without it there is no head's input to return.
+        autocast: format of the matrix products; None is that of the weights.
     """
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
@@ -98,9 +101,11 @@ def logits_at(
     for row, (start, end) in zip(wanted, spans, strict=True):
         row[start:end] = True
     wanted = wanted.to(ids.device)
+    products = torch.autocast(model.device.type, getattr(torch, autocast)) if autocast else nullcontext()
     if not head_selects:
-        return model(input_ids=ids, use_cache=False).logits[wanted], None
-    with head_sees_only(wanted, model.get_output_embeddings()) as seen:
+        with products:
+            return model(input_ids=ids, use_cache=False).logits[wanted], None
+    with products, head_sees_only(wanted, model.get_output_embeddings()) as seen:
         logits = model(input_ids=ids, use_cache=False).logits.squeeze(0)
     return logits, seen[0]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from detoxlens.jobs.save_timer import SaveTimer
 from detoxlens.models.trainer_checkpoints import keep_newest, last_complete_checkpoint
+from detoxlens.params.section import Autocast
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,6 +29,7 @@ class TrainingConfig(Protocol):
     batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    autocast: Autocast
     eval_every: int
     patience: int | None
 
@@ -59,7 +61,7 @@ def arguments(config: TrainingConfig, model: PeftModel, *, seed: int, checkpoint
         "seed": seed,
         "data_seed": seed,
         "use_cpu": model.device.type == "cpu",
-        "bf16": model.dtype == torch.bfloat16,
+        "bf16": model.dtype == torch.bfloat16 or config.autocast == "bfloat16",
         "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,

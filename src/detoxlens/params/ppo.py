@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from detoxlens.params.regularizer import RegularizerConfig
-from detoxlens.params.section import Section
+from detoxlens.params.section import Autocast, Section
 
 RewardScale = Literal["probability", "log_odds"]
 
@@ -111,6 +111,9 @@ class PpoConfig(Section):
     """Taken from the reward of a response that was cut off by its length."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    autocast: Autocast = None
+    """Format of the matrix products in training passes where it is not the weights' own (`detoxlens plan` measures
+    whether it would be faster here); weights, optimizer, sampling and attribution keep theirs."""
     kl: KlConfig = KlConfig()
     """Penalty that keeps the policy near the base model, and the limits of its KL."""
     validation: ValidationConfig = ValidationConfig()

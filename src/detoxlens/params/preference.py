@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from detoxlens.params.section import Section
+from detoxlens.params.section import Autocast, Section
 
 
 class PairsConfig(Section):
@@ -52,6 +52,9 @@ class PreferenceConfig(Section):
     """Longer written replies are cut at the end, tokens; hater turns without room for an answer are left out."""
     gradient_checkpointing: bool
     """Compute activations twice, to keep less of them."""
+    autocast: Autocast = None
+    """Format of the matrix products in training passes where it is not the weights' own (`detoxlens plan` measures
+    whether it would be faster here); weights, optimizer, sampling and attribution keep theirs."""
     eval_every: int = Field(ge=1)
     """Optimizer steps between validation losses and checkpoints."""
     patience: int | None = Field(default=None, ge=1)

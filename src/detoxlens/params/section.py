@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,6 +11,8 @@ from detoxlens.common.errors import UserError, did_you_mean
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
+Autocast = Literal["bfloat16"] | None
+"""Format of matrix products where it is not that of the weights (https://docs.pytorch.org/docs/stable/amp.html)."""
 
 
 class Section(BaseModel):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from detoxlens.params.regularizer import RegularizerConfig
-from detoxlens.params.section import Section
+from detoxlens.params.section import Autocast, Section
 
 
 class SftConfig(Section):
@@ -44,6 +44,9 @@ class SftConfig(Section):
     """Batches of examples of like length: less padding, another order."""
     gradient_checkpointing: bool
     """Compute activations twice, to keep less of them."""
+    autocast: Autocast = None
+    """Format of the matrix products in training passes where it is not the weights' own (`detoxlens plan` measures
+    whether it would be faster here); weights, optimizer, sampling and attribution keep theirs."""
     eval_every: int = Field(ge=1)
     """Optimizer steps between validation losses and checkpoints."""
     eval_max_dialogues: int | None = Field(default=None, ge=1)

@@ -81,7 +81,8 @@ def finetune_cost(sft: SftConfig, counts: Counts, speeds: Speeds, footprint: Foo
     num_validated = min(counts.num_examples / 10, sft.eval_max_dialogues or math.inf)
     validation = steps // sft.eval_every * num_validated * counts.example_tokens
     recompute = 4 / 3 if sft.gradient_checkpointing else 1.0
-    seconds = start + recompute * tokens * speeds.train_lora + validation * speeds.forward
+    train, forward = speeds.training(sft.autocast)
+    seconds = start + recompute * tokens * train + validation * forward
     seconds += steps * TRAINER_STEP_SECONDS
     return _trained("finetune", seconds, memory.finetune_bytes(sft, counts, footprint), footprint)
 
@@ -142,7 +143,8 @@ def rl_cost(
     num_forward_passes = 3 + own_values + (0 if is_ppo else 2)
     recompute = 4 / 3 if ppo.gradient_checkpointing else 1.0
     rollout = _decode(1, ppo.rollout_batch_size, config, counts, speeds)
-    step = rollout + num_forward_passes * tokens * speeds.forward + recompute * num_passes * tokens * speeds.train_lora
+    train, forward = speeds.training(ppo.autocast)
+    step = rollout + num_forward_passes * tokens * forward + recompute * num_passes * tokens * train
     if not is_ppo:
         step += ppo.num_epochs * ppo.rollout_batch_size / ppo.minibatch_size * TRAINER_STEP_SECONDS
     num_validated = ppo.validation.num_prompts
@@ -195,9 +197,10 @@ def preference_cost(
     again = 0 if algorithm == "dpo" else 1
     reading = 1.1 * (1 + again) + config.num_epochs * again + steps // config.eval_every * 0.1 * (1 + again)
     recompute = 4 / 3 if config.gradient_checkpointing else 1.0
-    learning = recompute * config.num_epochs * speeds.train_lora
+    train, forward = speeds.training(config.autocast)
+    learning = recompute * config.num_epochs * train
     seconds = start + _decode(num_batches, round(num_answers), generation, counts, speeds) + judged
-    seconds += num_turns * pair_tokens * (reading * speeds.forward + learning) + steps * TRAINER_STEP_SECONDS
+    seconds += num_turns * pair_tokens * (reading * forward + learning) + steps * TRAINER_STEP_SECONDS
     needed = memory.preference_bytes(config, generation, counts, footprint, is_dpo=algorithm == "dpo")
     return _trained("preference", seconds, needed, footprint, num_api_calls=num_calls)
 

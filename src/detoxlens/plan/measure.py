@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from detoxlens.params.lora import LoraConfig
+from detoxlens.params.section import Autocast
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +44,16 @@ class Speeds:
     """Per (generated token, token of its prefix)."""
     attribute_float32: float
     """The same with the weights in float32, to which the stage `attribute` compares fewer bits."""
+    train_lora_autocast: float
+    """`train_lora` with products in bfloat16 (`sft.autocast`)."""
+    forward_autocast: float
+    """`forward` likewise."""
+
+    def training(self, autocast: Autocast) -> tuple[float, float]:
+        """`train_lora` and `forward` under `sft.autocast` or one like it."""
+        if autocast:
+            return self.train_lora_autocast, self.forward_autocast
+        return self.train_lora, self.forward
 
 
 def measure_speeds(config: PretrainedConfig, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
@@ -139,8 +150,14 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
 
     train_all = _seconds(train(), device) / ids.numel() if small else float("nan")
     network.requires_grad_(False)
-    with torch.no_grad():
-        forward = _seconds(lambda: network.eval()(input_ids=ids), device) / ids.numel()
+
+    @torch.no_grad()
+    def forward() -> None:
+        network.eval()(input_ids=ids)
+
+    forward_seconds = _seconds(forward, device) / ids.numel()
+    short = torch.autocast(device.partition(":")[0], torch.bfloat16)  # as a decorator too
+    forward_autocast = _seconds(short(forward), device) / ids.numel()
     one, many = decode_seconds(1), decode_seconds(rows)
     num_texts, prompt, generated = (8, 16, 10) if small or device != "cpu" else (1, 16, 1)
     prompts = [tuple(range(2, 2 + prompt))] * num_texts
@@ -157,14 +174,17 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
         network.to(getattr(torch, dtype))
     network = add_adapter(network, lora)
     train_lora = _seconds(train(), device) / ids.numel()
+    train_autocast = _seconds(short(train()), device) / ids.numel()
     return Speeds(
         train_all=train_all,
         train_lora=train_lora,
-        forward=forward,
+        forward=forward_seconds,
         decode_step=one,
         decode_row=max(0.0, (many - one) / (rows - 1)),
         attribute=attribution,
         attribute_float32=exact,
+        train_lora_autocast=train_autocast,
+        forward_autocast=forward_autocast,
     )
 
 

@@ -165,7 +165,7 @@ class GroupTrainer(PolicyTrainer):
             disable_dropout=True,
             router_aux_loss_coef=0.0,  # routers are not trained
             activation_checkpointing=config.gradient_checkpointing,
-            bf16=model.dtype == torch.bfloat16,
+            bf16=model.dtype == torch.bfloat16 or config.autocast == "bfloat16",
             use_cpu=model.device.type == "cpu",
             seed=self.seed,
             data_seed=self.seed,

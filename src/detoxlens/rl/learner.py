@@ -181,6 +181,7 @@ class Learner:
             batch,
             None if own_adapter else self.value_function.head,
             value_gradient_to_backbone=config.value_gradient_to_backbone,
+            autocast=config.autocast,
         )
         support = None
         if measured.supports is not None:

@@ -31,6 +31,7 @@ from detoxlens.models.forward import logits_at
 from detoxlens.models.truncation import NO_TOKEN, process_logits
 from detoxlens.models.value_head import ValueHead
 from detoxlens.params.generation import GenerationConfig
+from detoxlens.params.section import Autocast
 from detoxlens.rl.losses import entropy_nats, kl_nats
 from detoxlens.rl.rollout import Response
 
@@ -83,6 +84,7 @@ def response_logits(
     value_head: ValueHead | None,
     *,
     value_gradient_to_backbone: bool = True,
+    autocast: Autocast = None,
 ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, " tokens"] | None]:
     """Next-token logits (float32) and values at the positions that predict the responses' tokens, response by response.
 
@@ -93,7 +95,7 @@ def response_logits(
     """
     rows = [(*r.prompt_ids, *r.token_ids) for r in responses]
     spans = [(len(r.prompt_ids) - 1, len(row) - 1) for r, row in zip(responses, rows, strict=True)]
-    logits, hidden = logits_at(model, rows, spans)
+    logits, hidden = logits_at(model, rows, spans, autocast=autocast)
     if value_head is None:
         return logits.float(), None
     return logits.float(), value_head(hidden if value_gradient_to_backbone else hidden.detach())
@@ -166,6 +168,7 @@ def measure(
     *,
     eos_token_id: EndTokens,
     micro_batch_size: int,
+    autocast: Autocast = None,
 ) -> Measured:
     """Log-probabilities, values, KL and entropy of `responses` under the policy as it is now and the reference.
 
@@ -180,9 +183,9 @@ def measure(
     for rows in length_sorted(responses, range(len(responses)), micro_batch_size):
         batch = [responses[i] for i in rows]
         tokens = response_tokens(batch, model.device)
-        logits, values = response_logits(model, batch, value_head)
+        logits, values = response_logits(model, batch, value_head, autocast=autocast)
         with model.disable_adapter():
-            ref_logits, _ = response_logits(model, batch, None)
+            ref_logits, _ = response_logits(model, batch, None, autocast=autocast)
         log_policy = (logits / config.temperature).log_softmax(-1)
         log_ref = (ref_logits / config.temperature).log_softmax(-1)
         policy_logprobs = log_policy.gather(1, tokens[:, None]).squeeze(1)

@@ -84,7 +84,7 @@ class PPO(PolicyTrainer):
                 f"PPO has {len(prompts)} prompts, fewer than one batch (ppo.rollout_batch_size="
                 f"{config.rollout_batch_size}); lower ppo.rollout_batch_size or provide more prompts."
             )
-        self.value_function = ValueFunction(self.model, config.value_function)
+        self.value_function = ValueFunction(self.model, config.value_function, autocast=config.autocast)
         self.learner = Learner(
             self.model,
             self.value_function,
@@ -204,6 +204,7 @@ class PPO(PolicyTrainer):
             self.decoding,
             eos_token_id=end_token_ids(self.model, self.tokenizer),
             micro_batch_size=config.micro_batch_size,
+            autocast=config.autocast,
         )
         measured = self.value_function.measured(measured, responses, micro_batch_size=config.micro_batch_size)
         graded = None if self.grader is None else grade_responses(self.grader, [r.text for r in responses])

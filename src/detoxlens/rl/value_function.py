@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detoxlens.models.value_head import ValueHead
+from detoxlens.params.section import Autocast
 from detoxlens.rl.likelihoods import Measured, length_sorted, response_logits
 from detoxlens.rl.rollout import Response
 
@@ -31,8 +32,8 @@ ADAPTER = "value_function"
 class ValueFunction:
     """The value head and, of kind `lora`, its adapter."""
 
-    def __init__(self, model: PeftModel, kind: Literal["head", "lora"]):
-        self.model, self.has_adapter = model, kind == "lora"
+    def __init__(self, model: PeftModel, kind: Literal["head", "lora"], *, autocast: Autocast = None):
+        self.model, self.has_adapter, self.autocast = model, kind == "lora", autocast
         self.head = ValueHead(model.get_output_embeddings().in_features).to(model.device)
         self.adapter_parameters: list[nn.Parameter] = []
         if self.has_adapter:
@@ -49,7 +50,7 @@ class ValueFunction:
 
     def of_batch(self, responses: Sequence[Response]) -> Float[Tensor, " tokens"]:
         """Values at the positions that predict the responses' tokens, response by response; kind `lora` only."""
-        _, values = response_logits(self.model, responses, self.head)
+        _, values = response_logits(self.model, responses, self.head, autocast=self.autocast)
         return values
 
     @torch.no_grad()

@@ -63,6 +63,7 @@ def check_examples(regularizer: Regularizer, examples: Sequence[dict[str, list[i
 
 def regularized(trainer: type[SFTTrainer], regularizer: Regularizer) -> type[SFTTrainer]:
     """`trainer` with the penalty added to its loss in training; the validation loss stays the method's own."""
+    import torch
 
     class Regularized(trainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,7 +83,8 @@ def regularized(trainer: type[SFTTrainer], regularizer: Regularizer) -> type[SFT
             if not drawn:
                 return loss
             drawn = [drawn[i] for i in regularizer.drawn(len(drawn), step)]
-            quantity = regularizer.values(self.accelerator.unwrap_model(model), *zip(*drawn, strict=True)).mean()
+            with torch.autocast(ids.device.type, enabled=False):  # it is differentiated twice
+                quantity = regularizer.values(self.accelerator.unwrap_model(model), *zip(*drawn, strict=True)).mean()
             self._metrics["train"][regularizer.config.kind].append(quantity.item())
             if not regularizer.is_felt:
                 return loss
