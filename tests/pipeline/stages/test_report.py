@@ -104,3 +104,9 @@ def test_selector_as_grader_and_imputed_scores_are_told(layout, params):
     assert report.double_roles(study, toxicity) == []
     study = dataclasses.replace(study, models={"m": {**study.models["m"], "rl": selected}})
     assert "selector and grader at once" in report.double_roles(study, toxicity)[0]
+    apart = toxicity.model_copy(update={"selector": "profanity_check", "headline": "g", "scorers": ["g"]})
+    assert report.double_roles(study, apart) == []
+    (second,) = report.double_roles(study, apart.model_copy(update={"scorers": ["g", "profanity_check"]}))
+    assert second.startswith("`profanity_check` chose PPO's best checkpoint") and second.endswith(
+        "those of `g` are not."
+    )

@@ -82,12 +82,17 @@ def set_up_notes(toxicity: ToxicityConfig) -> list[str]:
 
 
 def double_roles(study: Study, toxicity: ToxicityConfig) -> list[str]:
-    """Where the grader of the tables had a say in the training."""
+    """Where a grader of the tables had a say in the training."""
+    chooser = toxicity.chooser
     histories = [tables.history for variants in study.models.values() for tables in variants.values()]
-    if toxicity.chooser != toxicity.headline:
+    chose = any("ppo/val_toxicity" in row for history in histories for row in history)
+    if not chose or chooser not in toxicity.scorers:
         return []
-    if not any("ppo/val_toxicity" in row for history in histories for row in history):
-        return []
+    if chooser != toxicity.headline:
+        return [
+            f"`{chooser}` chose PPO's best checkpoint on validation prompts: its own tables are of the scorer that "
+            f"chose, those of `{toxicity.headline}` are not."
+        ]
     return [
         f"`{toxicity.headline}` is selector and grader at once: it chose PPO's best checkpoint on validation prompts "
         "and grades the test prompts. It did not train anything; the reward is another classifier."
