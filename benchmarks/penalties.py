@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hardware import hardware, in_words
-from benchmarks.importance.arms import MODEL, PLAIN, Bench
+from benchmarks.importance.arms import PLAIN
+from benchmarks.importance.bench import MODEL, Size
+from benchmarks.importance.sft import Sft
 from benchmarks.script import run, write_figures
 from detoxlens.params.load import load_params
 
@@ -85,14 +87,14 @@ def costs(
     return found
 
 
-def step_seconds(bench: Bench, setting: Mapping[str, Any], seed: int) -> list[float]:
+def step_seconds(bench: Sft, setting: Mapping[str, Any], seed: int) -> list[float]:
     """CPU seconds of each step after the first of one training."""
     ends: list[float] = []
     bench.train(setting, seed=seed, on_step=lambda model, step: ends.append(time.process_time()))
     return [end - start for start, end in pairwise(ends[1:])]  # ends[0] is before the first step
 
 
-def marking_seconds(bench: Bench) -> float:
+def marking_seconds(bench: Sft) -> float:
     """CPU seconds of finding the toxic words of all dialogues of a training."""
     with_words, without = (_seconds(lambda words=words: bench.encode(words=words)) for words in (True, False))
     return with_words - without
@@ -127,7 +129,8 @@ def main(
     """Time a training step with each kind of penalty; needs data/prepared and models/tiny-neox."""
     root, console = Path(), Console(highlight=False)
     params = load_params(root / "params.yaml")
-    bench = Bench(root, params, num_steps=num_steps, batch_size=batch_size, look_every=num_steps)
+    size = Size(num_steps=num_steps, batch_size=batch_size, look_every=num_steps, num_threads=params.run.num_threads)
+    bench = Sft(root, params, size)
     on = hardware() | {"num_threads": params.run.num_threads}
     console.print(in_words(on))
     found = costs(arms(some), lambda setting, seed: step_seconds(bench, setting, seed), num_rounds=num_rounds)
