@@ -53,9 +53,10 @@ def paired(one: Column, other: Column) -> dict[str, float | int | None]:
     differences = np.array([one[s] - other[s] for s in seeds])
     if len(seeds) < 2:
         return {"value": None, "lo": None, "hi": None, "p": None, "num_seeds": len(seeds)}
-    half = stats.t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / math.sqrt(len(seeds))
-    mean, p = float(differences.mean()), float(stats.ttest_1samp(differences, 0).pvalue)
-    return {"value": mean, "lo": mean - float(half), "hi": mean + float(half), "p": p, "num_seeds": len(seeds)}
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+    half = float(stats.t.ppf(0.975, len(seeds) - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, len(seeds) - 1)) if error else float(mean == 0)
+    return {"value": mean, "lo": mean - half, "hi": mean + half, "p": p, "num_seeds": len(seeds)}
 
 
 def outcomes(looks: Looks, kl: float) -> dict[str, float | None]:

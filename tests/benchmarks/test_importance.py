@@ -40,6 +40,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
     assert found["p"] == pytest.approx(0.295, abs=1e-3)  # t = 2 / 1, one degree of freedom: 1 - 2 arctan(2) / pi
     assert found["hi"] - 2 == pytest.approx(12.706, abs=1e-3) and found["lo"] + found["hi"] == pytest.approx(4.0)
     assert paired({0: 1.0}, {0: 0.0})["value"] is None
+    assert paired({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0})["p"] == 1.0  # no spread, no difference
 
 
 def test_arms_differ_in_sign_and_columns_alone():
