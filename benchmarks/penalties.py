@@ -130,7 +130,7 @@ def main(
     root, console = Path(), Console(highlight=False)
     params = load_params(root / "params.yaml")
     size = Size(num_steps=num_steps, batch_size=batch_size, look_every=num_steps, num_threads=params.run.num_threads)
-    bench = Sft(root, params, size)
+    bench = Sft(root, params, size, words=True)
     on = hardware() | {"num_threads": params.run.num_threads}
     console.print(in_words(on))
     found = costs(arms(some), lambda setting, seed: step_seconds(bench, setting, seed), num_rounds=num_rounds)

@@ -14,4 +14,5 @@ sft.py       one fine-tuning of one arm
 ppo.py       one PPO training of one arm
 records.py   benchmarks/results/importance.json: the trainings of each method, and which are still to do
 effects.py   from looks to seed-paired differences
+tables.py    the tables of docs/importance.md
 """

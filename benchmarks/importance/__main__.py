@@ -38,10 +38,11 @@ def main(
     """Trains what is not yet in the results, then compares seed by seed; interrupt and start again as you like."""
     root = Path()
     size = Size(num_steps=num_steps, batch_size=batch_size, look_every=look_every, num_threads=num_threads)
-    setting = asdict(size) | {"num_examples": num_examples}
+    wanted = kinds.split(",")
+    bench = METHODS[method](root, load_params(root / "params.yaml"), size, words="toxic_share" in wanted)
+    setting = asdict(size) | {"num_examples": num_examples, "base": bench.ref.revision}
     runs = read_runs(root, method, setting)
-    bench = METHODS[method](root, load_params(root / "params.yaml"), size)
-    for kind in kinds.split(","):
+    for kind in wanted:
         arms = arms_of(kind, weight, num_examples)
         for seed in range(num_seeds):
             for arm, regularizer in arms.items():

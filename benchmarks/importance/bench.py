@@ -43,9 +43,16 @@ class Size:
 
 
 class Bench(ABC):
-    """Trainings of one method: `run` is one of them, with one arm's regularizer and one seed."""
+    """Trainings of one method: `run` is one of them, with one arm's regularizer and one seed.
 
-    def __init__(self, root: Path, params: Params, size: Size):
+    Args:
+        root: of the repository.
+        params: its params.yaml.
+        size: of each training.
+        words: find the toxic words of the human turns, which takes seconds; `toxic_share` needs them.
+    """
+
+    def __init__(self, root: Path, params: Params, size: Size, *, words: bool):
         self.root, self.params, self.size = root, params, size
         self.layout, self.spec = Layout(root), params.model(MODEL)
         self.ref = read_model_ref(self.layout.adapter(MODEL, "it"))

@@ -32,8 +32,8 @@ LOOK = {
 class Ppo(Bench):
     """Trainings on the human turns of the training dialogues, rewarded by models/reward."""
 
-    def __init__(self, root: Path, params: Params, size: Size):
-        super().__init__(root, params, size)
+    def __init__(self, root: Path, params: Params, size: Size, *, words: bool):
+        super().__init__(root, params, size, words=words)
         settings = params.section("ppo", PpoConfig, model=MODEL).model_dump()
         self.settings = settings | {
             "num_steps": size.num_steps,
@@ -47,7 +47,9 @@ class Ppo(Bench):
         template = self.spec.template
         contexts = hater_contexts(self.dialogues("train"), self.settings["max_context_turns"])
         self.contexts = [encode_prompt(self.tokenizer, template, turns).ids for turns in contexts]
-        self.marks = prompt_marks(self.tokenizer, template, contexts, judge_of(self.scorer, section="ppo"))
+        self.marks = prompt_marks(
+            self.tokenizer, template, contexts, judge_of(self.scorer, section="ppo") if words else None
+        )
 
     def run(self, regularizer: Mapping[str, Any], *, seed: int) -> tuple[list[Look], list[float]]:
         trainer = PPO(

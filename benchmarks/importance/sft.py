@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class Sft(Bench):
     """Trainings on the replies of the training dialogues."""
 
-    def __init__(self, root: Path, params: Params, size: Size):
-        super().__init__(root, params, size)
+    def __init__(self, root: Path, params: Params, size: Size, *, words: bool):
+        super().__init__(root, params, size, words=words)
         self.train_dialogues, self.val = self.dialogues("train"), self.dialogues("val")[:1]
         self.settings = params.section("sft", SftConfig, model=MODEL).model_dump() | {
             "num_epochs": size.num_steps * size.batch_size / len(self.train_dialogues),
             "batch_size": size.batch_size,
             "eval_every": size.num_steps,
         }
-        self.encoded = self.encode(words=True)
+        self.encoded = self.encode(words=words)
 
     def encode(self, *, words: bool) -> list[Example]:
         """The training examples with their marks; without `words` none of theirs is toxic."""

@@ -1,11 +1,15 @@
 """From looks to seed-paired differences, by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.importance.arms import PLACEBO, PLAIN, arms_of
 from benchmarks.importance.effects import at_kl, common_kl, effects, mean_along, paired, steps_to_half
 from benchmarks.importance.ppo import looks_of
 from benchmarks.importance.records import is_done, read_runs, write_runs
+from benchmarks.importance.tables import tables_of
 from detoxlens.common.errors import UserError
 from detoxlens.params.regularizer import RegularizerConfig
 
@@ -114,3 +118,27 @@ def test_trainings_of_another_method_stay_and_those_of_another_setting_are_refus
     with pytest.raises(UserError, match=r"1 trainings of ppo with .*: 4}; asked for is .*: 8}"):
         read_runs(tmp_path, "ppo", {"num_steps": 8})
     assert read_runs(tmp_path / "elsewhere", "ppo", {"num_steps": 8}) == []
+
+
+def test_tables_are_bold_where_a_difference_outlives_holms_correction():
+    runs = [training(s, weight=0.0, drop=0.6, quantity=0.5) for s in range(3)]
+    runs += [training(s, weight=0.3, drop=0.3 + s / 500, quantity=0.2) for s in range(3)]
+    runs += [training(s, weight=-0.3, drop=0.5, quantity=0.2) for s in range(2)]
+    runs += [training(s, weight=0.3, drop=0.5, quantity=0.2, columns="shuffled") for s in range(2)]
+    lines = list(tables_of({"ppo": {"effects": effects(runs)}}))
+    assert lines[0] == "ppo, toxic_share, weight 0.3:"
+    (plain,) = (line for line in lines if line.startswith("| plain (weight 0)"))
+    # half of .8 after 4 * .4 / .6 steps; mean of .8 and .2
+    assert plain == "| plain (weight 0) | 3 | .200 | .500 | 2.7 steps, 3 of 3 | .200 | 1.00 | 2.00 | .500 |"
+    (lowered,) = (line for line in lines if line.startswith("| lowered - plain"))
+    # .6 - .302 = .298 higher at the end, half of it on average; se .002 / sqrt 3, times t(2) = 4.303
+    assert lowered.startswith("| lowered - plain | **+.298** (+.293 to +.303) | **+.149** (+.147 to +.151) |")
+    assert not list(tables_of({"sft": {"effects": effects(runs[:-1])}}))  # one placebo alone
+
+
+def test_the_documents_tables_are_those_of_the_results():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "importance.md").read_text(encoding="utf-8")
+    results = json.loads((root / "benchmarks" / "results" / "importance.json").read_text(encoding="utf-8"))
+    missing = [line for line in tables_of(results) if line.startswith("|") and line not in page.splitlines()]
+    assert not missing
