@@ -43,6 +43,15 @@ def test_a_missing_table_is_gits(project):
     assert_exists(check.remedy)
 
 
+def test_the_remedy_names_every_folder_of_what_is_gone(project):
+    """DVC deletes code/*.txt before it runs the stage that finds a typo in params.yaml."""
+    missing = [Output(path=f"code/{stage}.txt", md5="00ff", cached=False) for stage in ("rl", "score")]
+    gone = dataclasses.replace(project, outputs=[*project.outputs, *missing])
+    assert results.check_outputs(gone).remedy == "git checkout -- code"
+    (project.root / "reports/table1.md").unlink()
+    assert results.check_outputs(gone).remedy == "git checkout -- reports code"
+
+
 def test_an_output_that_was_never_made_is_told(project):
     never = Project(
         root=project.root,

@@ -49,7 +49,7 @@ def test_an_experiment_is_what_it_changed_and_the_numbers_that_moved():
     assert low.started_from == "main" and broken.error == "ppo.kl.coef=-1" and broken.changed == {}
     assert list(rows_of(low)) == [
         ("tiny-neox/rl", "3.0", "-59.3", "+0.007", "2.08"),
-        ("1 as in main", "", "", "", ""),
+        ("1 more: as in main", "", "", "", ""),
     ]
 
 

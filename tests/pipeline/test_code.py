@@ -103,7 +103,7 @@ def test_a_mistake_in_a_value_costs_no_output(project):
     run("dvc repro prepare", cwd=project)
     before = dvc_md5(project / "data/prepared")
     asked = "dvc exp run -S ppo.kl.coef=-1 -S data.seed=5 prepare 2>&1 | tr '\\n' ' '; exit 1"
-    remedy = r"ppo\.kl\.coef=-1.*No result was touched; `git checkout \. && dvc checkout` goes back"
+    remedy = r"ppo\.kl\.coef=-1.*No result was touched: correct it.*`git checkout \. && dvc checkout` drops"
     with pytest.raises(AssertionError, match=remedy):
         run(asked, cwd=project)
     assert dvc_md5(project / "data/prepared") == before

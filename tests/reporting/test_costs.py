@@ -188,7 +188,10 @@ def test_the_figure_has_a_panel_per_cost_and_joins_the_front(study):
     assert len(points) == 2 and len(front.get_xdata()) == 2  # neither beats the other: less toxic, dearer
     without = {"m": {v: {k: x for k, x in m.items() if k != "costs"} for v, m in metrics["m"].items()}}
     empty = costs_figure(without, {"it": "it", "ft": "ft"}, SPLITS, POLITE)
-    assert "not measured" in [text.get_text() for text in empty.axes[0].texts]
+    assert [p.get_title(loc="left") for p in empty.axes] == ["m: perplexity under base", "|model effect|, bits"]
+    assert not [text for panel in empty.axes for text in panel.texts if text.get_text() == "not measured"]
+    other = costs_figure(without | {"n": metrics["m"]}, {"it": "it", "ft": "ft"}, SPLITS, POLITE)
+    assert "not measured" in [text.get_text() for text in other.axes[0].texts]  # measured of n, not of m
     assert dataclasses.is_dataclass(found)
 
 

@@ -88,4 +88,4 @@ def test_metrics_table_and_trust_box_have_it_or_say_what_would_give_it():
     del metrics["m"]["ft"]["attribution"]["other_prompts"]
     assert title not in [t.title for t in prompt_use_tables(metrics)]
     box = {c.name: c for c in trust(metrics, primary="p50", about=ABOUT, groups={})}["Other prompts"]
-    assert box.status == "absent" and "prompts of p50 alone were attributed" in box.text
+    assert box.status == "absent" and "of the splits, `p50` alone was attributed" in box.text

@@ -15,6 +15,7 @@ from detoxlens.params.report import ReportConfig
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.reporting.load import load_study
 from detoxlens.reporting.report import write_report
+from detoxlens.reporting.word_figure import has_onsets
 from detoxlens.reporting.word_metrics import word_metrics
 from detoxlens.reporting.word_tables import word_sentences, word_tables
 from tests.pipeline.stages.test_report import SECTIONS
@@ -121,14 +122,16 @@ def test_the_same_study_gives_the_same_numbers_and_another_seed_other_p(layout):
     assert pick[0]["value"] == pick[1]["value"] and pick[0]["p_step"] != pick[1]["p_step"]
 
 
-def test_too_few_toxic_completions_leave_the_cells_empty_and_say_why(layout):
+def test_too_few_toxic_completions_are_a_sentence_without_an_empty_table_or_figure(layout):
     study = study_of(layout, words=WORDS.model_copy(update={"min_toxic": 1000}))
     found = metrics_of(study)
     assert "toxic_words.min_toxic=1000 are needed" in found["ft"]["reason"] and found["ft"]["num_toxic"] > 10
     metrics = {"m": {v: {"attribution": {"toxic_words": of}} for v, of in found.items()}}
-    (table,) = word_tables(metrics)
-    assert table.rows[0][3].startswith("–¹") and "min_toxic=1000" in table.notes[0]
-    assert word_sentences(metrics, num_draws=200)["m"].startswith("Whether toxic words are connected")
+    assert word_tables(metrics) == [] and not has_onsets(metrics)
+    sentence = word_sentences(metrics, num_draws=200)["m"]
+    assert sentence.startswith("Whether toxic words are connected") and "min_toxic=1000" in sentence
+    enough = {"m": {v: {"attribution": {"toxic_words": of}} for v, of in metrics_of(study_of(layout)).items()}}
+    assert len(word_tables(enough)) == 1 and has_onsets(enough)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_ui_is_told_its_store_where_no_other_user_can_read_it(store):
     command = ui_command(store, port=5001)
     assert command[1:4] == ["-m", "mlflow", "ui"] and store.uri not in " ".join(command)
     assert ui_environment(store)["MLFLOW_BACKEND_STORE_URI"] == store.uri
-    assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
+    assert command[-6:] == ["--workers", "1", "--host", "127.0.0.1", "--port", "5001"]
     assert charts_url(store, port=5001) == "http://127.0.0.1:5001/#/experiments/1/runs?compareRunsMode=CHART"
 
 

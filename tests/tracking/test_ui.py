@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from detoxlens.common.errors import UserError
-from detoxlens.tracking.ui import ui
+from detoxlens.tracking.ui import say_when_ready, ui
 from tests.root import ROOT
 
 
@@ -30,6 +32,25 @@ def test_a_server_shows_its_pages_itself(tmp_path, monkeypatch, capsys):
     assert ui(tmp_path, host="127.0.0.1", port=5000) == 0
     told = capsys.readouterr().out
     assert "http://mlflow.example:5000/#/experiments/7/runs" in told and "secret" not in told
+
+
+def test_the_address_is_said_again_once_mlflow_answers_there(capsys):
+    asked = []
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(503 if len(asked) < 3 else 200)  # its workers start one by one
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        say_when_ready("127.0.0.1", server.server_port, "http://page")
+        server.shutdown()
+    assert asked == ["/health"] * 3 and capsys.readouterr().out == "Ready: http://page\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -95,6 +95,9 @@ def experiments(
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that answer; each takes as long to start as the first.")
+    ] = 1,
 ) -> None:
     """Open MLflow's pages on this project's runs."""
     from detoxlens.tracking import resolve_store
@@ -102,7 +105,7 @@ def ui(
 
     if not resolve_store(Context.root, os.environ).is_server:
         Context.project()
-    raise typer.Exit(serve(Context.root, host=host, port=port))
+    raise typer.Exit(serve(Context.root, host=host, port=port, workers=workers))
 
 
 @app.command(rich_help_panel=TOOLS)

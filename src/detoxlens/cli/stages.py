@@ -127,7 +127,10 @@ def code() -> None:
     try:
         load_checked(Context.root / Context.params_path)
     except UserError as e:
-        raise UserError(f"{e} No result was touched; `git checkout . && dvc checkout` goes back.") from None
+        raise UserError(
+            f"{e} No result was touched: correct it and run the same command again; `git checkout . && dvc checkout` "
+            "drops every change since the commit."
+        ) from None
     write_code(Context.root)
 
 

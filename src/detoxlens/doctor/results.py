@@ -61,7 +61,8 @@ def check_outputs(project: Project) -> Check:
     if gone:
         kept_by_git = [o for o in gone if not o.cached]
         cached = all(o.cached and not missing_objects(project.cache, o.md5) for o in gone)
-        way = "git checkout -- reports" if kept_by_git else "dvc checkout" if cached else _fetch(project)
+        folders = " ".join(dict.fromkeys(o.path.partition("/")[0] for o in kept_by_git))
+        way = f"git checkout -- {folders}" if folders else "dvc checkout" if cached else _fetch(project)
         detail = f"{len(gone)} of {len(project.outputs)} are not here: {some([o.path for o in gone])}"
         return Check(name="outputs", status="broken", detail=detail, remedy=way)
     if never:

@@ -65,7 +65,8 @@ def rows_of(revision: Revision) -> Iterator[tuple[str, ...]]:
         yield (f"{model}/{shown_name(variant)}", *cells)
     same = len(revision.headlines) - len(moved)
     if same and revision.started_from is not None:
-        yield (f"{same} as in {revision.started_from}", *[""] * len(COLUMNS))
+        more = "more: " if moved else ""
+        yield (f"{same} {more}as in {revision.started_from}", *[""] * len(COLUMNS))
     if not revision.headlines:
         yield ("no results", *[""] * len(COLUMNS))
 

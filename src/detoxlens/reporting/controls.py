@@ -131,8 +131,8 @@ def elsewhere(metrics: Json, primary: str) -> Check:
             texts.append(f"{where} {both}, difference {difference(of['difference'], 3, ' bits')}{shown}")
     if not texts:
         why = "; ".join(reasons[:2]) or (
-            f"prompts of {primary} alone were attributed (`attribution.filters`; `detoxlens preset controls` adds "
-            "polite ones)"
+            f"of the splits, `{primary}` alone was attributed (`attribution.filters`; `detoxlens preset controls` adds "
+            "polite prompts)"
         )
         return Check(name=name, status=ABSENT, text=f"Not known whether the model effect is one on all prompts: {why}.")
     return Check(name=name, status=NOTE, text=f"Model effect on prompt entropy: {'; '.join([*texts, *reasons])}.")

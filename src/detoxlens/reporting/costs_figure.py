@@ -23,12 +23,17 @@ NUM_COLUMNS = 3
 def costs_figure(
     metrics: Json, groups: Mapping[str, str], splits: Sequence[str], config: ReportConfig, *, narrow: bool = False
 ) -> Figure:
-    """Panels of a model: a cost each, toxicity on the x axis; filled points and the line are the front."""
-    costs = _costs([split for split in config.civil_splits if split in splits])
-    num_columns = 1 if narrow else NUM_COLUMNS
+    """Panels of a model: a cost each, toxicity on the x axis; filled points and the line are the front.
+
+    A cost that was measured of no model has no panel.
+    """
+    every = _costs([split for split in config.civil_splits if split in splits])
+    numbers = [(variant, found) for of in metrics.values() for variant, found in of.items() if variant != BASE]
+    costs = {title: cost for title, cost in every.items() if any(cost[1](*of) is not None for of in numbers)} or every
+    num_columns = 1 if narrow else min(NUM_COLUMNS, len(costs))
     num_rows = -(-len(costs) // num_columns)
     with house_style():
-        size = (10.2, 0.4 + 2.3 * num_rows * len(metrics))
+        size = (3.4 * num_columns, 0.4 + 2.3 * num_rows * len(metrics))
         figure, panels = grid(num_rows * len(metrics), num_columns, size, narrow=narrow, share_x="all")
         labels = []
         for number, (model, variants) in enumerate(metrics.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -59,10 +60,18 @@ def figure1(points: Sequence[CurvePoint], metrics: Json, groups: Mapping[str, st
             name: line for panel in panels.flat for line, name in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         if lines:
-            figure.legend(
-                lines.values(), lines.keys(), loc="outside upper left", ncols=2 if narrow else len(lines), frameon=False
-            )
+            _legend(figure, lines)
         return figure
+
+
+def _legend(figure: Figure, lines: Mapping[str, Artist]) -> None:
+    """Above the panels, in as few rows as the figure is wide enough for."""
+    for ncols in range(len(lines), 0, -1):
+        legend = figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=ncols, frameon=False)
+        figure.draw_without_rendering()
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _sizes(base: Json) -> str:

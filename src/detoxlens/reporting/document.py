@@ -131,7 +131,8 @@ def markdown(d: Document) -> str:
     parts += [t.markdown() for t in d.tables["attribution"]]
     if d.word_sentences:
         parts += ["## Toxic words", *(f"**{model}.** {said}" for model, said in d.word_sentences.items())]
-        parts += [d.pictures["toxic_words"].markdown, *(t.markdown() for t in d.tables["toxic_words"])]
+        parts += [d.pictures["toxic_words"].markdown] if "toxic_words" in d.pictures else []
+        parts += [t.markdown() for t in d.tables["toxic_words"]]
     parts += [d.pictures["dose"].markdown] if "dose" in d.pictures else []
     parts += [t.markdown() for section in ("dose", "fluency") for t in d.tables[section]]
     parts += [d.pictures["costs"].markdown, *(t.markdown() for t in d.tables["costs"])]
@@ -196,7 +197,8 @@ def _words(d: Document) -> list[str]:
     if not d.word_sentences:
         return []
     said = [html.paragraph(sentence, "caption", about=model) for model, sentence in d.word_sentences.items()]
-    return [*said, d.pictures["toxic_words"].html, *_html(d, "toxic_words")]
+    drawn = [d.pictures["toxic_words"].html] if "toxic_words" in d.pictures else []
+    return [*said, *drawn, *_html(d, "toxic_words")]
 
 
 def _provenance(d: Document) -> list[str]:

@@ -26,7 +26,7 @@ a { color: var(--link); } nav a { margin-right: 1rem; white-space: nowrap; displ
 .glossary b { color: var(--ink); }
 .lead { font-size: 1.06rem; margin: .7rem 0; max-width: 56rem; }
 figure { margin: 1.2rem 0 2rem; } 
-figure img { display: block; height: auto; width: 100%; min-width: var(--width); max-width: calc(2 * var(--width)); }
+figure img { display: block; height: auto; width: 100%; min-width: var(--width); max-width: calc(1.45 * var(--width)); }
 .caption, figcaption { color: var(--soft); font-size: .88rem; max-width: 50rem; margin: 1.6rem 0 .3rem; }
 figcaption { margin-top: .3rem; }
 .wide { overflow-x: auto; background:

@@ -17,7 +17,7 @@ from detoxlens.reporting.overview_figure import overview
 from detoxlens.reporting.study import Study
 from detoxlens.reporting.style import render, svg
 from detoxlens.reporting.training_figure import training
-from detoxlens.reporting.word_figure import onset_figure
+from detoxlens.reporting.word_figure import has_onsets, onset_figure
 
 SMALLEST = 84
 """Pixels per inch of a figure at its narrowest: 8 pt are then 9 px."""
@@ -118,7 +118,7 @@ def draw_pictures(
                 partial(dose, metrics, groups),
             )
         )
-    if study.words is not None:
+    if has_onsets(metrics):
         drawn.append(
             (
                 "toxic_words",

@@ -51,7 +51,7 @@ def provenance(
     found["Grader"] = ", ".join(_grader(study))
     found["Attribution"] = (
         f"{attribution.method} of the {attribution.target.replace('_', ' ')}, at most {attribution.max_sequences} "
-        f"prompts of {', '.join(attribution.filters)}, template "
+        f"prompts of split {', '.join(attribution.filters)}, template "
         f"{'left out' if attribution.mask_template else 'included'}"
     )
     found["Intervals"] = f"95 %; bootstrap over prompts, {bootstrap.num_resamples} draws, seed {bootstrap.seed}"

@@ -30,9 +30,13 @@ PREFERENCE = (
 
 
 def training(points: Sequence[TrainingPoint], metrics: Json, *, narrow: bool = False) -> Figure:
-    """One row per model: fine-tuning's losses; PPO's reward beside a toxicity it cannot see; PPO's KL; DPO's loss."""
-    has_pairs = any(p.metric == "preference/loss" for p in points)
-    shown = (*TRAINING, PREFERENCE) if has_pairs else TRAINING
+    """One row per model: fine-tuning's losses; PPO's reward beside a toxicity it cannot see; PPO's KL; DPO's loss.
+
+    What no model was trained by has no panel.
+    """
+    measured = {p.metric for p in points}
+    shown = [panel for panel in (*TRAINING, PREFERENCE) if measured & {metric for metric, *_ in panel[1]}]
+    shown = shown or TRAINING[:1]
     with house_style():
         size = (1.0 + 3.9 * len(shown), 0.6 + 2.4 * len(metrics))
         figure, panels = grid(len(metrics), len(shown), size, narrow=narrow)

@@ -21,6 +21,17 @@ ROWS = (
 """Axis and measure; both of the user's text alone."""
 
 
+def has_onsets(metrics: Json) -> bool:
+    """Whether there is a point to draw."""
+    return any(
+        point["value"] is not None
+        for of in metrics.values()
+        for found in of.values()
+        for _, measure in ROWS
+        for point in value_at(found, "attribution", "toxic_words", "event_study", measure) or []
+    )
+
+
 def onset_figure(metrics: Json, groups: Mapping[str, str], *, narrow: bool = False) -> Figure:
     """Minus matched controls, a line per method (its first seed), with simultaneous bands over the lags."""
     with house_style():

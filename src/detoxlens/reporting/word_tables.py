@@ -18,9 +18,10 @@ ALPHA = 0.05
 
 
 def word_tables(metrics: Json) -> list[Table]:
-    """The table; none where toxic words play no part."""
-    rows = [row for row in variant_rows(metrics) if value_at(row.found, "attribution", "toxic_words") is not None]
-    return [_table(rows)] if rows else []
+    """The table; none where toxic words play no part, or where no model has enough: `word_sentences` says which."""
+    at = ("attribution", "toxic_words")
+    rows = [row for row in variant_rows(metrics) if value_at(row.found, *at) is not None]
+    return [_table(rows)] if any(not value_at(row.found, *at, "reason") for row in rows) else []
 
 
 def _table(rows) -> Table:

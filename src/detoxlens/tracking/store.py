@@ -96,12 +96,12 @@ def read_client(store: Store) -> MlflowClient:
         return MlflowClient(tracking_uri=store.uri)
 
 
-def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000, workers: int = 1) -> list[str]:
     """The command that serves MLflow's pages on a store, for an environment with `ui_environment` in it."""
     command = [sys.executable, "-m", "mlflow", "ui"]
     if store.artifact_root is not None:
         command += ["--default-artifact-root", store.artifact_root.as_uri()]
-    return [*command, "--host", host, "--port", str(port)]
+    return [*command, "--workers", str(workers), "--host", host, "--port", str(port)]
 
 
 def ui_environment(store: Store) -> dict[str, str]:
