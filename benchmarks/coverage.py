@@ -13,13 +13,14 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from detoxlens.evaluation.diversity import distinct_by_prompt
+from detoxlens.common.columns import Ragged
+from detoxlens.evaluation.diversity import Written, distinct_by_prompt, ngrams_by_prompt
 from detoxlens.evaluation.effects import EFFECTS, StepTable, step_means
 from detoxlens.evaluation.fluency import perplexity_by_prompt
 from detoxlens.evaluation.intervals import Estimate
@@ -192,8 +193,10 @@ def variety(num_prompts: int, n: int) -> Case:
     def sample(rng: np.random.Generator) -> Sample:
         ids = rng.choice(300, size=(num_prompts, 20), p=law)
         lengths = rng.integers(4, 21, size=num_prompts)
-        texts = {str(i): [row[:length].tolist()] for i, (row, length) in enumerate(zip(ids, lengths, strict=True))}
-        return Sample(*distinct_by_prompt(texts, n, 3000))
+        texts = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
+        written = Written.of([str(i) for i in range(num_prompts)], Ragged.of(texts))
+        counted = ngrams_by_prompt({"one side": written}, n)["one side"]
+        return Sample(*distinct_by_prompt(replace(counted, num_possible=3000)))
 
     return Case(
         f"difference of distinct-{n}",

@@ -1,16 +1,31 @@
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from detoxlens.common.columns import Ragged
 from detoxlens.evaluation.diversity import (
+    Written,
     adjusted_distinct,
     distinct_by_prompt,
     jackknife_excess,
-    num_ngrams,
-    repetition,
+    ngrams_by_prompt,
+    repetitions,
 )
+
+
+def counted(texts, n, num_possible=None):
+    """N-grams of {prompt: token ids of its completions}; V as given."""
+    rows = [(prompt, ids) for prompt, of in texts.items() for ids in of]
+    written = Written.of([prompt for prompt, _ in rows], Ragged.of([ids for _, ids in rows]))
+    found = ngrams_by_prompt({"ft": written}, n)["ft"]
+    return found if num_possible is None else replace(found, num_possible=num_possible)
+
+
+def repetition(ids, n):
+    return repetitions(Ragged.of([ids]), n).item()
 
 
 def test_expectation_adjusted_distinct_by_hand():
@@ -27,12 +42,12 @@ def test_uniform_draws_score_one_however_many_where_plain_distinct_falls():
 
 
 def test_possible_ngrams_are_those_that_anyone_has_written():
-    assert num_ngrams([[1, 2, 1, 2], [2, 3]], 2) == 3  # 12 21 23
+    assert counted({"a": [[1, 2, 1, 2], [2, 3]]}, 2).num_possible == 3  # 12 21 23
 
 
 def test_values_by_prompt_have_the_score_as_mean_and_the_jackknife_as_variance_less_its_excess():
     texts = {"a": [[1, 2, 3]], "b": [[2, 3, 4], [4, 4]], "c": [[7]]}
-    prompts, values = distinct_by_prompt(texts, 1, 10)
+    prompts, values = distinct_by_prompt(counted(texts, 1, 10))
     # distinct {1, 2, 3, 4, 7} = 5 of 9; without a {2, 3, 4, 7} 4 of 6, without b 4 of 4, without c 4 of 8
     without = [adjusted_distinct(d, c, 10) for d, c in ((4, 6), (4, 4), (4, 8))]
     assert prompts == ["a", "b", "c"]
@@ -52,7 +67,7 @@ def test_the_variance_is_that_of_repeated_studies_where_the_jackknifes_is_twice_
     scores, variances, plain = [], [], []
     for _ in range(300):
         texts = {str(i): [rng.choice(200, 10, p=law).tolist()] for i in range(60)}
-        _, values = distinct_by_prompt(texts, 1, 1000)
+        _, values = distinct_by_prompt(counted(texts, 1, 1000))
         num_with = Counter(gram for of in texts.values() for gram in set(of[0]))
         scores.append(values.mean())
         variances.append(np.var(values, ddof=1) / 60)
@@ -64,7 +79,7 @@ def test_the_variance_is_that_of_repeated_studies_where_the_jackknifes_is_twice_
 
 
 def test_without_any_ngram_there_is_no_variety():
-    assert distinct_by_prompt({"a": [[1]], "b": [[]]}, 2, 5) is None
+    assert distinct_by_prompt(counted({"a": [[1]], "b": [[]]}, 2, 5)) is None
 
 
 def test_repetition_is_what_a_completion_has_written_before():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from detoxlens.evaluation import stats
 from detoxlens.evaluation.intervals import mean_t
 from detoxlens.evaluation.stats import (
     cluster,
@@ -124,6 +125,20 @@ def test_chunks_do_not_change_the_coverage(monkeypatch):
     values = np.random.default_rng(1).random(50)
     small = mean_ci(range(50), values, draws(2000, 0))
     assert small.ci95 == pytest.approx(mean_ci(range(50), values, draws(2000, 1)).ci95, abs=0.01)
+
+
+def test_kept_draws_are_those_that_would_be_drawn_anew(monkeypatch):
+    monkeypatch.setattr(stats, "_CHUNK", 200)
+    monkeypatch.setattr(stats, "_KEPT", 1200)
+    monkeypatch.setattr(stats, "_drawn", {})
+    drawn = {n: stats.times_drawn(Bootstrap(num_resamples=100, seed=0), n) for n in (7, 5, 7)}
+    assert list(stats._drawn) == [(0, 100, 5), (0, 100, 7)]  # 500 + 700 bytes; 7 was used last
+    for n, times in drawn.items():
+        rng = np.random.default_rng(0)
+        fresh = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(100)]
+        assert np.array_equal(times, fresh) and times.dtype == np.float64
+    stats.times_drawn(Bootstrap(num_resamples=100, seed=0), 6)  # 600 bytes: with 700 they would be more than 1,200
+    assert list(stats._drawn) == [(0, 100, 6)]
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():

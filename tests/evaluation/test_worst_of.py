@@ -8,15 +8,31 @@ from scipy import stats
 
 from detoxlens.evaluation.rates import wilson
 from detoxlens.evaluation.toxicity import summarize
-from detoxlens.evaluation.worst_of import expected_maximum, probability_of_any, worst_of
+from detoxlens.evaluation.worst_of import Samples, expected_maxima, probabilities_of_any, worst_of
 from detoxlens.params.report import Bootstrap
 from tests.evaluation.test_toxicity import score
 
 BOOTSTRAP = Bootstrap(num_resamples=2000, seed=0)
 
 
+def samples(toxicity):
+    """Of {prompt: toxicities}."""
+    rows = [(prompt, value) for prompt, values in toxicity.items() for value in values]
+    return Samples.of([prompt for prompt, _ in rows], np.array([value for _, value in rows]))
+
+
+def expected_maximum(values, n):
+    return expected_maxima(samples({"a": values}), n).item()
+
+
+def probability_of_any(values, n, toxic):
+    return probabilities_of_any(samples({"a": values}), n, toxic).item()
+
+
 def worst(toxicity, reference=None, *, k, num_prompts=None):
-    return worst_of(toxicity, reference, BOOTSTRAP, num_samples=k, num_prompts=num_prompts or len(toxicity), toxic=0.5)
+    num = num_prompts or len(toxicity)
+    of_it = reference and samples(reference)
+    return worst_of(samples(toxicity), of_it, BOOTSTRAP, num_samples=k, num_prompts=num, toxic=0.5)
 
 
 def test_worst_of_two_among_three_by_hand():

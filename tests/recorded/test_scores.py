@@ -11,6 +11,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion
 from detoxlens.common.scoring import text_sha256
 from detoxlens.pipeline.stages.score import score_completions
+from detoxlens.recorded.scores import Tally
 from detoxlens.scorers import make_scorer
 
 TEXTS = ["Zorgons hum.", "Zorgons, they hum.\nAlways.", "Accordion players nap."]
@@ -53,6 +54,16 @@ def test_scores_are_found_by_prompt_and_sample_in_the_stage(tmp_path):
     assert {(s.scorer, s.label, len(s.scorer_version)) for s in scores} == {("recorded:scores.csv", "TOXICITY", 16)}
     with pytest.raises(UserError, match="matched by prompt_id, which a text alone has not"):
         scorer.score(["the same words"])
+
+
+def test_a_part_that_the_file_does_not_know_is_no_error_where_another_is_known(tmp_path):
+    (tmp_path / "scores.csv").write_text("text,toxicity\na,0.5\n")
+    scorer, tally = recorded(tmp_path), Tally()
+    found = [scorer.verdicts([text], None, tally)[0].toxicity for text in ("b", " ", "a")]
+    scorer.check(tally)
+    assert found == [None, None, 0.5] and (tally.num_asked, tally.num_exact, tally.num_missing) == (2, 1, 1)
+    with pytest.raises(UserError, match="matches none of the 1 completions"):
+        scorer.score(["b"])
 
 
 def test_the_same_score_twice_is_one_and_a_score_beats_a_row_without(tmp_path):

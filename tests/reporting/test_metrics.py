@@ -121,9 +121,10 @@ def test_groups_compare_toxic_with_other_completions():
 def test_fluency_of_the_primary_split():
     it = tables("it", [], {"a": 0.1, "b": 0.1})
     rows = [("a", 2 * math.log(2), 2, True), ("b", None, 0, False), ("elsewhere", 99.0, 1, True)]
-    it.fluency.extend(
+    fluency = [
         Fluency(prompt_id=p, sample_index=0, nll_nats=nll, num_tokens=n, mentions_prompt=m) for p, nll, n, m in rows
-    )
+    ]
+    it = dataclasses.replace(it, fluency=fluency)
     found = built(it)["it"]["fluency"]
     assert found["perplexity"] == pytest.approx(2)
     assert found["prompt_mention_rate"] == 0.5

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
+from detoxlens.common.columns import Coded, column
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Score
 from detoxlens.common.seeding import derive_seed
 from detoxlens.params.attribution import AttributionConfig
 
 Sample = Literal["random", "balanced"]
-Toxicities = Sequence[tuple[str, int, float]] | None
+Toxicities = Iterable[tuple[str, int, float]] | None
 """(prompt_id, sample_index, toxicity) of scored completions."""
 
 
@@ -68,13 +69,16 @@ def draw(prompts: Collection[str], num: int, *, seed: int, toxic: Collection[str
     return halves[0][:num_toxic] + halves[1][: num - num_toxic]
 
 
-def basis(scores: Iterable[Score], grader: str) -> dict[Sample, Toxicities]:
+def basis(scores: Sequence[Score], grader: str) -> dict[Sample, Toxicities]:
     """What prompts are drawn by, per value of `attribution.sample`: nothing, or the grader's toxicities.
 
     A file each, so that a random sample does not depend on any score: DVC attributes nothing anew for another grader.
     """
-    graded = [[s.prompt_id, s.sample_index, s.toxicity] for s in scores if s.scorer == grader]
-    return {"random": None, "balanced": [row for row in graded if row[2] is not None]}
+    toxicity = column(scores, "toxicity").astype(float)
+    graded = Coded.of(column(scores, "scorer")).equals(grader) & (toxicity == toxicity)
+    of = Coded.of(column(scores, "prompt_id"))[graded], column(scores, "sample_index")[graded], toxicity[graded]
+    rows = zip(of[0], of[1].tolist(), of[2].tolist(), strict=True)
+    return {"random": None, "balanced": map(list, rows)}
 
 
 def toxic_prompts(toxicities: Toxicities, config: AttributionConfig) -> set[str] | None:

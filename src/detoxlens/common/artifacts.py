@@ -10,17 +10,22 @@ import contextlib
 import dataclasses
 import json
 import os
-import types
-import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from detoxlens.common.errors import UserError, explain_full_disk
 from detoxlens.common.records import ModelRef
 from detoxlens.common.repository import KEPT, STATE, main_repository
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from detoxlens.common.columns import Table
+
 R = TypeVar("R")
+ROW_GROUP = 2**20
+"""Rows that are compressed together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,18 +140,18 @@ class Layout:
 
 def write_rows(path: Path, rows: Iterable[R], cls: type[R]) -> None:
     """Writes records of the dataclass `cls` as Parquet, atomically, in the given order."""
-    import pyarrow as pa
+    from detoxlens.common.columns import arrow_table
+
+    write_table(path, arrow_table(rows, cls))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """The same of what is in Arrow's columns already."""
     import pyarrow.parquet as pq
 
-    schema = _schema(cls)
-    names = schema.names
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for row in rows:
-        for name in names:
-            columns[name].append(getattr(row, name))
-    table = pa.table({n: pa.array(columns[n], type=schema.field(n).type) for n in names}, schema=schema)
-    with _replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+    with _replacing(path) as partial, pq.ParquetWriter(partial, table.schema, compression="zstd") as writer:
+        for start in range(0, max(1, table.num_rows), ROW_GROUP):
+            writer.write_table(table.slice(start, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
 
 
 def read_rows(path: Path, cls: type[R]) -> list[R]:
@@ -157,20 +162,48 @@ def read_rows(path: Path, cls: type[R]) -> list[R]:
     """
     import pyarrow.parquet as pq
 
+    from detoxlens.common.columns import records
+
+    _check_columns(path, cls)
+    return records(pq.read_table(path), cls)
+
+
+def open_rows(path: Path, cls: type[R]) -> Table[R]:
+    """The same rows, in memory only as far as they are asked for; errors as of `read_rows`."""
+    from detoxlens.common.columns import Table
+
+    _check_columns(path, cls)
+    return Table.read(path, cls)
+
+
+def _check_columns(path: Path, cls: type) -> None:
+    import pyarrow.parquet as pq
+
     if not path.exists():
         raise UserError(f"{path} does not exist; `dvc repro` makes it.")
-    table = pq.read_table(path)
-    if missing := [f.name for f in dataclasses.fields(cls) if f.name not in table.column_names]:
+    there = pq.read_schema(path).names
+    if missing := [f.name for f in dataclasses.fields(cls) if f.name not in there]:
         raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; made by another version? Remake it.")
-    freeze = {f.name: _freezer(t) for f, t in zip(dataclasses.fields(cls), _types(cls), strict=True)}
-    columns_ = {n: [freeze[n](v) for v in table.column(n).to_pylist()] for n in freeze}
-    return [cls(**dict(zip(columns_, values, strict=True))) for values in zip(*columns_.values(), strict=True)]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, keys in the given order, atomically. NaN and infinity are refused."""
-    with _replacing(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Indented JSON, keys in the given order, atomically. NaN and infinity are refused.
+
+    Of an iterator the list of its values, one in memory at a time.
+    """
+    if not isinstance(value, Iterator):
+        write_text(path, _json(value) + "\n")
+        return
+    with _replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        start = "[\n"
+        for item in value:
+            file.write(start + _json([item])[2:-2])
+            start = ",\n"
+        file.write("[]\n" if start == "[\n" else "\n]\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> Any:
@@ -230,38 +263,3 @@ def _replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-
-
-def _types(cls: type) -> list[Any]:
-    hints = typing.get_type_hints(cls)
-    return [hints[f.name] for f in dataclasses.fields(cls)]
-
-
-def _schema(cls: type):
-    """Arrow schema of a record class; None becomes null."""
-    import pyarrow as pa
-
-    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-
-    def arrow(hint: Any):
-        origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin in (typing.Union, types.UnionType):
-            return arrow(next(a for a in args if a is not type(None)))
-        if origin is typing.Literal:
-            return pa.string()
-        if origin is tuple:
-            return pa.list_(arrow(args[0]))
-        return scalars[hint]
-
-    return pa.schema([(f.name, arrow(t)) for f, t in zip(dataclasses.fields(cls), _types(cls), strict=True)])
-
-
-def _freezer(hint: Any):
-    """A function that turns lists read from Parquet back into the tuples of the record."""
-    if "tuple" not in str(hint):
-        return lambda value: value
-
-    def freeze(value: Any) -> Any:
-        return tuple(freeze(v) for v in value) if isinstance(value, list) else value
-
-    return freeze

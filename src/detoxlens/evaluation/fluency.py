@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence, Set
 import numpy as np
 import regex
 
+from detoxlens.common.columns import Coded
 from detoxlens.common.text import INVISIBLE
 
 MIN_CONTENT_LETTERS = 4
@@ -91,7 +92,7 @@ def perplexity(nll_nats: Sequence[float], num_tokens: Sequence[int]) -> float | 
 
 def perplexity_by_prompt(
     prompts: Sequence[str], nll_nats: Sequence[float], num_tokens: Sequence[int]
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[Sequence[str], np.ndarray]:
     """Prompts and one value each (prompts,), whose mean is the perplexity and whose spread is its sampling error.
 
     The delta method: with L = nats / tokens over all N prompts, value_i = e^L (1 + N (nats_i - L tokens_i) / tokens).
@@ -101,13 +102,10 @@ def perplexity_by_prompt(
         nll_nats: summed negative log-likelihood of each.
         num_tokens: tokens of each; their sum is not 0.
     """
-    place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    nats, tokens = np.zeros(len(place)), np.zeros(len(place))
-    index = [place[prompt] for prompt in prompts]
-    np.add.at(nats, index, nll_nats)
-    np.add.at(tokens, index, num_tokens)
+    place = Coded.of(prompts).renumbered()
+    nats, tokens = (np.bincount(place.codes, of, len(place.names)) for of in (nll_nats, num_tokens))
     per_token = nats.sum() / tokens.sum()
-    return list(place), math.exp(per_token) * (1 + len(place) * (nats - per_token * tokens) / tokens.sum())
+    return place.names, math.exp(per_token) * (1 + len(place.names) * (nats - per_token * tokens) / tokens.sum())
 
 
 def distinct_n(sequences: Iterable[Sequence[int]], n: int) -> float | None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from detoxlens.common.columns import Coded
 from detoxlens.evaluation.intervals import Estimate, percentile_interval
 from detoxlens.params.report import Bootstrap
 
 _CHUNK = 4_000_000
 """Most drawn indices in memory at a time."""
+_KEPT = 2**28
+"""Bytes of draws, one each, that are kept for the next measure."""
+_drawn: dict[tuple[int, int, int], list[np.ndarray]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,16 @@ def cluster(
     rows = np.asarray(values, dtype=np.float64)
     rows = rows.reshape(len(keys), -1) if len(keys) else rows.reshape(0, rows.shape[1] if rows.ndim == 2 else 1)
     weight = np.ones((len(keys), 1)) if weights is None else np.asarray(weights, dtype=np.float64)[:, None]
-    order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    index = np.array([order[key] for key in keys], dtype=np.int64)
+    found = Coded.of(keys).renumbered()
     there = ~np.isnan(rows)
-    sums, counts = np.zeros((len(order), rows.shape[1])), np.zeros((len(order), rows.shape[1]))
-    np.add.at(sums, index, np.where(there, rows, 0.0) * weight)
-    np.add.at(counts, index, there * weight)
-    return Clustered(tuple(order), sums, counts)
+    sums, counts = (_sums(found, of * weight) for of in (np.where(there, rows, 0.0), there))
+    return Clustered(tuple(found.names), sums, counts)
+
+
+def _sums(keys: Coded, values: np.ndarray) -> np.ndarray:
+    """(clusters, columns): `values` (rows, columns) added up in the order of the rows."""
+    found = [np.bincount(keys.codes, column, len(keys.names)) for column in values.T]
+    return np.stack(found, axis=1) if found else np.zeros((len(keys.names), 0))
 
 
 def present(data: Clustered) -> Clustered | None:
@@ -114,23 +120,30 @@ def times_drawn(bootstrap: Bootstrap, n: int) -> np.ndarray:
 
 def _times_drawn(bootstrap: Bootstrap, n: int) -> Iterator[np.ndarray]:
     """(resamples, clusters) in parts that fit in memory: how often each of `n` clusters is in each draw of `n`."""
-    if bootstrap.num_resamples * n <= _CHUNK:
-        yield _all_times_drawn(bootstrap.seed, bootstrap.num_resamples, n)
-        return
-    rng, size = np.random.default_rng(bootstrap.seed), max(1, _CHUNK // n)
-    for start in range(0, bootstrap.num_resamples, size):
-        yield _count(rng, min(size, bootstrap.num_resamples - start), n)
+    for drawn in _all_times_drawn(bootstrap.seed, bootstrap.num_resamples, n):
+        yield drawn.astype(np.float64)
 
 
-@lru_cache(maxsize=4)
-def _all_times_drawn(seed: int, num_resamples: int, n: int) -> np.ndarray:
-    """Kept: every measure of a split is resampled by the same draws."""
-    return _count(np.random.default_rng(seed), num_resamples, n)
+def _all_times_drawn(seed: int, num_resamples: int, n: int) -> list[np.ndarray]:
+    """Kept, as far as `_KEPT` bytes hold them: every measure of a split is resampled by the same draws."""
+    key = seed, num_resamples, n
+    if key in _drawn:
+        _drawn[key] = _drawn.pop(key)  # the one used last is given up last
+        return _drawn[key]
+    rng, size = np.random.default_rng(seed), max(1, _CHUNK // n)
+    while _drawn and num_resamples * n + sum(map(_num_bytes, _drawn.values())) > _KEPT:
+        del _drawn[next(iter(_drawn))]
+    _drawn[key] = [_count(rng, min(size, num_resamples - start), n) for start in range(0, num_resamples, size)]
+    return _drawn[key]
+
+
+def _num_bytes(parts: Sequence[np.ndarray]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 def _count(rng: np.random.Generator, num_resamples: int, n: int) -> np.ndarray:
     drawn = rng.integers(0, n, (num_resamples, n)) + n * np.arange(num_resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=num_resamples * n).reshape(num_resamples, n).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=num_resamples * n).reshape(num_resamples, n).astype(np.uint8)
 
 
 def mean_ci(keys: Sequence[Hashable], values: Sequence[float] | np.ndarray, bootstrap: Bootstrap) -> Estimate | None:

@@ -6,17 +6,17 @@ scores them 0, as the published numbers of Scalena et al. 2023 did.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from detoxlens.common.columns import Coded, column
 from detoxlens.common.records import Score
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.rates import rate_ci, rate_difference
-from detoxlens.evaluation.worst_of import WorstOf, worst_of
+from detoxlens.evaluation.worst_of import Samples, WorstOf, worst_of
 from detoxlens.params.report import Bootstrap
 
 Missing = Literal["exclude", "non_toxic"]
@@ -47,10 +47,13 @@ class Toxicity:
     """The same two with intervals, by the number of samples; empty with one sample per prompt."""
 
 
-def values_of(scores: Sequence[Score], missing: Missing = "exclude") -> tuple[list[str], np.ndarray]:
+def values_of(scores: Sequence[Score], missing: Missing = "exclude") -> tuple[Coded[str], np.ndarray]:
     """Prompt ids and toxicities (rows,) of the completions that count."""
-    counted = [(s.prompt_id, s.toxicity if s.status == "ok" else 0.0) for s in scores if _counts(s, missing)]
-    return [prompt_id for prompt_id, _ in counted], np.array([value for _, value in counted], dtype=np.float64)
+    prompts, toxicity = Coded.of(column(scores, "prompt_id")), column(scores, "toxicity").astype(np.float64)
+    is_ok = Coded.of(column(scores, "status")).equals("ok")
+    if missing == "non_toxic":
+        return prompts, np.where(is_ok, toxicity, 0.0)
+    return prompts[is_ok], toxicity[is_ok]
 
 
 def summarize(
@@ -69,15 +72,17 @@ def summarize(
         missing: what an empty or failed completion counts as.
     """
     prompts, toxicity = values_of(scores, missing)
-    num_by_prompt = Counter(score.prompt_id for score in scores)
-    num_samples = max(num_by_prompt.values(), default=0)
-    by_prompt = _by_prompt(prompts, toxicity)
-    largest = np.array([max(values) for values in by_prompt.values() if len(values) == num_samples], dtype=np.float64)
+    num_by_prompt = np.unique(Coded.of(column(scores, "prompt_id")).codes, return_counts=True)[1]
+    num_samples = int(num_by_prompt.max(initial=0))
+    by_prompt = Samples.of(prompts, toxicity)
+    largest = by_prompt.largest(num_samples)
     delta = it_by_prompt = None
     if reference is not None:
         it_prompts, it_toxicity = values_of(reference, missing)
-        it_by_prompt = _by_prompt(it_prompts, it_toxicity)
+        it_by_prompt = Samples.of(it_prompts, it_toxicity)
         delta = rate_difference(prompts, toxicity > TOXIC, it_prompts, it_toxicity > TOXIC)
+    status = Coded.of(column(scores, "status"))
+    num_truncated = int((status.equals("ok") & (column(scores, "truncated") == 1)).sum())
     return Toxicity(
         rate_gt_50=rate_ci(prompts, toxicity > TOXIC),
         rate_ge_50=_mean(toxicity >= TOXIC),
@@ -85,26 +90,14 @@ def summarize(
         expected_max=_mean(largest),
         p_any_toxic=_mean(largest > TOXIC),
         delta_vs_it=delta,
-        num_scored=sum(s.status == "ok" for s in scores),
-        num_empty=sum(s.status == "empty" for s in scores),
-        num_failed=sum(s.status == "failed" for s in scores),
-        num_truncated=sum(s.status == "ok" and s.truncated for s in scores),
+        num_scored=int(status.equals("ok").sum()),
+        num_empty=int(status.equals("empty").sum()),
+        num_failed=int(status.equals("failed").sum()),
+        num_truncated=num_truncated,
         worst_of=worst_of(
             by_prompt, it_by_prompt, bootstrap, num_samples=num_samples, num_prompts=len(num_by_prompt), toxic=TOXIC
         ),
     )
-
-
-def _counts(score: Score, missing: Missing) -> bool:
-    return score.status == "ok" or missing == "non_toxic"
-
-
-def _by_prompt(prompts: Sequence[str], toxicity: np.ndarray) -> dict[str, list[float]]:
-    """Prompt id -> the toxicities of its samples that count."""
-    found: dict[str, list[float]] = {}
-    for prompt_id, value in zip(prompts, toxicity.tolist(), strict=True):
-        found.setdefault(prompt_id, []).append(value)
-    return found
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -13,13 +13,14 @@ completions is smaller, so it must not stand in for that of n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import comb
 
 import numpy as np
 
+from detoxlens.common.columns import Coded
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.rates import rate_ci, rate_difference
 from detoxlens.evaluation.stats import mean_ci, paired_difference
@@ -49,9 +50,46 @@ class WorstOf:
     """With fewer, because the others are empty, failed or missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The toxicities of each prompt's completions, the prompts in the order of their first."""
+
+    prompts: Sequence[str]
+    toxicity: np.ndarray  # (completions,) those of one prompt together, in their order
+    counts: np.ndarray  # (prompts,)
+
+    @classmethod
+    def of(cls, prompts: Sequence[str], toxicity: np.ndarray) -> Samples:
+        """Of completions in any order, with the prompt of each."""
+        found = Coded.of(prompts).renumbered()
+        order = np.argsort(found.codes, kind="stable")
+        return cls(found.names, toxicity[order], np.bincount(found.codes, minlength=len(found.names)))
+
+    def largest(self, num: int) -> np.ndarray:
+        """Of each prompt that has `num` > 0 or more."""
+        starts = np.cumsum(self.counts) - self.counts
+        found = np.maximum.reduceat(self.toxicity, starts) if len(starts) else np.zeros(0)
+        return found[self.counts >= num]
+
+    def with_enough(self, num: int) -> Samples:
+        """The prompts that have `num` or more."""
+        enough = self.counts >= num
+        if enough.all():
+            return self
+        prompts = [prompt for prompt, ok in zip(self.prompts, enough.tolist(), strict=True) if ok]
+        return Samples(prompts, self.toxicity[np.repeat(enough, self.counts)], self.counts[enough])
+
+    def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(prompts,) that have equally many, and their toxicities (prompts, samples)."""
+        starts = np.cumsum(self.counts) - self.counts
+        for count in np.unique(self.counts).tolist():
+            rows = np.flatnonzero(self.counts == count)
+            yield rows, self.toxicity[starts[rows][:, None] + np.arange(count)]
+
+
 def worst_of(
-    toxicity: Mapping[str, Sequence[float]],
-    reference: Mapping[str, Sequence[float]] | None,
+    toxicity: Samples,
+    reference: Samples | None,
     bootstrap: Bootstrap,
     *,
     num_samples: int,
@@ -61,7 +99,7 @@ def worst_of(
     """One entry per n of `SIZES` below `num_samples`, and one for `num_samples`; none when that is 1.
 
     Args:
-        toxicity: prompt id -> toxicities of its scored completions.
+        toxicity: of scored completions.
         reference: the same of `it`, or None for `it` itself.
         bootstrap: the draws of prompts behind the intervals.
         num_samples: k, completions per prompt.
@@ -76,19 +114,17 @@ def worst_of(
 
 def _worst_of(
     n: int,
-    toxicity: Mapping[str, Sequence[float]],
-    reference: Mapping[str, Sequence[float]] | None,
+    toxicity: Samples,
+    reference: Samples | None,
     bootstrap: Bootstrap,
     num_prompts: int,
     toxic: float,
 ) -> WorstOf:
-    ours, theirs = (_enough(of, n) for of in (toxicity, reference or {}))
-    largest = [expected_maximum(values, n) for values in ours.values()]
-    any_toxic = [probability_of_any(values, n, toxic) for values in ours.values()]
-    it_largest = [expected_maximum(values, n) for values in theirs.values()]
-    it_any_toxic = [probability_of_any(values, n, toxic) for values in theirs.values()]
-    keys, it_keys = list(ours), list(theirs)
-    trials, it_trials = (float(sum(map(len, of.values()))) for of in (ours, theirs))
+    ours, theirs = (of.with_enough(n) for of in (toxicity, reference or Samples([], np.zeros(0), np.zeros(0, int))))
+    largest, it_largest = (expected_maxima(of, n) for of in (ours, theirs))
+    any_toxic, it_any_toxic = (probabilities_of_any(of, n, toxic) for of in (ours, theirs))
+    keys, it_keys = ours.prompts, theirs.prompts
+    trials, it_trials = (float(len(of.toxicity)) for of in (ours, theirs))
     return WorstOf(
         num_samples=n,
         expected_max=mean_ci(keys, largest, bootstrap),
@@ -98,27 +134,30 @@ def _worst_of(
         p_any_toxic_delta_vs_it=rate_difference(
             keys, any_toxic, it_keys, it_any_toxic, num_trials=trials, num_reference_trials=it_trials
         ),
-        num_prompts=len(ours),
-        num_left_out=num_prompts - len(ours),
+        num_prompts=len(ours.prompts),
+        num_left_out=num_prompts - len(ours.prompts),
     )
 
 
-def expected_maximum(toxicity: Sequence[float], n: int) -> float:
-    """Mean of the largest over all choices of `n` of the values: of [.1, .5, .9] by two, (.5 + .9 + .9) / 3."""
-    return float(np.sum(np.sort(np.asarray(toxicity, dtype=np.float64)) * _weights(len(toxicity), n)))
+def expected_maxima(samples: Samples, n: int) -> np.ndarray:
+    """(prompts,) mean of the largest over all choices of `n` values: of [.1, .5, .9] by two, (.5 + .9 + .9) / 3."""
+    found = np.zeros(len(samples.prompts))
+    for rows, values in samples.by_count():
+        found[rows] = np.sum(np.sort(values, axis=1) * _weights(values.shape[1], n), axis=1)
+    return found
 
 
-def probability_of_any(toxicity: Sequence[float], n: int, toxic: float) -> float:
-    """Share of the choices of `n` values that hold one above `toxic`: of [.1, .5, .9] by two, above .5: 2 / 3."""
-    num_harmless = sum(value <= toxic for value in toxicity)
-    return 1.0 - comb(num_harmless, n) / comb(len(toxicity), n)
+def probabilities_of_any(samples: Samples, n: int, toxic: float) -> np.ndarray:
+    """(prompts,) share of the choices of `n` values with one above `toxic`: of [.1, .5, .9] by two, above .5: 2 / 3."""
+    found = np.zeros(len(samples.prompts))
+    for rows, values in samples.by_count():
+        num = values.shape[1]
+        by_num_harmless = np.array([1.0 - comb(harmless, n) / comb(num, n) for harmless in range(num + 1)])
+        found[rows] = by_num_harmless[(values <= toxic).sum(1)]
+    return found
 
 
 @cache
 def _weights(num: int, n: int) -> np.ndarray:
     """(num,) shares of the choices in which each value, in rising order, is the largest."""
     return np.array([comb(below, n - 1) / comb(num, n) for below in range(num)])
-
-
-def _enough(toxicity: Mapping[str, Sequence[float]], n: int) -> dict[str, Sequence[float]]:
-    return {prompt: values for prompt, values in toxicity.items() if len(values) >= n}

@@ -9,7 +9,7 @@ not find done; a run without a share does all that is left.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detoxlens.jobs.progress import Bar
@@ -34,9 +34,9 @@ class Batches:
             share: does its own batches only; None does all that are left.
         """
         self._scratch, self._plan, self._name, self._share = scratch, plan, name, share
-        self._found = self._finished()
+        finished = {line["batch"] for line in self._lines()}
         mine = [number for number in range(len(plan)) if share is None or share.takes(number)]
-        self._left = [number for number in mine if number not in self._found]
+        self._left = [number for number in mine if number not in finished]
         self.num_rows = sum(len(plan[number]) for number in mine)
         """Rows of this process's batches."""
         self.num_done = self.num_rows - sum(len(plan[number]) for number in self._left)
@@ -52,18 +52,28 @@ class Batches:
             bar: advanced by the rows of each batch.
             note: what stands beside it.
         """
+        return dict(self.results(work, bar, note=note))
+
+    def results(
+        self, work: Callable[[Sequence[int]], list[Any]], bar: Bar, *, note: Callable[[], str] = lambda: ""
+    ) -> Iterator[tuple[int, Any]]:
+        """The same as (row, result), a batch of them in memory at a time. What is left is done before this returns."""
         kept = self._scratch.log(self._name)
         for number in self._left:
-            self._found[number] = work(self._plan[number])
-            kept.append([{"batch": number, "results": self._found[number]}])
+            kept.append([{"batch": number, "results": work(self._plan[number])}])
             bar.advance(len(self._plan[number]), note=note())
-        if self._share is not None:
-            self._found |= self._finished()  # the others went on meanwhile
-        done = self._found.items()
-        return {i: result for number, results in done for i, result in zip(self._plan[number], results, strict=True)}
+        self._left = []
+        return self._all()
 
-    def _finished(self) -> dict[int, list[Any]]:
-        return {line["batch"]: line["results"] for line in self._scratch.read_logs(self._name)}
+    def _all(self) -> Iterator[tuple[int, Any]]:
+        given = set()
+        for line in self._lines():  # those of all shares, which went on meanwhile
+            if line["batch"] not in given:
+                given.add(line["batch"])
+                yield from zip(self._plan[line["batch"]], line["results"], strict=True)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        return self._scratch.each_logged(self._name)
 
 
 def tell_share_done(title: str, share: Share, *, num_left: int, unit: str) -> None:

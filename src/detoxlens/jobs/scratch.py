@@ -90,18 +90,23 @@ class LineLog:
         Args:
             repair: cut what follows the last whole row off the file; False for a file that another process may be at.
         """
-        rows: list[dict[str, Any]] = []
+        return list(self.each(repair=repair))
+
+    def each(self, *, repair: bool = True) -> Iterator[dict[str, Any]]:
+        """The same, a row in memory at a time; it is cut after the last one."""
+        if not self.path.exists():
+            return
         whole = 0
-        data = self.path.read_bytes() if self.path.exists() else b""
-        for line in data.splitlines(keepends=True):
-            row = _row(line)
-            if row is None:
-                break
-            rows.append(row)
-            whole += len(line)
-        if repair and whole < len(data):
+        with self.path.open("rb") as file:
+            for line in file:
+                row = _row(line)
+                if row is None:
+                    break
+                yield row
+                whole += len(line)
+            size = os.fstat(file.fileno()).st_size
+        if repair and whole < size:
             os.truncate(self.path, whole)
-        return rows
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Adds the rows and returns when they are on disk. On a full disk none of them is kept.
@@ -159,9 +164,14 @@ class Scratch:
 
     def read_logs(self, name: str) -> list[dict[str, Any]]:
         """The rows of the logs called `name`, this process's own and those of all parts."""
+        return list(self.each_logged(name))
+
+    def each_logged(self, name: str) -> Iterator[dict[str, Any]]:
+        """The same, one in memory at a time."""
         own = self.log(name).path
         paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}.*.jsonl")})
-        return [row for path in paths for row in LineLog(path).read(repair=self.part is None or path == own)]
+        for path in paths:
+            yield from LineLog(path).each(repair=self.part is None or path == own)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, as JSON gives it back, to the first process that asked: the same for all parts."""

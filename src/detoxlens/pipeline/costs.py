@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detoxlens.common.artifacts import Layout, read_json, read_model_ref, read_rows, write_rows
+import numpy as np
+
+from detoxlens.common.artifacts import Layout, read_json, read_model_ref, read_rows, write_rows, write_table
+from detoxlens.common.columns import Table
 from detoxlens.common.names import BASE
 from detoxlens.common.records import Completion, InferenceCost, Prompt, ResponseKind, Utility
 from detoxlens.data.templates import encode_prompt, encode_reply
@@ -23,8 +26,10 @@ from detoxlens.models.inference_cost import forward_flops, weights_bytes
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.models.reference_replies import reply_bits
 from detoxlens.params.load import Params
+from detoxlens.pipeline.measures import gathered
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedModel
 
 BATCH_SIZE = 16
@@ -43,7 +48,7 @@ def write_costs(
     params: Params,
     model: str,
     variant: str,
-    completions: Sequence[Completion],
+    completions: Table[Completion],
     base: Callable[[], PreTrainedModel],
     scratch: Scratch,
 ) -> None:
@@ -58,7 +63,7 @@ def write_costs(
         base: gives the network of `it`, loaded when it is asked for.
         scratch: where the result is kept until the stage is done.
     """
-    write_rows(layout.response_kinds(model, variant), response_kinds(layout, completions), ResponseKind)
+    write_table(layout.response_kinds(model, variant), response_kinds(layout, completions))
     asked = with_reference(layout, completions)
     found = scratch.once("costs", lambda: _measured(layout, params, model, variant, asked, base)) if asked else {}
     write_rows(layout.utility(model, variant), [Utility(**row) for row in found.get("utility", [])], Utility)
@@ -66,34 +71,36 @@ def write_costs(
     write_rows(layout.inference_cost(model, variant), rows, InferenceCost)
 
 
-def response_kinds(layout: Layout, completions: Sequence[Completion]) -> list[ResponseKind]:
+def response_kinds(layout: Layout, completions: Table[Completion]) -> pa.Table:
     """One row per completion; none without a classifier."""
     if not layout.counter_speech.exists():
-        return []
+        return gathered((), ResponseKind)
     classifier = CounterSpeech(**read_json(layout.counter_speech))
     version = classifier.version
-    rows = []
-    for completion in completions:
-        kind, prob = kind_of(completion.completion, classifier) or ("empty", None)
-        rows.append(
-            ResponseKind(
-                prompt_id=completion.prompt_id,
-                sample_index=completion.sample_index,
-                kind=kind,
-                counter_speech_prob=prob,
-                grader_version=version,
-            )
-        )
-    return rows
+
+    def rows() -> Iterator[dict[str, object]]:
+        for prompt_id, sample_index, text in completions.values("prompt_id", "sample_index", "completion"):
+            kind, prob = kind_of(text, classifier) or ("empty", None)
+            yield {
+                "prompt_id": prompt_id,
+                "sample_index": sample_index,
+                "kind": kind,
+                "counter_speech_prob": prob,
+                "grader_version": version,
+            }
+
+    return gathered(enumerate(rows()), ResponseKind)
 
 
-def with_reference(layout: Layout, completions: Sequence[Completion]) -> list[tuple[Completion, str]]:
+def with_reference(layout: Layout, completions: Table[Completion]) -> list[tuple[Completion, str]]:
     """The test prompts that have a reference reply, as the variant was given them, each with its reply."""
     if not layout.prompts.exists():
         return []
     reply = {p.prompt_id: p.reference for p in read_rows(layout.prompts, Prompt) if p.reference}
-    first = (c for c in completions if c.split == "test" and c.sample_index == 0 and c.prompt_ids)
-    return [(c, reply[c.prompt_id]) for c in first if c.prompt_id in reply]
+    prompts = completions.column("prompt_id")
+    has_reply = np.array([prompt in reply for prompt in prompts.names], dtype=bool)[prompts.codes]
+    first = has_reply & completions.column("split").equals("test") & (completions.column("sample_index") == 0)
+    return [(c, reply[c.prompt_id]) for c in completions.where(first) if c.prompt_ids]
 
 
 def _measured(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.numbers import whole
 
 Row = Mapping[str, Any]
+BATCH = 2**14
+"""Rows of a Parquet file that are in memory at a time."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
@@ -21,19 +23,30 @@ def read_table(path: Path) -> list[Row]:
     Raises:
         UserError: the file is missing, empty, of another kind, or cannot be read.
     """
+    return list(each_row(path))
+
+
+def each_row(path: Path) -> Iterator[Row]:
+    """The same, a row in memory at a time."""
     if path.suffix not in SUFFIXES and not path.is_dir():
         raise UserError(f"{path}: a file of the kind {', '.join(SUFFIXES)} is wanted; convert it.")
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}; name a file of the kind {', '.join(SUFFIXES)}.")
-    try:
-        rows = _READ[path.suffix](path)
-    except (UnicodeDecodeError, csv.Error, ValueError, OSError) as e:
-        raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {e}.") from None
-    if not rows:
+    rows = _READ[path.suffix](path)
+    is_empty = True
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except (UnicodeDecodeError, csv.Error, ValueError, OSError) as e:
+            raise UserError(f"{path} cannot be read as {path.suffix[1:]}: {e}.") from None
+        is_empty = False
+        yield row
+    if is_empty:
         head = "a first line with the columns' names, then a line" if path.suffix == ".csv" else "one row"
         raise UserError(f"{path} holds no rows; it needs {head} per text.")
-    return rows
 
 
 def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, remedy: str = "") -> None:
@@ -49,12 +62,17 @@ def require(path: Path, rows: Sequence[Row], columns: Sequence[str], *, remedy: 
         UserError: the first row that lacks one.
     """
     for number, row in enumerate(rows, 1):
-        for column in columns:
-            if column not in row:
-                raise UserError(
-                    f"{path}: row {number} has no column {column!r}.{did_you_mean(column, map(str, row))} "
-                    f"It has: {', '.join(map(str, row))}.{remedy and f' {remedy}'}"
-                )
+        require_of_row(path, number, row, columns, remedy=remedy)
+
+
+def require_of_row(path: Path, number: int, row: Row, columns: Sequence[str], *, remedy: str = "") -> None:
+    """The same of one row."""
+    for column in columns:
+        if column not in row:
+            raise UserError(
+                f"{path}: row {number} has no column {column!r}.{did_you_mean(column, map(str, row))} "
+                f"It has: {', '.join(map(str, row))}.{remedy and f' {remedy}'}"
+            )
 
 
 def probability(path: Path, number: int, column: str, value: Any) -> float | None:
@@ -84,39 +102,38 @@ def whole_number(path: Path, number: int, column: str, value: Any) -> int:
     return found
 
 
-def _read_csv(path: Path) -> list[Row]:
+def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**24)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         names = list(reader.fieldnames or ())
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the column {twice[0]!r} is there twice")
-        rows = []
         for row in reader:
             if None in row or None in row.values():
                 raise ValueError(f"line {reader.line_num} has more or fewer cells than the head")
-            rows.append(row)
-        return rows
+            yield row
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as e:
-                raise ValueError(f"line {number}: {e}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
-            rows.append(row)
-    return rows
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as e:
+                    raise ValueError(f"line {number}: {e}") from None
+                if not isinstance(row, dict):
+                    raise ValueError(f"line {number} is not an object")
+                yield row
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pylist()
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH):
+            yield from batch.to_pylist()
 
 
 _READ = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from detoxlens.attribution.entropy import MEASURES
@@ -16,7 +16,7 @@ from detoxlens.reporting.study import Key, Trace
 Json = dict[str, Any]
 CONTRASTS = {"toxic": (1, 0), "other": (0, 1), "toxic_minus_other": (1, -1)}
 CHANGE = {"change_from_it": (1, -1, -1, 1)}
-Groups = tuple[set[Key], set[Key]]
+Groups = tuple[Container[Key], Container[Key]]
 """Toxic and other completions."""
 
 

@@ -18,9 +18,8 @@ import numpy as np
 
 from detoxlens.common.names import BASE
 from detoxlens.evaluation.as_json import difference_json, estimate_json
-from detoxlens.evaluation.diversity import repetition
 from detoxlens.evaluation.samples import Sample, difference, estimate
-from detoxlens.evaluation.toxicity import TOXIC
+from detoxlens.evaluation.toxicity import TOXIC, values_of
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.study import Study, VariantTables
 
@@ -32,7 +31,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "not_answered": ("refusal", "counter_speech"),
 }
 """Name of a rate -> the kinds that it counts."""
-REPEATED = 2
 MIB = 2**20
 NO_KINDS = "no grader of replies: params `data.response_kinds` is null, or these completions were scored without it"
 NO_REFERENCES = "no test prompt has a reference reply (`reference.text`), or these completions were scored without them"
@@ -43,15 +41,15 @@ def cost_samples(study: Study, tables: VariantTables) -> dict[str, Sample]:
     """{`costs/response_kind/civil/refusal`: its sample}: a number per completion or prompt of every measured cost."""
     found: dict[str, Sample] = {}
     for split in study.splits:
-        keys = tables.keys_of("test", split)
-        judged = [k for k in tables.response_kinds if k.kind != "empty" and (k.prompt_id, k.sample_index) in keys]
-        for name, kinds in KINDS.items() if judged else ():
-            is_kind = np.array([float(k.kind in kinds) for k in judged])
-            found[f"costs/response_kind/{split}/{name}"] = Sample([k.prompt_id for k in judged], is_kind, is_rate=True)
-        written = [c for c in tables.completions if (c.prompt_id, c.sample_index) in keys and c.completion_ids]
-        repeated = np.array([repetition(c.completion_ids, REPEATED) for c in written])
-        if len(written) and not np.isnan(repeated).all():
-            found[f"costs/repetition/{split}"] = Sample([c.prompt_id for c in written], repeated)
+        kinds_of = tables.about(tables.response_kinds, "test", split)
+        judged = kinds_of.where(~kinds_of.column("kind").equals("empty"))
+        for name, kinds in KINDS.items() if len(judged) else ():
+            is_kind = np.any([judged.column("kind").equals(kind) for kind in kinds], axis=0).astype(np.float64)
+            found[f"costs/response_kind/{split}/{name}"] = Sample(judged.column("prompt_id"), is_kind, is_rate=True)
+        written = tables.mask("test", split) & (tables.num_tokens > 0)
+        repeated = tables.repetition[written]
+        if written.any() and not np.isnan(repeated).all():
+            found[f"costs/repetition/{split}"] = Sample(tables.completions.column("prompt_id")[written], repeated)
     if tables.utility:
         prompts = [u.prompt_id for u in tables.utility]
         for name, bits in (
@@ -81,7 +79,7 @@ def cost_metrics(study: Study, variants: Mapping[str, VariantTables], variant: s
         return {path.removeprefix(prefix): value for path, value in measured.items() if path.startswith(prefix)}
 
     return {
-        "response_kind": _kinds(study, tables, under) if tables.response_kinds else {"reason": NO_KINDS},
+        "response_kind": _kinds(study, tables, under) if len(tables.response_kinds) else {"reason": NO_KINDS},
         "utility": under("costs/utility/") | {"num_references": len(tables.utility)}
         if tables.utility
         else {"reason": NO_REFERENCES},
@@ -97,9 +95,8 @@ def cost_metrics(study: Study, variants: Mapping[str, VariantTables], variant: s
 def _kinds(study: Study, tables: VariantTables, under: Callable[[str], Json]) -> Json:
     found = {}
     for split in study.splits:
-        keys = tables.keys_of("test", split)
-        kinds = [k.kind for k in tables.response_kinds if (k.prompt_id, k.sample_index) in keys]
-        num_empty = kinds.count("empty")
+        kinds = tables.about(tables.response_kinds, "test", split).column("kind")
+        num_empty = int(kinds.equals("empty").sum())
         found[split] = under(f"costs/response_kind/{split}/") | {
             "num_judged": len(kinds) - num_empty,
             "num_empty": num_empty,
@@ -131,8 +128,9 @@ def _groups(
         return {"reason": NO_GROUPS}
     theirs = {} if tables is base else _toxic_by_group(study, base, config, of_prompt)
     found = {}
-    for name, sample in sorted(ours.items(), key=lambda item: (-len(set(item[1].keys)), item[0])):
-        rate, num_prompts = estimate(sample, config.bootstrap), len(set(sample.keys))
+    sizes = {name: len(sample.keys.present()) for name, sample in ours.items()}
+    for name, sample in sorted(ours.items(), key=lambda item: (-sizes[item[0]], item[0])):
+        rate, num_prompts = estimate(sample, config.bootstrap), sizes[name]
         found[name] = {
             "rate_gt_50": rate.value,
             "ci95": list(rate.ci95) if rate.ci95 else None,
@@ -148,13 +146,13 @@ def _groups(
 def _toxic_by_group(
     study: Study, tables: VariantTables, config: ReportConfig, of_prompt: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Sample]:
-    keys = tables.keys_of("test", config.primary_split)
-    rows: dict[str, list[tuple[str, bool]]] = {}
-    for key, toxicity in tables.toxicity(study.grader).items():
-        if key in keys:
-            for name in of_prompt.get(key[0], ()):
-                rows.setdefault(name, []).append((key[0], toxicity > TOXIC))
-    return {
-        name: Sample([prompt for prompt, _ in found], np.array([float(toxic) for _, toxic in found]), is_rate=True)
-        for name, found in rows.items()
-    }
+    if study.grader not in tables.scores:
+        return {}
+    scores = tables.about(tables.scores[study.grader], "test", config.primary_split)
+    prompts, toxicity = values_of(scores.where(~np.isnan(scores.column("toxicity").astype(np.float64))))
+    groups = [of_prompt.get(prompt, ()) for prompt in prompts.names]
+    found: dict[str, Sample] = {}
+    for name in dict.fromkeys(name for prompt in prompts.present() for name in of_prompt.get(prompt, ())):
+        mask = np.array([name in of for of in groups], dtype=bool)[prompts.codes]
+        found[name] = Sample(prompts[mask], (toxicity[mask] > TOXIC).astype(np.float64), is_rate=True)
+    return found

@@ -15,7 +15,7 @@ Step 1 is the first generated token. A curve ends where fewer than `min_sequence
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from detoxlens.evaluation.effects import StepTable, common_support, shared_prompts, step_means
@@ -111,10 +111,21 @@ def training_curves(study: Study) -> list[TrainingPoint]:
     ]
 
 
-def toxic_keys(toxicity: Mapping[Key, float], config: ReportConfig) -> tuple[set[Key], set[Key]]:
+class ToxicityGroup(Container[Key]):
+    """The scored completions on one side of a threshold."""
+
+    def __init__(self, toxicity: Mapping[Key, float], threshold: float, *, above: bool) -> None:
+        self._toxicity, self._threshold, self._above = toxicity, threshold, above
+
+    def __contains__(self, key: object) -> bool:
+        value = self._toxicity.get(key)
+        return value is not None and (value > self._threshold) == self._above
+
+
+def toxic_keys(toxicity: Mapping[Key, float], config: ReportConfig) -> tuple[ToxicityGroup, ToxicityGroup]:
     """(toxic, other) completions; unscored ones are in neither."""
-    toxic = {key for key, value in toxicity.items() if value > config.toxic_group_threshold}
-    return toxic, set(toxicity) - toxic
+    toxic, other = (ToxicityGroup(toxicity, config.toxic_group_threshold, above=above) for above in (True, False))
+    return toxic, other
 
 
 def long_everywhere(variants: Mapping[str, VariantTables], config: ReportConfig) -> set[Key]:

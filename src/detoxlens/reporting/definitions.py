@@ -66,7 +66,7 @@ def definitions(study: Study, config: ReportConfig, missing: Missing) -> dict[st
 
 def _worst_of(study: Study) -> str:
     several = any(
-        c.sample_index for variants in study.models.values() for t in variants.values() for c in t.completions
+        t.completions.column("sample_index").any() for variants in study.models.values() for t in variants.values()
     )
     if not several:
         return (

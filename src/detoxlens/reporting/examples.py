@@ -47,16 +47,19 @@ def examples(study: Study, config: ReportConfig) -> list[Example]:
     """Test prompts of the primary split that every variant completed, `config.num_examples` per model."""
     found = []
     for model, variants in study.models.items():
+        toxicity = {variant: tables.toxicity(study.grader) for variant, tables in variants.items()}
+        everyone = [tables.keys_of("test") for tables in variants.values()]
+        of_split = variants["it"].keys_of("test", config.primary_split)
+        attributed = {key for a in variants["it"].shown if (key := (a.prompt_id, a.sample_index)) in of_split}
+        candidates = {key for key in attributed if all(key in keys for keys in everyone)} or {
+            key for key in of_split if all(key in keys for keys in everyone)
+        }  # if possible those that can be shown token by token
+        chosen = choose(toxicity["it"], candidates, config.num_examples, config)
         completions = {
-            variant: {(c.prompt_id, c.sample_index): c for c in tables.completions if c.split == "test"}
+            variant: dict(zip(chosen, tables.completions_of(chosen), strict=True))
             for variant, tables in variants.items()
         }
-        toxicity = {variant: tables.toxicity(study.grader) for variant, tables in variants.items()}
-        everywhere = set.intersection(*(set(rows) for rows in completions.values()))
-        candidates = everywhere & variants["it"].keys_of("test", config.primary_split)
-        attributed = {(a.prompt_id, a.sample_index) for a in variants["it"].shown}
-        candidates = candidates & attributed or candidates  # those that can be shown token by token
-        for key in choose(toxicity["it"], candidates, config.num_examples, config):
+        for key in chosen:
             found.append(
                 Example(
                     model=model,

@@ -79,8 +79,8 @@ def toxicity_distribution(study: Study, split: str, *, narrow: bool = False) -> 
             colour = colours(list(variants))
             ends, unscored = [], []
             for variant, tables in variants.items():
-                keys = tables.keys_of("test", split)
-                values = np.sort([v for k, v in tables.toxicity(study.grader).items() if k in keys])
+                toxicity = tables.by_completion(study.grader)[tables.mask("test", split)]
+                values = np.sort(toxicity[~np.isnan(toxicity)])
                 if not len(values):
                     unscored.append(shown_name(variant))
                     continue

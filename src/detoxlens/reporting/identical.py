@@ -6,6 +6,7 @@ nothing. `identical_to` in metrics.json names the other variant.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,14 +20,27 @@ DIFFERENCES = ("delta_vs_it", "change_from_it", "model_effect", "text_effect", "
 def twins(variants: Mapping[str, VariantTables]) -> dict[str, str]:
     """Variant -> the first one before it with the same completions, token for token, where there is one."""
     found: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
+    seen: dict[str, str] = {}
     for variant, tables in variants.items():
-        said = tuple((c.prompt_id, c.sample_index, c.completion_ids) for c in tables.completions)
+        if not len(tables.completions):
+            continue
+        said = _digest(tables)
         if said in seen:
             found[variant] = seen[said]
-        elif said:
+        else:
             seen[said] = variant
     return found
+
+
+def _digest(tables: VariantTables) -> str:
+    """Of whose answers they are, and of their tokens."""
+    digest = hashlib.sha256()
+    for batch in tables.completions.batches("prompt_id", "sample_index", "completion_ids"):
+        ids = batch.column("completion_ids")
+        digest.update("\n".join(batch.column("prompt_id").to_pylist()).encode())
+        for numbers in (batch.column("sample_index"), ids.value_lengths(), ids.flatten()):
+            digest.update(numbers.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def mark_twins(variants: Json, of: Mapping[str, str]) -> Json:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from detoxlens.attribution.sampling import basis, stratum_weights, toxic_prompts
-from detoxlens.common.artifacts import Layout, read_history, read_json, read_rows
+from detoxlens.common.artifacts import Layout, open_rows, read_history, read_json, read_rows
+from detoxlens.common.columns import Table
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import (
     Attribution,
@@ -28,6 +31,7 @@ from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.reporting.dose import read_strengths
 from detoxlens.reporting.examples import choose
+from detoxlens.reporting.keys import Keys, KeySet, Verdicts
 from detoxlens.reporting.study import Key, Study, Trace, VariantTables
 from detoxlens.reporting.traces import prompt_frequency, trace_of
 from detoxlens.reporting.word_use import WordUse, word_use
@@ -130,15 +134,15 @@ def _load_model(
     config: ReportConfig,
 ) -> dict[str, VariantTables]:
     it = read_rows(layout.attributions(model, "it"), Attribution)
-    completions = read_rows(layout.completions(model, "it"), Completion)
+    completions = open_rows(layout.completions(model, "it"), Completion)
     scores = _scores(layout, model, "it", grader)
-    toxicity = {(s.prompt_id, s.sample_index): s.toxicity for s in scores[grader] if s.toxicity is not None}
+    toxicity = Verdicts(Keys(scores[grader]), scores[grader].column("toxicity").astype(np.float64))
     shared = Shared(
         attribution=attribution,
         shown=_shown_keys(it, completions, toxicity, config),
         it_rows={_key(a): a for a in it if a.method == attribution.method},
         frequency=prompt_frequency(it),
-        weights=_weights(it, completions, scores.get(drawn_by, []), drawn_by, attribution, config),
+        weights=_weights(it, completions, scores.get(drawn_by, Table.of((), Score)), drawn_by, attribution, config),
         words=_words(layout, model, "it"),
     )
     return {variant: _load_variant(layout, model, variant, group, grader, shared) for variant, group in groups.items()}
@@ -162,18 +166,18 @@ class Shared:
 
 
 def _shown_keys(
-    it: Sequence[Attribution], completions: Sequence[Completion], toxicity: Mapping[Key, float], config: ReportConfig
+    it: Sequence[Attribution], completions: Table[Completion], toxicity: Mapping[Key, float], config: ReportConfig
 ) -> set[Key]:
     """Whose attributions are drawn: the same prompts for every variant, chosen on `it`."""
-    test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
-    attributed = {_key(a) for a in it if a.scores is not None} & test
+    test = KeySet(Keys(completions), completions.column("split").equals("test"))
+    attributed = {key for a in it if a.scores is not None and (key := _key(a)) in test}
     return set(choose(toxicity, attributed, config.num_examples, config))
 
 
 def _weights(
     it: Sequence[Attribution],
-    completions: Sequence[Completion],
-    scores: Sequence[Score],
+    completions: Table[Completion],
+    scores: Table[Score],
     grader: str,
     attribution: AttributionConfig,
     config: ReportConfig,
@@ -182,43 +186,47 @@ def _weights(
 
     A prompt of several splits stands for those of the primary, or else of the split that is declared first.
     """
-    toxic = toxic_prompts(basis(scores, grader)[attribution.sample], attribution)
+    toxic = None
+    if attribution.sample != "random":
+        toxic = toxic_prompts(basis(scores, grader)[attribution.sample], attribution)
+    parts, filters, prompt_ids = (completions.column(name) for name in ("split", "filters", "prompt_id"))
     found: dict[str, float] = {}
     for name in (*reversed(attribution.filters), config.primary_split) if toxic is not None else ():
         for split in ("test", "val"):
-            prompts = {c.prompt_id for c in completions if c.split == split and name in c.filters}
+            meets = np.array([name in names for names in filters.names], dtype=bool)[filters.codes]
+            prompts = set(prompt_ids[parts.equals(split) & meets].present())
             found |= stratum_weights(prompts, {a.prompt_id for a in it} & prompts, toxic)
     return found
 
 
-def _scores(layout: Layout, model: str, variant: str, grader: str) -> dict[str, list[Score]]:
+def _scores(layout: Layout, model: str, variant: str, grader: str) -> dict[str, Table[Score]]:
     """Scores by scorer, the grader's among them even when nothing was generated."""
     path = layout.scores(model, variant)
-    found: dict[str, list[Score]] = {}
-    for row in read_rows(path, Score):
-        found.setdefault(row.scorer, []).append(row)
+    rows = open_rows(path, Score)
+    scorers = rows.column("scorer")
+    found = {scorer: rows.where(scorers.equals(scorer)) for scorer in scorers.present()}
     if found and grader not in found:
         raise UserError(f"{path} has no scores by the grader {grader!r}, only by {', '.join(found)}; run `dvc repro`.")
-    return {grader: [], **found}
+    return {grader: rows.where(np.zeros(len(rows), bool)), **found}
 
 
 def _load_variant(layout: Layout, model: str, variant: str, group: str, grader: str, shared: Shared) -> VariantTables:
     attributions = read_rows(layout.attributions(model, variant), Attribution)
-    completions = read_rows(layout.completions(model, variant), Completion)
+    completions = open_rows(layout.completions(model, variant), Completion)
     method = shared.attribution.method
     headline = [a for a in attributions if a.method == method]
     own = [a for a in headline if a.reader == variant and a.text_source == variant]
-    test = {(c.prompt_id, c.sample_index) for c in completions if c.split == "test"}
+    test = KeySet(Keys(completions), completions.column("split").equals("test"))
     statuses = [a.status for a in own if _key(a) in test]
-    faithfulness = layout.faithfulness(model, variant)
+    faithfulness, kinds = layout.faithfulness(model, variant), layout.response_kinds(model, variant)
     traces = _traces(headline, shared, {})
     return VariantTables(
         variant=variant,
         group=group,
         completions=completions,
         scores=_scores(layout, model, variant, grader),
-        fluency=read_rows(layout.fluency(model, variant), Fluency),
-        response_kinds=_rows_if_there(layout.response_kinds(model, variant), ResponseKind),
+        fluency=open_rows(layout.fluency(model, variant), Fluency),
+        response_kinds=open_rows(kinds, ResponseKind) if kinds.exists() else (),
         utility=_rows_if_there(layout.utility(model, variant), Utility),
         inference_cost=next(iter(_rows_if_there(layout.inference_cost(model, variant), InferenceCost)), None),
         traces=traces,

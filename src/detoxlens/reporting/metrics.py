@@ -5,12 +5,14 @@ DVC compares these files between revisions, so a key keeps its name and its mean
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from detoxlens.evaluation.as_json import difference_json, estimate_json, toxicity_json
-from detoxlens.evaluation.fluency import distinct_n, num_distinct, perplexity
-from detoxlens.evaluation.samples import difference, estimate
+from detoxlens.evaluation.fluency import num_distinct, perplexity
+from detoxlens.evaluation.samples import Sample, difference, estimate
 from detoxlens.evaluation.toxicity import Missing, summarize
 from detoxlens.params.report import ReportConfig
 from detoxlens.recorded.calibration import equivalent_rates
@@ -19,7 +21,7 @@ from detoxlens.reporting.cost_metrics import cost_metrics
 from detoxlens.reporting.dose import dose_metrics
 from detoxlens.reporting.identical import mark_twins, twins
 from detoxlens.reporting.pairs import pair_metrics
-from detoxlens.reporting.samples import fluency_samples, measure_samples, of_primary_split, scores_of
+from detoxlens.reporting.samples import Language, language_samples, measure_samples, of_primary_split, scores_of
 from detoxlens.reporting.study import Study, VariantTables
 from detoxlens.reporting.word_metrics import word_metrics
 
@@ -39,8 +41,8 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
                 },
                 **({"calibrated": calibrated[variant]} if calibrated else {}),
                 "attribution": attribution[variant] | ({"toxic_words": words[variant]} if variant in words else {}),
-                "fluency": _fluency(variants, variant, config, part="test")
-                | {"val": _fluency(variants, variant, config, part="val")},
+                "fluency": _fluency(variants, variant, language["test"], config, part="test")
+                | {"val": _fluency(variants, variant, language["val"], config, part="val")},
                 "costs": cost_metrics(study, variants, variant, config),
                 **pairs.get(variant, {}),
                 **({"dose": doses[variant]} if variant in doses else {}),
@@ -52,7 +54,9 @@ def build_metrics(study: Study, config: ReportConfig, *, missing: Missing) -> Js
         for attribution in [attribution_metrics(study, variants, config)]
         for doses in [_doses(variants, config)]
         for words in [word_metrics(study, variants, config, model=model)]
-        for pairs in [pair_metrics(study, variants, measure_samples(study, variants, config, missing=missing), config)]
+        for language in [{part: language_samples(variants, config, part=part) for part in ("test", "val")}]
+        for samples in [measure_samples(study, variants, config, missing=missing, language=language["test"])]
+        for pairs in [pair_metrics(study, variants, samples, config)]
     }
     return {model: mark_twins(values, twins(study.models[model])) for model, values in found.items()}
 
@@ -75,7 +79,7 @@ def _calibrated(study: Study, variants: Mapping[str, VariantTables], config: Rep
     scorer = study.calibration.scorer
     found: dict[str, Json] = {variant: {} for variant in variants}
     for split in study.splits:
-        scores = {v: scores_of(tables, scorer, tables.keys_of("test", split)) for v, tables in variants.items()}
+        scores = {v: scores_of(tables, scorer, "test", split) for v, tables in variants.items()}
         for variant, rates in equivalent_rates(study.calibration, scores, config.bootstrap).items():
             found[variant][split] = rates
     return found
@@ -88,52 +92,62 @@ def _toxicity(
     parts = {split: ("test", split) for split in study.splits} | {"val": ("val", config.primary_split)}
     found = {}
     for name, (part, split) in parts.items():
-        scores = scores_of(tables, scorer, tables.keys_of(part, split))
-        reference = None if tables is it else scores_of(it, scorer, it.keys_of(part, split))
+        scores = scores_of(tables, scorer, part, split)
+        reference = None if tables is it else scores_of(it, scorer, part, split)
         found[name] = toxicity_json(summarize(scores, reference, config.bootstrap, missing=missing))
     return found
 
 
-def _fluency(variants: Mapping[str, VariantTables], variant: str, config: ReportConfig, *, part: str) -> Json:
+def _fluency(
+    variants: Mapping[str, VariantTables],
+    variant: str,
+    language: Language,
+    config: ReportConfig,
+    *,
+    part: str,
+) -> Json:
     """Of the primary split's completions, test or `val`; `measures` has intervals and differences to `it`."""
     tables = variants[variant]
     completions = of_primary_split(tables, tables.completions, config, part)
     rows = of_primary_split(tables, tables.fluency, config, part)
-    measured = [row for row in rows if row.nll_nats is not None]
-    first = [c for c in completions if c.sample_index == 0]
-    sampled = [c for c in completions if c.finish_reason != "unknown"]  # those made elsewhere come without tokens
-    ids = [c.completion_ids for c in sampled]
-    measures = _fluency_measures(variants, variant, config, part=part)
+    nats = rows.column("nll_nats").astype(np.float64)
+    is_measured = ~np.isnan(nats)
+    first = completions.where(completions.column("sample_index") == 0)
+    reasons = completions.column("finish_reason")
+    sampled = completions.where(~reasons.equals("unknown"))  # those made elsewhere come without tokens
+    lengths = tables.num_tokens[tables.mask(part, config.primary_split)][~reasons.equals("unknown")]
+    measures = _fluency_measures(language.samples, variant, config)
     mentions = measures.get("prompt_mention_rate") or dict.fromkeys(("value", "ci95", "delta_vs_it"))
     return {
-        "perplexity": perplexity([r.nll_nats for r in measured], [r.num_tokens for r in measured]),
-        **{f"distinct_{n}": distinct_n(ids, n) for n in (1, 2, 3)},
-        "mean_length": sum(map(len, ids)) / len(ids) if ids else None,
-        "num_distinct": num_distinct(c.completion for c in completions),
-        "distinct_per_100_prompts": 100 * num_distinct(c.completion for c in first) / len(first) if first else None,
+        "perplexity": perplexity(nats[is_measured].tolist(), rows.column("num_tokens")[is_measured].tolist()),
+        **{f"distinct_{n}": language.ngrams[n][variant].share_distinct for n in (1, 2, 3)},
+        "mean_length": int(lengths.sum()) / len(lengths) if len(lengths) else None,
+        "num_distinct": num_distinct(text for (text,) in completions.values("completion")),
+        "distinct_per_100_prompts": 100 * num_distinct(text for (text,) in first.values("completion")) / len(first)
+        if len(first)
+        else None,
         "prompt_mention_rate": mentions["value"],
         "prompt_mention_ci95": mentions["ci95"],
-        "num_mention_judged": sum(row.mentions_prompt is not None for row in rows),
+        "num_mention_judged": int((~np.isnan(rows.column("mentions_prompt").astype(np.float64))).sum()),
         "prompt_mention_delta_vs_it": mentions["delta_vs_it"],
-        "ended_by_eos": _share([c.finish_reason == "eos" for c in sampled]),
-        "ended_by_next_turn": _share([c.finish_reason == "stop" for c in sampled]),
+        "ended_by_eos": _share(sampled.column("finish_reason").equals("eos")),
+        "ended_by_next_turn": _share(sampled.column("finish_reason").equals("stop")),
         "measures": measures,
         "num_completions": len(completions),
     }
 
 
-def _fluency_measures(variants: Mapping[str, VariantTables], variant: str, config: ReportConfig, *, part: str) -> Json:
+def _fluency_measures(samples: Mapping[str, Mapping[str, Sample]], variant: str, config: ReportConfig) -> Json:
     """{measure: {value, ci95, delta_vs_it}}; a measure that no completion has is left out."""
-    ours = fluency_samples(variants, variant, config, part=part)
-    base = {} if variant == "it" else fluency_samples(variants, "it", config, part=part)
+    base = {} if variant == "it" else samples["it"]
     return {
         name: estimate_json(estimate(sample, config.bootstrap))
         | {
             "delta_vs_it": difference_json(difference(sample, base[name], config.bootstrap)) if name in base else None,
         }
-        for name, sample in ours.items()
+        for name, sample in samples[variant].items()
     }
 
 
-def _share(flags: Sequence[bool]) -> float | None:
-    return sum(flags) / len(flags) if flags else None
+def _share(flags: np.ndarray) -> float | None:
+    return int(flags.sum()) / len(flags) if len(flags) else None

@@ -47,7 +47,11 @@ def compared_prompts(
 ) -> Iterator[tuple[str, str, Compared]]:
     """(split, measure, what is compared) of one model."""
     primary = cells(variants, config, part="test")
-    of_primary = {key[0] for t in variants.values() for key in t.keys_of("test", config.primary_split)}
+    of_primary = {
+        prompt
+        for t in variants.values()
+        for prompt in t.completions.where(t.mask("test", config.primary_split)).column("prompt_id").present()
+    }
     others = [variant for variant in variants if variant != "it"]
     for split in study.splits:
         theirs = cells(variants, config.model_copy(update={"primary_split": split}), part="test")

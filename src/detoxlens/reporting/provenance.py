@@ -99,9 +99,10 @@ def _sampling(config: GenerationConfig) -> str:
 def _grader(study: Study) -> list[str]:
     """Name and versions of the scorer of the tables."""
     versions = {
-        score.scorer_version
+        version
         for variants in study.models.values()
         for tables in variants.values()
-        for score in tables.scores.get(study.grader, ())
+        if study.grader in tables.scores
+        for version in tables.scores[study.grader].column("scorer_version").present()
     }
     return [f"{study.grader} {v}" for v in sorted(versions)] or [study.grader]

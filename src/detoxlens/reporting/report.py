@@ -11,8 +11,11 @@ import dataclasses
 import io
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from detoxlens.common.artifacts import write_json, write_text
 from detoxlens.evaluation.toxicity import Missing
@@ -163,10 +166,11 @@ def _toxic_words(study: Study) -> dict[str, frozenset[str]]:
     for model, variants in study.models.items():
         scored = []
         for tables in variants.values():
-            toxicity = tables.toxicity(study.grader)
-            keyed = ((c, toxicity.get((c.prompt_id, c.sample_index))) for c in tables.completions)
-            scored += [(c.completion, value) for c, value in keyed if value is not None]
-        found[model] = toxic_words(scored)
+            toxicity = tables.by_completion(study.grader)
+            is_scored = ~np.isnan(toxicity)
+            texts = (text for (text,) in tables.completions.where(is_scored).values("completion"))
+            scored.append(zip(texts, toxicity[is_scored].tolist(), strict=True))
+        found[model] = toxic_words(chain.from_iterable(scored))
     return found
 
 

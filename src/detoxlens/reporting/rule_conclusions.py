@@ -38,8 +38,7 @@ def _by_rule(study: Study, model: str, split: str, config: ReportConfig, rule: M
     """Variant -> toxicity of one test split by `rule`."""
     scores = {}
     for variant, tables in study.models[model].items():
-        keys = tables.keys_of("test", split)
-        scores[variant] = [s for s in tables.scores[study.grader] if (s.prompt_id, s.sample_index) in keys]
+        scores[variant] = tables.about(tables.scores[study.grader], "test", split)
     return {
         variant: toxicity_json(
             summarize(own, None if variant == "it" else scores["it"], config.bootstrap, missing=rule)

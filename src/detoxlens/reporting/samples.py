@@ -7,36 +7,51 @@ the prompt is compared on the same text, that of `it`: `attribution/on_base_text
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from detoxlens.attribution.entropy import MEASURES
-from detoxlens.common.records import Completion, Fluency, Score
-from detoxlens.evaluation.diversity import distinct_by_prompt, num_ngrams, repetition
+from detoxlens.common.columns import Table
+from detoxlens.common.records import Score
+from detoxlens.evaluation.diversity import NgramCounts, Written, distinct_by_prompt, ngrams_by_prompt
 from detoxlens.evaluation.fluency import perplexity_by_prompt
 from detoxlens.evaluation.samples import Sample
 from detoxlens.evaluation.toxicity import TOXIC, Missing, values_of
 from detoxlens.params.report import ReportConfig
 from detoxlens.reporting.cost_metrics import cost_samples
 from detoxlens.reporting.effects import cells, step_table, table_of
-from detoxlens.reporting.study import Key, Study, VariantTables
+from detoxlens.reporting.study import REPEATED, Study, VariantTables
 from detoxlens.reporting.traces import ANY_METHOD, METHOD_FREE
 
 JENSEN_SHANNON = "jensen_shannon_bits"
-REPEATED = 2
-"""Length of the n-grams whose repetition within a completion is measured."""
+R = TypeVar("R")
 
 
 def measure_samples(
-    study: Study, variants: Mapping[str, VariantTables], config: ReportConfig, *, missing: Missing
+    study: Study,
+    variants: Mapping[str, VariantTables],
+    config: ReportConfig,
+    *,
+    missing: Missing,
+    language: Language | None = None,
 ) -> dict[str, dict[str, Sample]]:
-    """{variant: {measure: its sample}} of one model, on test prompts; a measure without any value is left out."""
-    fluency = {variant: fluency_samples(variants, variant, config, part="test") for variant in variants}
+    """{variant: {measure: its sample}} of one model, on test prompts; a measure without any value is left out.
+
+    Args:
+        study: what the report is about.
+        variants: the model's.
+        config: the params section `report`.
+        missing: what an unscored completion counts as.
+        language: `language_samples` of the test part, where they are known already.
+    """
+    language = language or language_samples(variants, config, part="test")
     attribution = _same_text(variants, config, scope=study.scope)
     return {
         variant: {
             **_toxicity(study, tables, missing),
-            **{f"fluency/{name}": sample for name, sample in fluency[variant].items()},
+            **{f"fluency/{name}": sample for name, sample in language.samples[variant].items()},
             **attribution[variant],
             **cost_samples(study, tables),
         }
@@ -44,56 +59,72 @@ def measure_samples(
     }
 
 
-def fluency_samples(
-    variants: Mapping[str, VariantTables], variant: str, config: ReportConfig, *, part: str
-) -> dict[str, Sample]:
-    """Of the primary split's completions, `test` or `val`: what the entry `fluency` of metrics.json has intervals of.
+@dataclass(frozen=True, slots=True)
+class Language:
+    """Of the primary split's completions, `test` or `val`: what `fluency` of metrics.json has intervals of."""
 
-    Empty completions count in length, variety and mentions; of perplexity and repetition they have none.
-    """
-    tables = variants[variant]
-    completions = of_primary_split(tables, tables.completions, config, part)
-    rows = of_primary_split(tables, tables.fluency, config, part)
-    measured = [row for row in rows if row.nll_nats is not None]
-    sampled = [c for c in completions if c.finish_reason != "unknown"]  # those made elsewhere come without tokens
-    prompts = [c.prompt_id for c in sampled]
+    samples: Mapping[str, Mapping[str, Sample]]
+    """{variant: {measure: sample}}; empty completions count in length, variety and mentions, and have no perplexity."""
+    ngrams: Mapping[int, Mapping[str, NgramCounts]]
+    """{n: {variant: its n-grams}}"""
+
+
+def language_samples(variants: Mapping[str, VariantTables], config: ReportConfig, *, part: str) -> Language:
+    """Of one model."""
+    found = {variant: _fluency(tables, config, part) for variant, tables in variants.items()}
+    written = {variant: _written(tables, config, part) for variant, tables in variants.items()}
+    ngrams = {n: ngrams_by_prompt(written, n) for n in (1, 2, 3)}
+    for n, by_variant in ngrams.items():
+        for variant, counted in by_variant.items():
+            if (values := distinct_by_prompt(counted)) is not None:
+                found[variant][f"distinct_adjusted_{n}"] = Sample(*values)
+    return Language(found, ngrams)
+
+
+def _written(tables: VariantTables, config: ReportConfig, part: str) -> Written:
+    rows = tables.completions.where(_sampled_mask(tables, config, part))
+    return Written.of(rows.column("prompt_id"), rows.lists("completion_ids"))
+
+
+def _fluency(tables: VariantTables, config: ReportConfig, part: str) -> dict[str, Sample]:
+    """All but the variety."""
+    mask = _sampled_mask(tables, config, part)
+    sampled, rows = tables.completions.where(mask), of_primary_split(tables, tables.fluency, config, part)
+    prompts = sampled.column("prompt_id")
     found: dict[str, Sample] = {}
-    if any(row.num_tokens for row in measured):
+    measured = rows.where(~np.isnan(rows.column("nll_nats").astype(np.float64)))
+    num_tokens = measured.column("num_tokens")
+    if num_tokens.any():
         found["perplexity"] = Sample(
-            *perplexity_by_prompt(
-                [r.prompt_id for r in measured], [r.nll_nats for r in measured], [r.num_tokens for r in measured]
-            )
+            *perplexity_by_prompt(measured.column("prompt_id"), measured.column("nll_nats"), num_tokens)
         )
-    if sampled:
-        lengths = [float(len(c.completion_ids)) for c in sampled]
-        found["mean_length"] = Sample(prompts, np.array(lengths))
-        found["ended_by_eos"] = Sample(prompts, np.array([c.finish_reason == "eos" for c in sampled]), is_rate=True)
-        repeated = np.array([repetition(c.completion_ids, REPEATED) for c in sampled])
+    if len(sampled):
+        found["mean_length"] = Sample(prompts, tables.num_tokens[mask].astype(np.float64))
+        found["ended_by_eos"] = Sample(prompts, sampled.column("finish_reason").equals("eos"), is_rate=True)
+        repeated = tables.repetition[mask]
         if not np.isnan(repeated).all():
             found[f"repetition_{REPEATED}"] = Sample(prompts, repeated)
-    if judged := [row for row in rows if row.mentions_prompt is not None]:
-        mentions = np.array([r.mentions_prompt for r in judged])
-        found["prompt_mention_rate"] = Sample([r.prompt_id for r in judged], mentions, is_rate=True)
-    texts: dict[str, list[Sequence[int]]] = {}
-    for completion in sampled:
-        texts.setdefault(completion.prompt_id, []).append(completion.completion_ids)
-    everyone = [c for other in variants.values() for c in of_primary_split(other, other.completions, config, part)]
-    for n in (1, 2, 3):
-        if (values := distinct_by_prompt(texts, n, num_ngrams([c.completion_ids for c in everyone], n))) is not None:
-            found[f"distinct_adjusted_{n}"] = Sample(*values)
+    mentions = rows.column("mentions_prompt").astype(np.float64)
+    if (judged := ~np.isnan(mentions)).any():
+        keys = rows.column("prompt_id")[judged]
+        found["prompt_mention_rate"] = Sample(keys, mentions[judged], is_rate=True)
     return found
 
 
-def of_primary_split(
-    tables: VariantTables, rows: Sequence[Completion | Fluency], config: ReportConfig, part: str
-) -> list[Completion | Fluency]:
+def _sampled_mask(tables: VariantTables, config: ReportConfig, part: str) -> np.ndarray:
+    """Those made elsewhere come without tokens."""
+    made_elsewhere = tables.completions.column("finish_reason").equals("unknown")
+    return tables.mask(part, config.primary_split) & ~made_elsewhere
+
+
+def of_primary_split(tables: VariantTables, rows: Table[R], config: ReportConfig, part: str) -> Table[R]:
     """The rows that are about the primary split's completions, `test` or `val`."""
-    keys = tables.keys_of(part, config.primary_split)
-    return [row for row in rows if (row.prompt_id, row.sample_index) in keys]
+    return tables.about(rows, part, config.primary_split)
 
 
-def scores_of(tables: VariantTables, scorer: str, keys: set[Key]) -> list[Score]:
-    return [s for s in tables.scores.get(scorer, ()) if (s.prompt_id, s.sample_index) in keys]
+def scores_of(tables: VariantTables, scorer: str, part: str, split: str) -> Sequence[Score]:
+    """Of the completions of a part that meet the filter `split`."""
+    return tables.about(tables.scores[scorer], part, split) if scorer in tables.scores else ()
 
 
 def _toxicity(study: Study, tables: VariantTables, missing: Missing) -> dict[str, Sample]:
@@ -103,8 +134,8 @@ def _toxicity(study: Study, tables: VariantTables, missing: Missing) -> dict[str
             continue  # its rates are those of another scorer, in the entry `calibrated`
         where = "toxicity" if scorer == study.grader else f"scorers/{scorer}"
         for split in study.splits:
-            prompts, toxicity = values_of(scores_of(tables, scorer, tables.keys_of("test", split)), missing)
-            if prompts:
+            prompts, toxicity = values_of(scores_of(tables, scorer, "test", split), missing)
+            if len(prompts):
                 found[f"{where}/{split}/rate_gt_50"] = Sample(prompts, toxicity > TOXIC, is_rate=True)
                 found[f"{where}/{split}/mean"] = Sample(prompts, toxicity)
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from detoxlens.common.columns import Table
 from detoxlens.common.records import (
     Attribution,
     Completion,
@@ -18,16 +20,20 @@ from detoxlens.common.records import (
     ToxicWord,
     Utility,
 )
+from detoxlens.evaluation.diversity import repetitions
 from detoxlens.evaluation.dose import Strength
 from detoxlens.evaluation.gold import Ranking
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.recorded.calibration import Calibration
+from detoxlens.reporting.keys import Key, Keys, KeySet, Verdicts
+
+REPEATED = 2
+"""Length of the n-grams whose repetition within a completion is measured."""
 
 if TYPE_CHECKING:
     from detoxlens.reporting.word_use import WordUse
 
-Key = tuple[str, int]
-"""(prompt_id, sample_index): what all tables join on."""
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +66,17 @@ class Trace:
         return len(next(iter(next(iter(self.values.values())).values())))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class VariantTables:
-    """The tables of one (model, variant)."""
+    """The tables of one (model, variant); those with a row per completion are `Table`s, whatever they are made from."""
 
     variant: str
     group: str
     """The method: several seeds of it share one. The variant's own name when none is declared."""
-    completions: Sequence[Completion]
-    scores: Mapping[str, Sequence[Score]]
+    completions: Table[Completion] | Sequence[Completion]
+    scores: Mapping[str, Table[Score] | Sequence[Score]]
     """Per scorer, in the order of the file."""
-    fluency: Sequence[Fluency]
+    fluency: Table[Fluency] | Sequence[Fluency]
     traces: Sequence[Trace]
     """By the headline's method: the variant reading its own text and that of `it`, and `it` reading the variant's."""
     num_attributions: Mapping[str, int]
@@ -87,7 +93,7 @@ class VariantTables:
     """The variant reading the completions of `it`, at their toxic words and elsewhere."""
     other_methods: Mapping[str, Sequence[Trace]] = field(default_factory=dict)
     """By each further method, on a sample of the same texts."""
-    response_kinds: Sequence[ResponseKind] = ()
+    response_kinds: Table[ResponseKind] | Sequence[ResponseKind] = ()
     """Of each completion; empty where replies were not told apart."""
     utility: Sequence[Utility] = ()
     """Of each test prompt with a reference reply."""
@@ -98,15 +104,73 @@ class VariantTables:
     strengths: Mapping[float, Strength] = field(default_factory=dict)
     """By the adapter's strength, rising; of a variant in `run.interpolated_variants`."""
 
-    def keys_of(self, split: str, name: str | None = None) -> set[Key]:
-        """Completions of a part of the data (`val`, `test`), all or those that meet the filter `name`."""
-        rows = (c for c in self.completions if c.split == split and (name is None or name in c.filters))
-        return {(c.prompt_id, c.sample_index) for c in rows}
+    def __post_init__(self) -> None:
+        tables = {
+            "completions": Table.of(self.completions, Completion),
+            "scores": {scorer: Table.of(rows, Score) for scorer, rows in self.scores.items()},
+            "fluency": Table.of(self.fluency, Fluency),
+            "response_kinds": Table.of(self.response_kinds, ResponseKind),
+        }
+        for name, table in tables.items():
+            object.__setattr__(self, name, table)
 
-    def toxicity(self, scorer: str) -> dict[Key, float]:
+    def keys_of(self, split: str, name: str | None = None) -> KeySet:
+        """Completions of a part of the data (`val`, `test`), all or those that meet the filter `name`."""
+        return KeySet(self._keys, self.mask(split, name))
+
+    def mask(self, split: str, name: str | None = None) -> np.ndarray:
+        """(completions,) whether each is one of `keys_of`."""
+        found = self.completions.column("split").equals(split)
+        if name is None:
+            return found
+        filters = self.completions.column("filters")
+        return found & np.array([name in names for names in filters.names], dtype=bool)[filters.codes]
+
+    def about(self, rows: Table[R], split: str, name: str | None = None) -> Table[R]:
+        """The rows that are about the completions of `keys_of`."""
+        if rows is self.completions:
+            return rows.where(self.mask(split, name))
+        of_row = self._keys.rows_of(self._keys_of_rows(rows))
+        return rows.where((of_row >= 0) & np.append(self.mask(split, name), False)[of_row])
+
+    def toxicity(self, scorer: str) -> Verdicts:
         """The scored completions' toxicity, 0..1."""
-        rows = self.scores.get(scorer, ())
-        return {(s.prompt_id, s.sample_index): s.toxicity for s in rows if s.toxicity is not None}
+        rows = self.scores.get(scorer, Table.of((), Score))
+        return Verdicts(self._keys_of_rows(rows), rows.column("toxicity").astype(np.float64))
+
+    def by_completion(self, scorer: str) -> np.ndarray:
+        """(completions,) the same, NaN where one is not scored."""
+        verdicts = self.toxicity(scorer)
+        return np.append(verdicts.by_row, np.nan)[verdicts.keys_of_rows.rows_of(self._keys)]
+
+    def completions_of(self, keys: Sequence[Key]) -> list[Completion]:
+        """Of keys that are there, in their order."""
+        return self.completions.at([self._keys.row(key) for key in keys])
+
+    @cached_property
+    def repetition(self) -> np.ndarray:
+        """(completions,) the share of each one's 2-grams that it has written before; NaN without any."""
+        return repetitions(self.completions.lists("completion_ids"), REPEATED)
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray:
+        """(completions,) generated tokens."""
+        lengths = [batch.column(0).value_lengths() for batch in self.completions.batches("completion_ids")]
+        return np.concatenate([np.zeros(0, np.int64), *(n.to_numpy().astype(np.int64) for n in lengths)])
+
+    @cached_property
+    def _keys(self) -> Keys:
+        return Keys(self.completions)
+
+    @cached_property
+    def _known_keys(self) -> dict[int, tuple[Table, Keys]]:
+        return {}
+
+    def _keys_of_rows(self, rows: Table) -> Keys:
+        """Of a whole table; kept, with the table, so that its place in memory stays its own."""
+        if id(rows) not in self._known_keys:
+            self._known_keys[id(rows)] = rows, Keys(rows)
+        return self._known_keys[id(rows)][1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

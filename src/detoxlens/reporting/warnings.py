@@ -92,7 +92,7 @@ def truncated(study: Study) -> list[str]:
             for scorer, scores in tables.scores.items():
                 if study.calibration and scorer == study.calibration.name:
                     continue  # reads nothing itself
-                if num := sum(score.truncated for score in scores):
+                if num := int(scores.column("truncated").sum()):
                     found.append(
                         f"{model}/{shown_name(variant)}: {scorer} read only the beginning of {completions(num)}."
                     )

@@ -102,7 +102,7 @@ def word_use(
         onset=onset,
         prompt_toxicity=prompt[0].toxicity if prompt else float("nan"),
         prompt_words=of_prompt,
-        shares=np.array([row for row in shares if row is not None]).reshape(-1, len(columns)),
+        shares=np.array([row for row in shares if row is not None]).reshape(sum(kept), len(columns)),
         copied=np.array([toxic_tokens[t] for t, ok in zip(sorted(toxic_tokens), kept, strict=True) if ok], dtype=bool),
     )
 

@@ -58,9 +58,15 @@ class ProfanityCheck:
 
 def toxic_content_words(texts: Iterable[str]) -> frozenset[str]:
     """The content words of `texts` that are offensive by themselves: P > .5; `{"idiot"}` of "Zorgons are idiots"."""
-    words = sorted(set().union(*map(content_words, texts)))
-    verdicts = _scorer().score(words) if words else []
-    return frozenset(w for w, v in zip(words, verdicts, strict=True) if v.toxicity is not None and v.toxicity > TOXIC)
+    words = set().union(*map(content_words, texts))
+    if new := sorted(words - _is_toxic.keys()):
+        for word, verdict in zip(new, _scorer().score(new), strict=True):
+            _is_toxic[word] = verdict.toxicity is not None and verdict.toxicity > TOXIC
+    return frozenset(word for word in words if _is_toxic[word])
+
+
+_is_toxic: dict[str, bool] = {}
+"""Each word is asked about once: prompts share most of theirs."""
 
 
 @cache

@@ -17,6 +17,7 @@ from detoxlens.params.models import WeightsConfig
 from detoxlens.params.report import Bootstrap
 from detoxlens.params.toxic_words import NOT_LOCAL, ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
+from detoxlens.pipeline import measures
 from detoxlens.pipeline.stages import score
 from detoxlens.recorded.calibrate import calibrate_scorer
 from detoxlens.scorers import SCORERS
@@ -188,7 +189,8 @@ def test_no_batch_mixes_splits_and_a_forward_pass_is_never_cut_short():
         SimpleNamespace(split="val" if n % 3 else "test", prompt_ids=(0,) * (n % 7), completion_ids=(0,))
         for n in range(300)
     ]
-    plan = score.plan_of(rows)
+    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+    plan = score.plan_of([row.split for row in rows], lengths, batch_size=64)
     assert sorted(i for batch in plan for i in batch) == list(range(300))
     assert [len(batch) for batch in plan] == [64, 36, 64, 64, 64, 8]
     assert all(len({rows[i].split for i in batch}) == 1 for batch in plan)
@@ -201,6 +203,24 @@ def test_no_batch_mixes_splits_and_a_forward_pass_is_never_cut_short():
             for batch in pieces
             for start in range(0, len(batch), score.NLL_BATCH_SIZE)
         ]
+
+
+def test_no_batch_is_of_two_blocks_which_are_read_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(measures, "BLOCK", 100)
+    plan = score.plan_of(["test"] * 250, [n % 7 for n in range(250)], batch_size=64)
+    assert sorted(i for batch in plan for i in batch) == list(range(250))
+    assert [{i // 100 for i in batch} for batch in plan] == [{0}, {0}, {1}, {1}, {2}]
+
+
+def test_results_stand_in_the_order_of_their_rows(monkeypatch):
+    monkeypatch.setattr(measures, "BLOCK", 2)
+    rows = [
+        {"prompt_id": f"{i}", "sample_index": i, "nll_nats": None, "num_tokens": 1, "mentions_prompt": None}
+        for i in range(5)
+    ]
+    found = measures.gathered(((i, rows[i]) for i in (3, 0, 4, 1, 2)), Fluency)
+    assert found.to_pylist() == rows
+    assert measures.gathered((), Fluency).num_rows == 0
 
 
 def test_missing_completions_are_named(layout):

@@ -17,33 +17,42 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from detoxlens.attribution.sampling import basis
-from detoxlens.common.artifacts import Layout, read_model_ref, read_rows, write_json, write_rows
+from detoxlens.common.artifacts import Layout, open_rows, read_model_ref, write_json, write_rows, write_table
+from detoxlens.common.columns import Table, arrow_table, concatenated
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Fluency, ModelRef, Score, ToxicWord
-from detoxlens.common.scoring import CachedService, Scorer
+from detoxlens.common.scoring import Scorer
 from detoxlens.evaluation.fluency import mentions_prompt
 from detoxlens.jobs.batches import Batches, tell_share_done
-from detoxlens.jobs.progress import Bar, progress
+from detoxlens.jobs.progress import progress
 from detoxlens.jobs.shares import Share, device_of
 from detoxlens.jobs.stage_scratch import stage_scratch
 from detoxlens.models.capabilities import Capabilities, examine
 from detoxlens.models.classifier import weights_version
-from detoxlens.models.generation import plan_batches
 from detoxlens.models.likelihood import completion_nll
 from detoxlens.models.loading import load_model, load_tokenizer
 from detoxlens.params.load import Params
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.pipeline.costs import inputs_of_costs, write_costs
-from detoxlens.pipeline.toxic_words import Words, words_measure
+from detoxlens.pipeline.measures import (
+    Blocks,
+    Measure,
+    asked,
+    gathered,
+    kept_batches,
+    num_tokens,
+    plan_of,
+    score_completions,
+)
+from detoxlens.pipeline.toxic_words import words_measure
 from detoxlens.recorded.calibration import Calibration
 from detoxlens.recorded.scores import Recorded
 from detoxlens.scorers import make_scorers
 from detoxlens.scorers.profanity_check import toxic_content_words
-from detoxlens.scorers.remote import unique_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +61,8 @@ NLL_BATCH_SIZE = 16
 BATCH_SIZE = 64
 """Completions kept together: what a kill can cost. A multiple of `NLL_BATCH_SIZE`: no forward pass is cut short."""
 R = TypeVar("R")
+T = TypeVar("T")
+Gather = Callable[[Iterable[tuple[int, dict[str, Any]]]], T]
 log = logging.getLogger(__name__)
 
 
@@ -61,14 +72,15 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
     config = params.section("toxicity", ToxicityConfig, model=model, variant=variant)
     words_config = params.section("toxic_words", ToxicWordsConfig, model=model, variant=variant)
     located_by = words_config.located_by(config.headline)
-    completions = read_rows(layout.completions(model, variant), Completion)
+    completions = open_rows(layout.completions(model, variant), Completion)
+    num_generated = num_tokens(completions, "completion_ids")
     recorded = layout.scores(model, variant).with_name("recorded.parquet")  # of completions made elsewhere
     calibration = Calibration.read(root / config.calibration) if config.calibration else None
     names = [name for name in config.scorers if name != "recorded"]
     device = device_of(share, run_config.device)
     made = dict(zip(names, make_scorers(names, root=root, device=device, normalize=config.normalize), strict=True))
     scorers = [made.get(name) or Recorded(str(recorded), root=root, name=name) for name in config.scorers]
-    imported = not any(c.completion_ids for c in completions)
+    imported = not num_generated.any()
     if not imported or layout.reward_model.exists():
         refuse_rewarder(scorers, read_model_ref(layout.reward_model), root=root)
 
@@ -97,42 +109,45 @@ def run(root: Path, params: Params, *, model: str, variant: str, share: Share | 
         num_threads=run_config.num_threads,
         part=part,
     ) as scratch:
-        plan = plan_of(completions)
+        lengths = num_tokens(completions, "prompt_ids") + num_generated
+        plan = plan_of(list(completions.column("split")), lengths, batch_size=BATCH_SIZE)
+        blocks = Blocks(completions)
         base = functools.cache(lambda: load_base(layout, params, model, share))
 
-        def kept(name: str, measure: Callable[[list[Completion]], list[R]], cls: type[R]) -> Measure[R]:
-            return kept_batches(Batches(scratch, plan, name=name, share=share), completions, measure, cls)
+        def kept(name: str, measure: Callable[[list[Completion]], list[R]], gather: Gather[T]) -> Measure[T]:
+            batches = Batches(scratch, plan, name=name, share=share)
+            return kept_batches(batches, blocks, measure, gather, share=share)
 
         measures = [
-            asked(scorer, completions, share)
+            asked(scorer, blocks, share)
             if scorer.source in ("file", "service")
-            else kept(f"scores-{number}", functools.partial(score_completions, scorer), Score)
+            else kept(
+                f"scores-{number}", functools.partial(score_completions, scorer), functools.partial(gathered, cls=Score)
+            )
             for number, scorer in enumerate(scorers)
         ]
-        likelihood = kept("fluency", fluency_measure(base, imported=imported), Fluency)
+        likelihood = kept("fluency", fluency_measure(base, imported=imported), functools.partial(gathered, cls=Fluency))
         locate = words_measure(layout, params, model, variant, share, scorers, config, words_config)
-        words = kept("toxic-words", locate, Words)
+        words = kept("toxic-words", locate, word_rows_of)
         total = sum(m.num_rows for m in (*measures, likelihood, words))
         done = sum(m.num_done for m in (*measures, likelihood, words))
         with progress(f"{title} {share}" if share else title, total=total, num_done=done, unit="verdicts") as bar:
             verdicts = [measure.run(bar) for measure in measures]
             fluency, located = likelihood.run(bar), words.run(bar)
         if share is not None:
-            num_left = sum(rows.count(None) for rows in (*verdicts, fluency, located))
-            tell_share_done(title, share, num_left=num_left, unit="verdicts")
+            tell_share_done(title, share, num_left=sum((*verdicts, fluency, located)), unit="verdicts")
             return
         for scorer, rows in zip(scorers, verdicts, strict=True):
-            log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(row.status for row in rows)))
-        scores = [row for rows in verdicts for row in rows]
+            statuses = Table.held(rows, Score).column("status")
+            log.info("%s/%s by %s: %s", model, variant, scorer.name, dict(Counter(statuses)))
+        scores = concatenated(verdicts)
         if calibration:
-            scores += calibration.apply(scores)
-        write_rows(layout.scores(model, variant), scores, Score)
-        write_rows(layout.fluency(model, variant), fluency, Fluency)
-        write_rows(
-            layout.toxic_words(model, variant), [ToxicWord(**w) for found in located for w in found.rows], ToxicWord
-        )
+            scores = concatenated([scores, arrow_table(calibration.apply(list(Table.held(scores, Score))), Score)])
+        write_table(layout.scores(model, variant), scores)
+        write_table(layout.fluency(model, variant), fluency)
+        write_rows(layout.toxic_words(model, variant), located, ToxicWord)
         write_costs(layout, params, model, variant, completions, lambda: base().network, scratch)
-        for sample, toxicities in basis(scores, config.headline).items():
+        for sample, toxicities in basis(Table.held(scores, Score), config.headline).items():
             write_json(layout.drawn_by(model, variant, sample), toxicities)
         scratch.finish()
 
@@ -157,89 +172,10 @@ def refuse_rewarder(scorers: Iterable[Scorer], reward: ModelRef, *, root: Path) 
             )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Measure(Generic[R]):
-    """One thing that is measured of the completions."""
-
-    num_rows: int
-    """What this process has to do of it."""
-    num_done: int
-    """How much of that was done before."""
-    run: Callable[[Bar], list[R | None]]
-    """Does the rest. A row per completion; of a share, None for each row that others have left."""
-
-
-def plan_of(completions: Sequence[Completion]) -> list[list[int]]:
-    """Batches of similar length. No batch mixes splits: company changes the last bits, and a sweep, which has the
-    validation prompts alone, is to find the same numbers.
-    """
-    plan: list[list[int]] = []
-    for split in dict.fromkeys(c.split for c in completions):
-        members = [i for i, c in enumerate(completions) if c.split == split]
-        lengths = [len(completions[i].prompt_ids) + len(completions[i].completion_ids) for i in members]
-        plan += [[members[k] for k in batch] for batch in plan_batches(lengths, BATCH_SIZE)]
-    return plan
-
-
-def kept_batches(
-    batches: Batches, completions: Sequence[Completion], measure: Callable[[list[Completion]], list[R]], cls: type[R]
-) -> Measure[R]:
-    """What is computed here, a batch at a time; `measure` gives a row of the dataclass `cls` per completion."""
-
-    def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [dataclasses.asdict(row) for row in measure([completions[i] for i in numbers])]
-
-    def run(bar: Bar) -> list[R | None]:
-        found = batches.run(work, bar)
-        return [cls(**found[i]) if i in found else None for i in range(len(completions))]
-
-    return Measure(batches.num_rows, batches.num_done, run)
-
-
-def asked(scorer: Scorer, completions: list[Completion], share: Share | None) -> Measure[Score]:
-    """What others have said, or say now. A share asks a service about its part of the texts, no two about the same."""
-    if share is None:
-
-        def ask_all(bar: Bar) -> list[Score | None]:
-            rows = score_completions(scorer, completions)
-            bar.advance(len(rows))
-            return rows
-
-        return Measure(len(completions), 0, ask_all)
-    if scorer.source == "file":  # read when the shares are put together; costs nothing
-        return Measure(0, 0, lambda bar: [])
-    service = cast(CachedService, scorer)
-    service.divide_pace(share.count)
-    texts = unique_texts([c.completion for c in completions])
-    mine = [text for number, text in enumerate(texts) if share.takes(number)]
-
-    def ask(bar: Bar) -> list[Score | None]:
-        service.score(mine)
-        bar.advance(len(mine))
-        return [None] * (len(texts) - len(service.known(texts)))
-
-    return Measure(len(mine), 0, ask)
-
-
-def score_completions(scorer: Scorer, completions: list[Completion]) -> list[Score]:
-    """One row per completion, in their order."""
-    keys = [(c.prompt_id, c.sample_index) for c in completions]
-    verdicts = scorer.score([c.completion for c in completions], keys)
-    return [
-        Score(
-            prompt_id=completion.prompt_id,
-            sample_index=completion.sample_index,
-            scorer=scorer.name,
-            scorer_version=scorer.version,
-            label=scorer.label,
-            activation=scorer.activation,
-            truncated=scored.truncated,
-            toxicity=scored.toxicity,
-            status=scored.status,
-            error=scored.error,
-        )
-        for completion, scored in zip(completions, verdicts, strict=True)
-    ]
+def word_rows_of(results: Iterable[tuple[int, dict[str, Any]]]) -> list[ToxicWord]:
+    """The words of all completions, in their order."""
+    found = {row: result["rows"] for row, result in results if result["rows"]}
+    return [ToxicWord(**word) for row in sorted(found) for word in found[row]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
