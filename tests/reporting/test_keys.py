@@ -3,8 +3,9 @@
 import numpy as np
 
 from detoxlens.common.columns import Coded, Table
-from detoxlens.common.records import Fluency
+from detoxlens.common.records import Completion, Fluency
 from detoxlens.reporting.keys import Keys, KeySet, Verdicts
+from detoxlens.reporting.study import VariantTables
 
 
 def keys(*of):
@@ -42,3 +43,42 @@ def test_verdicts_leave_out_what_is_not_scored():
 def test_names_without_a_row_are_no_keys():
     table = Table.of([], Fluency)
     assert len(KeySet(Keys(table), np.zeros(0, bool))) == 0 and Coded(np.zeros(0, int), ["a"]).present() == []
+
+
+def test_rows_in_another_order_are_about_the_same_completions():
+    completions = [
+        Completion(
+            prompt_id=prompt,
+            sample_index=0,
+            split=split,
+            filters=("p50",),
+            prompt="",
+            prompt_ids=(),
+            prompt_token_is_template=(),
+            completion="",
+            completion_ids=(),
+            finish_reason="eos",
+            seed=0,
+        )
+        for prompt, split in (("a", "test"), ("b", "val"), ("c", "test"))
+    ]
+    rows = [
+        Fluency(prompt_id=p, sample_index=0, nll_nats=n, num_tokens=1, mentions_prompt=None)
+        for n, p in enumerate(("elsewhere", "c", "b", "a"))
+    ]
+    tables = VariantTables(
+        variant="it",
+        group="it",
+        completions=completions,
+        scores={},
+        fluency=rows,
+        traces=(),
+        num_attributions={},
+        methods=(),
+        shown=(),
+        history=(),
+        faithfulness=None,
+    )
+    assert list(tables.about(tables.fluency, "test", "p50")) == [rows[1], rows[3]]
+    assert list(tables.about(tables.fluency, "val")) == [rows[2]] and not tables.keys_of("val", "polite")
+    assert tables.completions_of([("c", 0), ("a", 0)]) == [completions[2], completions[0]]

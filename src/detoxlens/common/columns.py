@@ -64,16 +64,21 @@ class Coded(Sequence[T]):
 
     def present(self) -> list[T]:
         """The values that some row has, in the order of their first rows."""
-        codes, first = np.unique(self.codes, return_index=True)
-        return [self.names[code] for code in codes[np.argsort(first)].tolist()]
+        return [self.names[code] for code in self._used().tolist()]
 
     def renumbered(self) -> Coded[T]:
         """The same column, names in the order of their first rows and none without a row."""
-        codes, first, inverse = np.unique(self.codes, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        return Coded(place[inverse], [self.names[code] for code in codes[order].tolist()])
+        used = self._used()
+        place = np.zeros(len(self.names), np.int64)
+        place[used] = np.arange(len(used))
+        return Coded(place[self.codes], [self.names[code] for code in used.tolist()])
+
+    def _used(self) -> np.ndarray:
+        """The codes that some row has, in the order of their first rows."""
+        first = np.full(len(self.names), len(self))
+        first[self.codes[::-1]] = np.arange(len(self))[::-1]  # of several the last to be written is the first row
+        order = np.argsort(first, kind="stable")
+        return order[: int((first < len(self)).sum())]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class VariantTables:
         """The rows that are about the completions of `keys_of`."""
         if rows is self.completions:
             return rows.where(self.mask(split, name))
-        of_row = self._keys.rows_of(self._keys_of_rows(rows))
+        of_row = self._completion_of(rows)
         return rows.where((of_row >= 0) & np.append(self.mask(split, name), False)[of_row])
 
     def toxicity(self, scorer: str) -> Verdicts:
@@ -165,6 +165,17 @@ class VariantTables:
     @cached_property
     def _known_keys(self) -> dict[int, tuple[Table, Keys]]:
         return {}
+
+    @cached_property
+    def _known_rows(self) -> dict[int, tuple[Table, np.ndarray]]:
+        return {}
+
+    def _completion_of(self, rows: Table) -> np.ndarray:
+        """(rows,) the row of each one's completion, -1 where there is none; kept like the keys."""
+        if id(rows) not in self._known_rows:
+            found = self._keys.rows_of(self._keys_of_rows(rows))
+            self._known_rows[id(rows)] = rows, found.astype(np.int32)
+        return self._known_rows[id(rows)][1]
 
     def _keys_of_rows(self, rows: Table) -> Keys:
         """Of a whole table; kept, with the table, so that its place in memory stays its own."""
