@@ -15,9 +15,11 @@ from detoxlens.params.report import ReportConfig
 from detoxlens.params.toxic_words import ToxicWordsConfig
 from detoxlens.reporting.load import load_study
 from detoxlens.reporting.report import write_report
+from detoxlens.reporting.traces import trace_of
 from detoxlens.reporting.word_figure import has_onsets
 from detoxlens.reporting.word_metrics import word_metrics
 from detoxlens.reporting.word_tables import word_sentences, word_tables
+from detoxlens.reporting.word_use import word_use
 from tests.pipeline.stages.test_report import SECTIONS
 from tests.reporting.synthetic import _pieces, write_study
 
@@ -141,6 +143,13 @@ def test_too_few_toxic_completions_are_a_sentence_without_an_empty_table_or_figu
 def test_a_grader_that_cannot_be_asked_is_named(layout, headline, why):
     study = study_of(layout, words_by=WORDS.located_by(headline))
     assert why in metrics_of(study)["it"]["reason"]
+
+
+def test_where_no_word_was_found_attributions_are_joined_with_none(layout):
+    read = [a for a in read_rows(layout.attributions("m", "it"), Attribution) if a.scores is not None]
+    trace = trace_of(read[0], unit="token")
+    use = word_use(read[0], trace, (), (), {}, unit="token")  # the table of a file's or a service's study is empty
+    assert use.shares.shape == (0, 0) and not use.is_toxic.any() and use.onset is None
 
 
 def test_completions_made_elsewhere_have_no_table_and_the_rest_stands(layout):
