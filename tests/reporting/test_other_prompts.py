@@ -73,9 +73,13 @@ def test_too_few_others_are_an_empty_cell_that_says_why():
 
 def test_prompts_of_both_splits_are_the_primary_ones_and_nothing_is_compared_where_no_others_are_attributed():
     both = study_of(0.5, 0.2)
-    for tables_ in both.models["m"].values():
-        tables_.completions[:] = [dataclasses.replace(c, filters=("p50", "polite")) for c in tables_.completions]
-    assert other_prompts(both, both.models["m"], ENOUGH) == {"ft": {}}
+    variants = {
+        variant: dataclasses.replace(
+            of, completions=[dataclasses.replace(c, filters=("p50", "polite")) for c in of.completions]
+        )
+        for variant, of in both.models["m"].items()
+    }
+    assert other_prompts(both, variants, ENOUGH) == {"ft": {}}
 
 
 def test_metrics_table_and_trust_box_have_it_or_say_what_would_give_it():

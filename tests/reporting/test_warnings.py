@@ -32,13 +32,15 @@ def test_worse_on_another_split_and_word_salad_are_warned_of():
 
 def test_truncated_texts_are_counted_per_scorer():
     it = variant("it", 1)
-    it.scores["grader"][:2] = [dataclasses.replace(s, truncated=True) for s in it.scores["grader"][:2]]
+    scores = [dataclasses.replace(s, truncated=i < 2) for i, s in enumerate(it.scores["grader"])]
+    it = dataclasses.replace(it, scores={"grader": scores})
     assert truncated(study(it=it)) == ["m/base: grader read only the beginning of 2 completions."]
 
 
 def test_replies_that_ran_on_into_the_humans_next_turn_are_counted():
     it = variant("it", 20)
-    it.completions[:5] = [dataclasses.replace(c, finish_reason="stop") for c in it.completions[:5]]
+    ended = [dataclasses.replace(c, finish_reason="stop") for c in it.completions[:5]]
+    it = dataclasses.replace(it, completions=[*ended, *it.completions[5:]])
     metrics = metrics_of(it=it)
     share = metrics["m"]["it"]["fluency"]["ended_by_next_turn"]
     assert 0 < share < 1

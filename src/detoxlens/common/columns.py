@@ -164,15 +164,20 @@ class Table(Sequence[R], Generic[R]):
     def lists(self, name: str) -> Ragged:
         """A column of token ids."""
         values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for part in self.lists_in_parts(name):
+            values.append(part.values)
+            lengths.append(part.lengths)
+        ends = np.cumsum(np.concatenate(lengths))
+        return Ragged(np.concatenate(values), np.concatenate([np.zeros(1, np.int64), ends]))
+
+    def lists_in_parts(self, name: str) -> Iterator[Ragged]:
+        """The same, a batch of rows in memory at a time."""
         for batch in self.batches(name):
             found = batch.column(0)
             flat = found.flatten().to_numpy(zero_copy_only=False)
             small = not len(flat) or np.iinfo(np.int32).min <= flat.min() <= flat.max() <= np.iinfo(np.int32).max
-            values.append(flat.astype(np.int32) if small else flat)
-            lengths.append(np.diff(found.offsets.to_numpy()).astype(np.int64))
-        return Ragged(
-            np.concatenate(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
-        )
+            ends = found.offsets.to_numpy().astype(np.int64)
+            yield Ragged(flat.astype(np.int32) if small else flat, ends - ends[0])
 
     def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Row by row the values of some columns, as the records have them."""

@@ -18,7 +18,7 @@ from detoxlens.params.report import Bootstrap
 
 _CHUNK = 4_000_000
 """Most drawn indices in memory at a time."""
-_KEPT = 2**28
+_KEPT = 2**27
 """Bytes of draws, one each, that are kept for the next measure."""
 _drawn: dict[tuple[int, int, int], list[np.ndarray]] = {}
 

@@ -150,7 +150,8 @@ class VariantTables:
     @cached_property
     def repetition(self) -> np.ndarray:
         """(completions,) the share of each one's 2-grams that it has written before; NaN without any."""
-        return repetitions(self.completions.lists("completion_ids"), REPEATED)
+        parts = self.completions.lists_in_parts("completion_ids")
+        return np.concatenate([np.zeros(0), *(repetitions(part, REPEATED) for part in parts)])
 
     @cached_property
     def num_tokens(self) -> np.ndarray:
