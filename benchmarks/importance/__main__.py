@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,9 @@ METHODS: dict[str, type[Bench]] = {"sft": Sft, "ppo": Ppo}
 
 
 def main(
-    method: Annotated[str, typer.Option(help="sft or ppo; the other options' defaults are those of sft.")] = "sft",
+    method: Annotated[
+        Literal["sft", "ppo"], typer.Option(help="The other options' defaults are those of sft.")
+    ] = "sft",
     kinds: Annotated[
         str, typer.Option(help="Of the penalty, one after another.")
     ] = "attribution_entropy,toxic_share,attention_entropy",
