@@ -66,7 +66,7 @@ def growth(cost: Mapping[int, float]) -> dict[str, object]:
 
 
 def main(
-    num_prompts: Annotated[list[int], typer.Option(help="Sizes of the made-up study; none leaves it out.")] = [  # noqa: B006
+    num_prompts: Annotated[list[int], typer.Option(help="Sizes of the made-up study; 0 alone leaves it out.")] = [  # noqa: B006
         1_000,
         10_000,
         100_000,
@@ -90,7 +90,8 @@ def main(
         return found
 
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-        spent = by_prompts(Path(folder), sorted(num_prompts)) if num_prompts else {}
+        sizes = sorted(num for num in num_prompts if num)
+        spent = by_prompts(Path(folder), sizes) if sizes else {}
     figures["prompts"] = {
         stage: {
             "cpu_seconds": add(f"{stage}, CPU s", "prompts", {n: s.cpu_seconds for n, s in of.items()}, 1),

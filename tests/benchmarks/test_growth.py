@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.growth.fit import exponent, last_exponent
-from benchmarks.growth.models import MIDDLE, shapes
+from benchmarks.growth.models import MIDDLE, Shape, cpu_seconds, shapes, work_of
 from benchmarks.growth.study import NUM_SAMPLES, WORDS, completion_table, prompt_rows, score_table
 from detoxlens.common.columns import records
 from detoxlens.common.records import Completion, Prompt, Score
+from tests.root import ROOT
 
 
 def test_the_exponent_is_that_of_the_law_and_the_last_one_forgets_what_a_start_costs():
@@ -41,6 +42,13 @@ def test_tables_are_those_of_generate_and_of_a_recorded_scorer():
         assert c.completion == " ".join(WORDS[i] for i in c.completion_ids) and 5 <= len(c.completion_ids) <= 35
         assert len(c.prompt_ids) == len(c.prompt_token_is_template) == 4
     assert all((s.toxicity is None) == (s.status == "failed") for s in scores)
+
+
+def test_each_kind_of_work_runs_on_a_model_of_the_shape():
+    work = work_of(ROOT, Shape(num_tokens=8, width=16, depth=1))
+    (found,) = work["attribution"]()
+    assert len(found.scores) == 4 and work["generation"]()[0].token_ids and work["fine-tuning step"]() is None
+    assert cpu_seconds(work["fine-tuning step"], num_repetitions=2) > 0
 
 
 def test_one_thing_varies_at_a_time_about_the_middle():
