@@ -37,7 +37,7 @@ study: setup
 	@$(BIN)/detoxlens study smollm2
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks
