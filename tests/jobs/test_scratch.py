@@ -182,6 +182,13 @@ def test_finish_deletes_this_key_and_stale_ones_but_not_one_in_use_nor_another_s
     assert (tmp_path / "scratch/rl@tiny-neox-rl/k").is_dir()
 
 
+def test_a_log_whose_name_goes_on_behind_a_dot_is_another_log(tmp_path):
+    with open_scratch(tmp_path, STAGE, "k") as scratch:
+        scratch.log("0").append([{"i": 0}])
+        scratch.log("0.5").append([{"i": 1}])
+        assert scratch.read_logs("0") == [{"i": 0}]
+
+
 def test_parts_work_side_by_side_and_the_whole_reads_their_logs(tmp_path):
     with open_scratch(tmp_path, STAGE, "k", part="a") as a, open_scratch(tmp_path, STAGE, "k", part="b") as b:
         a.log("rows").append([{"i": 0}])

@@ -116,7 +116,7 @@ def test_a_killed_worker_loses_no_row(layout, ray_cluster):
     run(layout, "generate")
     whole = outs(layout, "generate")
     process = begin(layout, "generate", *RAY, "--shares", "2")
-    kill_midway(layout, process, "batches.share-0-of-2.jsonl", "owner.share-0-of-2")
+    kill_midway(layout, process, "batches+share-0-of-2.jsonl", "owner.share-0-of-2")
     finish(process)
     assert outs(layout, "generate") == whole
 

@@ -159,8 +159,8 @@ class Scratch:
         self.finished = False
 
     def log(self, name: str) -> LineLog:
-        """This process's log called `name`; each name, and each part, is a file of its own."""
-        return LineLog(self.path / (f"{name}.jsonl" if self.part is None else f"{name}.{self.part}.jsonl"))
+        """This process's log called `name`, a file of its own; a name may have dots (0, 0.5)."""
+        return LineLog(self.path / (f"{name}.jsonl" if self.part is None else f"{name}+{self.part}.jsonl"))
 
     def read_logs(self, name: str) -> list[dict[str, Any]]:
         """The rows of the logs called `name`, this process's own and those of all parts."""
@@ -169,7 +169,7 @@ class Scratch:
     def each_logged(self, name: str) -> Iterator[dict[str, Any]]:
         """The same, one in memory at a time."""
         own = self.log(name).path
-        paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}.*.jsonl")})
+        paths = sorted({own, *self.path.glob(f"{name}.jsonl"), *self.path.glob(f"{name}+*.jsonl")})
         for path in paths:
             yield from LineLog(path).each(repair=self.part is None or path == own)
 

@@ -162,7 +162,7 @@ def test_two_processes_at_once_give_the_bytes_of_one(layout):
     shares = [start(layout, "0/2"), start(layout, "1/2")]
     for process in shares:
         finish(process)
-    assert sorted(logs(layout)) == ["batches.share-0-of-2.jsonl", "batches.share-1-of-2.jsonl"]
+    assert sorted(logs(layout)) == ["batches+share-0-of-2.jsonl", "batches+share-1-of-2.jsonl"]
     run(layout, **MANY)
     assert outs(layout) == whole
 
@@ -176,7 +176,7 @@ def test_kill_minus_nine_costs_at_most_one_batch_and_no_byte(layout, monkeypatch
     process = start(layout, share)
     while not (folders := [p for p in layout.state.glob("scratch/*/*") if p.is_dir()]):
         time.sleep(0.01)
-    name = "batches.jsonl" if share == "whole" else "batches.share-0-of-2.jsonl"
+    name = "batches.jsonl" if share == "whole" else "batches+share-0-of-2.jsonl"
     kill_midway(process, folders[0] / name)
     num_batches = len(json.loads((folders[0] / "plan.json").read_text()))
     num_done = logs(layout)[name]

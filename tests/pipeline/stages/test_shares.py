@@ -77,9 +77,9 @@ def test_generate_in_shares_gives_the_bytes_of_one_process_and_joins_them_withou
     run(layout, generate, Share(1, 3))  # 14 rows: 2 batches of validation prompts, 2 of test prompts
     run(layout, generate, Share(0, 3))
     assert "share 1/3 is done; other shares have 12 completions left. Then the same command" in said(caplog)[0]
-    assert logs(layout) == {"batches.share-0-of-3.jsonl": 2, "batches.share-1-of-3.jsonl": 1}
+    assert logs(layout) == {"batches+share-0-of-3.jsonl": 2, "batches+share-1-of-3.jsonl": 1}
     run(layout, generate, Share(1, 2))  # another cut: of its batches 1 and 3, both are done
-    assert logs(layout).get("batches.share-1-of-2.jsonl", 0) == 0
+    assert logs(layout).get("batches+share-1-of-2.jsonl", 0) == 0
     assert not layout.completions("m", "ft").exists()
     sampled = []
     real = backends.sample_batch
@@ -103,7 +103,7 @@ def test_score_in_shares_gives_the_bytes_of_one_process(layout, monkeypatch, cap
         file.unlink()
     run(layout, score, Share(1, 2), toxicity=JUDGED)  # 60 val rows in 4 batches, 30 test rows in 2: three are its own
     assert logs(layout) == {
-        f"{name}.share-1-of-2.jsonl": 3 for name in ("scores-0", "scores-1", "fluency", "toxic-words")
+        f"{name}+share-1-of-2.jsonl": 3 for name in ("scores-0", "scores-1", "fluency", "toxic-words")
     }
     num_mine = 16 + 12 + 14
     assert f"other shares have {4 * (90 - num_mine)} verdicts left" in said(caplog)[-1]
