@@ -80,7 +80,7 @@ def test_shares_one_after_another_give_the_bytes_of_one_process(layout, monkeypa
     assert "share 1/2 is done; other shares have 6 completions left. Then the same command" in caplog.messages[0]
     assert "share 0/2 is done, and so are all others: the same command without --share" in caplog.messages[1]
     assert not layout.attributions("m", "ft").exists()  # the run without a share writes the outs
-    name = "batches-{}-input_x_gradient.share-{}-of-2.jsonl"
+    name = "batches-{}-input_x_gradient+share-{}-of-2.jsonl"
     assert logs(layout) == {
         **{name.format("ft", share): 2 for share in (0, 1)},  # four batches: own text and that of `it`
         **{name.format("it", share): num for share, num in ((0, 1), (1, 1))},  # two: `it` on the test answers of `ft`
