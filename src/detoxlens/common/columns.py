@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -204,7 +205,7 @@ class Table(Sequence[R], Generic[R]):
         return dict(zip((f.name for f in dataclasses.fields(self.cls)), field_types(self.cls), strict=True))
 
 
-class _Source:
+class _Source(ABC):
     """Where rows are; a column that was asked for is kept."""
 
     num_rows: int
@@ -212,8 +213,9 @@ class _Source:
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
 
+    @abstractmethod
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        raise NotImplementedError
+        """The columns `names`, at most `BATCH` rows at a time."""
 
     def column(self, name: str, kind: pa.DataType) -> Any:
         if name not in self._kept:

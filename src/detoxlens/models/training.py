@@ -36,8 +36,6 @@ class TrainingConfig(Protocol):
 
 def arguments(config: TrainingConfig, model: PeftModel, *, seed: int, checkpoints: Path) -> dict[str, Any]:
     """Keyword arguments for TRL's configs: validate and save every `eval_every` steps, keep the lowest loss."""
-    import torch
-
     return {
         "output_dir": str(checkpoints),
         "num_train_epochs": config.num_epochs,
@@ -61,11 +59,18 @@ def arguments(config: TrainingConfig, model: PeftModel, *, seed: int, checkpoint
         "seed": seed,
         "data_seed": seed,
         "use_cpu": model.device.type == "cpu",
-        "bf16": model.dtype == torch.bfloat16 or config.autocast == "bfloat16",
+        "bf16": in_bfloat16(model, config.autocast),
         "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
+
+
+def in_bfloat16(model: PeftModel, autocast: Autocast) -> bool:
+    """Are a training pass's matrix products in bfloat16, as the weights are or as the params ask?"""
+    import torch
+
+    return torch.bfloat16 in (model.dtype, autocast and getattr(torch, autocast))
 
 
 def callbacks(

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from detoxlens.common.artifacts import Layout
@@ -38,7 +37,7 @@ from detoxlens.params.toxicity import ToxicityConfig
 from detoxlens.plan import forecast
 from detoxlens.plan.counts import Counts, count, generated_tokens, read_data
 from detoxlens.plan.forecast import Cost, Judge
-from detoxlens.plan.inherited import inherited
+from detoxlens.plan.inherited import CHOSEN, inherited
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,10 +49,6 @@ ALL_MODELS = "all models"
 REWARD_EXAMPLE_TOKENS = 32
 """Of the embedded classifier's, with its padding."""
 LONG_HOURS = 48.0
-AUTOCAST: Mapping[str, tuple[str, type[SftConfig] | type[PpoConfig] | type[PreferenceConfig]]] = MappingProxyType(
-    {"sft": ("sft", SftConfig), "rl": ("ppo", PpoConfig), "preference": ("preference", PreferenceConfig)}
-)
-"""Kind of variant -> its section with a key `autocast`."""
 WORTHWHILE = 1.2
 """Times as fast, from which on it is said."""
 LESS_MEMORY = {
@@ -242,7 +237,7 @@ def _autocast_note(params: Params, model: str, speeds: Speeds) -> str | None:
     kinds = {params.variant(variant).kind for variant in params.run.variants}
     without = [
         f"models.{model}.overrides.{section}.autocast"
-        for kind, (section, config) in AUTOCAST.items()
+        for kind, (section, config, *_) in CHOSEN.items()
         if kind in kinds and params.section(section, config, model=model).autocast is None
     ]
     if ratio < WORTHWHILE or not without or params.model(model).dtype != "float32":

@@ -26,6 +26,7 @@ from detoxlens.common.errors import UserError
 from detoxlens.models.end_tokens import set_end_tokens
 from detoxlens.models.fused_head import check_head_is_free, fused_loss_is_right
 from detoxlens.models.trainer_checkpoints import last_complete_checkpoint
+from detoxlens.models.training import in_bfloat16
 from detoxlens.params.ppo import PpoConfig
 from detoxlens.rl.checkpoint import TrainingState, fingerprint_of, load_kept
 from detoxlens.rl.controller import KlController
@@ -125,7 +126,6 @@ class GroupTrainer(PolicyTrainer):
 
     def _trainer(self, callback: GroupCallback, order: Sequence[int], folder: Path) -> Any:
         """TRL's trainer for this algorithm; a prompt of its dataset is the number of one of ours."""
-        import torch
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -165,7 +165,7 @@ class GroupTrainer(PolicyTrainer):
             disable_dropout=True,
             router_aux_loss_coef=0.0,  # routers are not trained
             activation_checkpointing=config.gradient_checkpointing,
-            bf16=model.dtype == torch.bfloat16 or config.autocast == "bfloat16",
+            bf16=in_bfloat16(model, config.autocast),
             use_cpu=model.device.type == "cpu",
             seed=self.seed,
             data_seed=self.seed,
