@@ -113,7 +113,9 @@ def test_tpe_learns_from_gated_trials():
 def test_of_one_objective_a_bad_trial_is_pruned(name):
     """Five good trials, then a bad one and a good one; the bad one ends at a look, with its reason."""
     setting = config(objectives={RATE: "minimize"}, gate=None, pruner=PRUNER | {"name": name})
-    study = optuna.create_study(direction="minimize", pruner=make_pruner(setting, 1), sampler=make_sampler(setting))
+    pruner = make_pruner(setting, 1)
+    # A study without a name gets a random one, and Hyperband draws the bracket of a trial from the name.
+    study = optuna.create_study(direction="minimize", study_name=name, pruner=pruner, sampler=make_sampler(setting))
     states = []
     for toxic in [0.1, 0.12, 0.11, 0.13, 0.1, 0.12, 0.9, 0.05]:
         trial = study.ask()
