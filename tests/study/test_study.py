@@ -14,6 +14,7 @@ from detoxlens.params.load import Params, read_yaml
 from detoxlens.params.presets import apply_preset
 from detoxlens.study import command
 from detoxlens.study.command import on_record, run_study
+from detoxlens.study.seeds import add_seeds
 from detoxlens.study.spec import read_spec
 from detoxlens.study.workspace import open_workspace
 from tests.root import ROOT
@@ -58,6 +59,23 @@ def test_the_committed_study_and_its_preset_are_valid_and_name_the_same_things(r
     assert raw["reward_model"]["source"] == "data/recorded/scorers/dynabench"
     assert raw["toxicity"]["headline"] == "hf:data/recorded/scorers/perspective"
     assert set(spec.scorers["perspective"].files).isdisjoint(spec.scorers["dynabench"].files)  # reward and grader
+
+
+def test_more_seeds_are_variants_of_one_group_and_adding_them_again_changes_nothing(root):
+    file = root / "params.yaml"
+    apply_preset(root, file, "smollm2")
+    before = file.read_bytes()
+    add_seeds(file, 1)
+    assert file.read_bytes() == before
+    add_seeds(file, 3)
+    raw = read_yaml(file)
+    assert raw["run"]["variants"] == ["it", "ft", "ft-1", "ft-2", "rl", "rl-1", "rl-2", "placebo_ft", "prompt"]
+    assert raw["run"]["rl_variants"] == ["rl", "rl-1", "rl-2"] and raw["run"]["sft_placebo_variants"] == ["placebo_ft"]
+    assert raw["variants"]["rl-2"] == {"kind": "rl", "algorithm": "ppo", "seed": 2, "group": "rl"}
+    check_params(Params(raw))
+    once = file.read_bytes()
+    add_seeds(file, 3)
+    assert file.read_bytes() == once
 
 
 def test_a_study_has_a_checkout_of_its_own_that_keeps_what_dvc_knows(root):
@@ -108,14 +126,14 @@ def pipeline(root, monkeypatch):
 
 
 def test_numbers_and_figures_come_back_with_their_origin_and_no_text_does(root, pipeline):
-    target = run_study(root, "smollm2", pipeline[0])
+    target = run_study(root, "smollm2", pipeline[0], num_seeds=3)
     assert target == root / "reports/studies/smollm2"
     files = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
     assert files == {"metrics.json", "figures/figure1.svg", "study.json"}
     record = read_json(target / "study.json")
     head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert record["commit"] == head.stdout.strip()
-    assert record["command"] == "detoxlens study smollm2" and len(record["wall_seconds"]) == 1
+    assert record["command"] == "detoxlens study smollm2 --seeds 3" and len(record["wall_seconds"]) == 1
     assert record["machine"]["num_cores"] >= 1
 
 

@@ -22,6 +22,7 @@ from detoxlens.params.load import load_params
 from detoxlens.params.presets import apply_preset
 from detoxlens.pipeline.repro import stage_environment
 from detoxlens.study.materials import fetch, install, train_scorers, write_prompts
+from detoxlens.study.seeds import add_seeds
 from detoxlens.study.spec import StudySpec, read_spec
 from detoxlens.study.workspace import open_workspace
 
@@ -29,11 +30,16 @@ PUBLISHED = ("metrics.json", "table1.md", "report.md", "figures", "entropy_curve
 """Of the study's reports: numbers, figures and sentences about them; no text of a prompt or a completion."""
 
 
-def prepare_study(root: Path, name: str) -> Path:
+def prepare_study(root: Path, name: str, *, num_seeds: int = 1) -> Path:
     """Fetches what is missing, opens the study's checkout with its preset applied; the folder of it.
 
+    Args:
+        root: the checkout whose commit is run.
+        name: of the study.
+        num_seeds: of each variant that is trained, placebos aside.
+
     Raises:
-        UserError: see `materials` and `workspace`.
+        UserError: see `materials`, `workspace` and `seeds`.
     """
     spec = read_spec(root, name)
     for package in spec.packages:
@@ -41,13 +47,20 @@ def prepare_study(root: Path, name: str) -> Path:
     fetch(root, spec.files)
     folder = open_workspace(root, name)
     apply_preset(folder, folder / "params.yaml", name)
+    add_seeds(folder / "params.yaml", num_seeds)
     for prompts in spec.prompts:
         write_prompts(folder, prompts)
     return folder
 
 
-def run_study(root: Path, name: str, folder: Path) -> Path:
+def run_study(root: Path, name: str, folder: Path, *, num_seeds: int = 1) -> Path:
     """Trains the scorers, runs the pipeline, publishes the results; the folder of them.
+
+    Args:
+        root: the checkout that gets the results.
+        name: of the study.
+        folder: as `prepare_study` left it.
+        num_seeds: that it was prepared with.
 
     Raises:
         UserError: the pipeline failed; what it finished is kept.
@@ -59,9 +72,10 @@ def run_study(root: Path, name: str, folder: Path) -> Path:
     if done.returncode:
         raise UserError(
             f"The study's pipeline in {folder} stopped with status {done.returncode}; what it finished is kept, and "
-            f"`detoxlens study {name}` resumes."
+            "the same command resumes."
         )
-    return publish_study(folder, root / "reports/studies" / name, name, spec, read_json(sessions))
+    typed = f"detoxlens study {name}" + (f" --seeds {num_seeds}" if num_seeds > 1 else "")
+    return publish_study(folder, root / "reports/studies" / name, typed, spec, read_json(sessions))
 
 
 @contextmanager
@@ -88,13 +102,13 @@ def on_record(sessions: Path, *, every_seconds: float = 20.0) -> Iterator[None]:
         write()
 
 
-def publish_study(folder: Path, target: Path, name: str, spec: StudySpec, seconds: list[float]) -> Path:
+def publish_study(folder: Path, target: Path, typed: str, spec: StudySpec, seconds: list[float]) -> Path:
     """Copies the numbers and figures, and study.json: the command, the code, the time, the machine.
 
     Args:
         folder: the study's checkout, its report made.
         target: its `PUBLISHED` are replaced; what else lies there, such as a pilot, stays.
-        name: of the study.
+        typed: the command that ran it.
         spec: of the study.
         seconds: wall seconds of each run that it took.
     """
@@ -107,16 +121,16 @@ def publish_study(folder: Path, target: Path, name: str, spec: StudySpec, second
         elif source.exists():
             (target / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target / part)
-    write_json(target / "study.json", study_record(folder, name, spec, seconds))
+    write_json(target / "study.json", study_record(folder, typed, spec, seconds))
     return target
 
 
-def study_record(folder: Path, name: str, spec: StudySpec, seconds: list[float]) -> Mapping[str, Any]:
+def study_record(folder: Path, typed: str, spec: StudySpec, seconds: list[float]) -> Mapping[str, Any]:
     """What study.json holds."""
     head = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     memory = memory_gib()
     return {
-        "command": f"detoxlens study {name}",
+        "command": typed,
         "commit": head.stdout.strip(),
         "wall_seconds": seconds,
         "machine": {"cpu": cpu_name(), "num_cores": num_cores(), "memory_gib": memory and round(memory, 1)},
