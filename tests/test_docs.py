@@ -60,16 +60,24 @@ MADE_BY_THE_PIPELINE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Where a page's numbers are, and which splits they are about."""
+    """Where a page's numbers and their settings are, and which splits they are about."""
 
     metrics: str
+    params: str
     primary: str
     polite: str | None
 
 
 RESULTS = {
-    README: Result(metrics="reports/studies/smollm2/metrics.json", primary="rtp", polite=None),
-    ROOT / "docs/embedded.md": Result(metrics="reports/metrics.json", primary="p50", polite="polite"),
+    README: Result(
+        metrics="reports/studies/smollm2/metrics.json",
+        params="reports/studies/smollm2/params.yaml",
+        primary="rtp",
+        polite=None,
+    ),
+    ROOT / "docs/embedded.md": Result(
+        metrics="reports/metrics.json", params="params.yaml", primary="p50", polite="polite"
+    ),
 }
 
 
@@ -86,7 +94,7 @@ def staged(path: str) -> dict:
 
 def shown(result: Result, metrics: dict) -> str:
     """The table and the sentences that the metrics amount to, as Markdown."""
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / result.params)
     variants = {v: params.variant(v) for by in metrics.values() for v in by}
     return readme_result(
         metrics,

@@ -129,7 +129,7 @@ def test_numbers_and_figures_come_back_with_their_origin_and_no_text_does(root, 
     target = run_study(root, "smollm2", pipeline[0], num_seeds=3)
     assert target == root / "reports/studies/smollm2"
     files = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
-    assert files == {"metrics.json", "figures/figure1.svg", "study.json"}
+    assert files == {"metrics.json", "figures/figure1.svg", "params.yaml", "study.json"}
     record = read_json(target / "study.json")
     head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert record["commit"] == head.stdout.strip()

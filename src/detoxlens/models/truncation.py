@@ -38,11 +38,10 @@ def process_logits(
         prefix_ids: prompt and generated ids, left-padded with `NO_TOKEN`; needed for `no_repeat_ngram_size` only.
     """
     logits = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
-    if config.top_k and config.temperature:
-        logits = keep_top_k(logits, config.top_k)
-    if config.top_p < 1 and config.temperature:
-        logits = keep_top_p(logits, config.top_p)
-    return logits
+    if (found := _largest(logits, config)) is not None:
+        tokens, kept = found
+        return torch.full_like(logits, -torch.inf).scatter(1, tokens, kept)
+    return _truncated(logits, config)
 
 
 def next_tokens(
@@ -56,21 +55,13 @@ def next_tokens(
 ) -> Int[Tensor, " rows"]:
     """`draw(process_logits(logits, ...), uniforms)`, the most probable tokens at temperature 0.
 
-    With top-k only the k largest logits of a row are sorted and summed up, not the vocabulary.
+    With top-k only the k largest logits of a row are summed up, not the vocabulary.
     """
-    k, vocab = config.top_k, logits.shape[1]
-    if config.temperature and 0 < k < vocab:
-        warmed = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
-        largest, tokens = warmed.topk(k + 1)  # descending
-        if not (largest[:, k - 1] == largest[:, k]).any():  # else top-k keeps more than k: all that equal the k-th
-            tokens, order = tokens[:, :k].sort(1)  # a uniform picks along the vocabulary, not by rank
-            kept = largest[:, :k].gather(1, order)
-            if config.top_p < 1:
-                kept = keep_top_p(kept, config.top_p)
-            return tokens.gather(1, draw(kept, uniforms)[:, None]).squeeze(1)
-    processed = process_logits(
-        logits, config, num_generated=num_generated, eos_token_id=eos_token_id, prefix_ids=prefix_ids
-    )
+    logits = _before_truncation(logits, config, num_generated, eos_token_id, prefix_ids)
+    if (found := _largest(logits, config)) is not None:
+        tokens, kept = found
+        return tokens.gather(1, draw(kept, uniforms)[:, None]).squeeze(1)
+    processed = _truncated(logits, config)
     return draw(processed, uniforms) if config.temperature else processed.argmax(-1)
 
 
@@ -88,6 +79,31 @@ def _before_truncation(
     if config.min_new_tokens and not (isinstance(num_generated, int) and num_generated >= config.min_new_tokens):
         logits = ban_early_eos(logits, num_generated, config.min_new_tokens, eos_token_id)
     return logits / config.temperature if config.temperature not in (0, 1) else logits
+
+
+def _largest(logits: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor] | None:
+    """(rows, k): what top-k keeps, along the vocabulary, and its logits after top-p; the vocabulary is not sorted.
+
+    None where there is no top-k, or where it keeps more than k: all that equal the k-th.
+    """
+    k = config.top_k
+    if not config.temperature or not 0 < k < logits.shape[1]:
+        return None
+    largest, tokens = logits.topk(k + 1)  # descending
+    if (largest[:, k - 1] == largest[:, k]).any():
+        return None
+    tokens, order = tokens[:, :k].sort(1)  # a uniform picks along the vocabulary, not by rank
+    kept = largest[:, :k].gather(1, order)
+    return tokens, keep_top_p(kept, config.top_p) if config.top_p < 1 else kept
+
+
+def _truncated(logits: Tensor, config: GenerationConfig) -> Tensor:
+    """After top-k and top-p, over the whole vocabulary."""
+    if config.top_k and config.temperature:
+        logits = keep_top_k(logits, config.top_k)
+    if config.top_p < 1 and config.temperature:
+        logits = keep_top_p(logits, config.top_p)
+    return logits
 
 
 def ban_repeated_ngrams(

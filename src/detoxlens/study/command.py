@@ -28,6 +28,7 @@ from detoxlens.study.workspace import open_workspace
 
 PUBLISHED = ("metrics.json", "table1.md", "report.md", "figures", "entropy_curves.csv", "training_curves.csv")
 """Of the study's reports: numbers, figures and sentences about them; no text of a prompt or a completion."""
+PARAMS = "params.yaml"
 
 
 def prepare_study(root: Path, name: str, *, num_seeds: int = 1) -> Path:
@@ -46,8 +47,8 @@ def prepare_study(root: Path, name: str, *, num_seeds: int = 1) -> Path:
         install(package)
     fetch(root, spec.files)
     folder = open_workspace(root, name)
-    apply_preset(folder, folder / "params.yaml", name)
-    add_seeds(folder / "params.yaml", num_seeds)
+    apply_preset(folder, folder / PARAMS, name)
+    add_seeds(folder / PARAMS, num_seeds)
     for prompts in spec.prompts:
         write_prompts(folder, prompts)
     return folder
@@ -67,7 +68,7 @@ def run_study(root: Path, name: str, folder: Path, *, num_seeds: int = 1) -> Pat
     """
     spec, sessions = read_spec(root, name), Layout(folder).state / "study-sessions.json"
     with on_record(sessions):
-        train_scorers(folder, spec.scorers, num_threads=load_params(folder / "params.yaml").run.num_threads)
+        train_scorers(folder, spec.scorers, num_threads=load_params(folder / PARAMS).run.num_threads)
         done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=stage_environment(), check=False)
     if done.returncode:
         raise UserError(
@@ -103,11 +104,11 @@ def on_record(sessions: Path, *, every_seconds: float = 20.0) -> Iterator[None]:
 
 
 def publish_study(folder: Path, target: Path, typed: str, spec: StudySpec, seconds: list[float]) -> Path:
-    """Copies the numbers and figures, and study.json: the command, the code, the time, the machine.
+    """Copies the numbers and figures, params.yaml, and study.json: the command, the code, the time, the machine.
 
     Args:
         folder: the study's checkout, its report made.
-        target: its `PUBLISHED` are replaced; what else lies there, such as a pilot, stays.
+        target: its `PUBLISHED` and `PARAMS` are replaced; what else lies there, such as a pilot, stays.
         typed: the command that ran it.
         spec: of the study.
         seconds: wall seconds of each run that it took.
@@ -121,6 +122,8 @@ def publish_study(folder: Path, target: Path, typed: str, spec: StudySpec, secon
         elif source.exists():
             (target / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target / part)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / PARAMS, target / PARAMS)
     write_json(target / "study.json", study_record(folder, typed, spec, seconds))
     return target
 
