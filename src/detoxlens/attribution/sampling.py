@@ -31,12 +31,14 @@ def choose(
 ) -> list[Completion]:
     """The completions to attribute, in the order of the table: test and validation prompts of each filter, by `seed`.
 
+    Without `config.validation` the test prompts alone, where there are any.
+
     Which prompts are drawn depends on their ids alone, so that all variants share them, and on those of their own split
     alone, so that a sweep, which has no test prompts, draws the same ones for validation.
 
     Args:
         completions: of one variant.
-        config: filters, sample size, samples per prompt.
+        config: filters, parts, sample size, samples per prompt.
         seed: of the draw.
         where: the table's name for messages.
         toxic: prompts that `base` answers toxically; None draws at random.
@@ -45,8 +47,10 @@ def choose(
         UserError: there are test prompts, but none meets a filter.
     """
     chosen: set[tuple[str, str]] = set()
-    for split in ("val", "test"):
-        part = [c for c in completions if c.split == split]
+    parts = {split: [c for c in completions if c.split == split] for split in ("val", "test")}
+    if parts["test"] and not config.validation:
+        del parts["val"]
+    for split, part in parts.items():
         for name in config.filters:
             prompts = {c.prompt_id for c in part if name in c.filters}
             if part and split == "test" and not prompts:

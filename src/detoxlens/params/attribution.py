@@ -51,6 +51,9 @@ class AttributionConfig(Section):
     """Prompts per filter, drawn by run.seed; the same ones for every variant."""
     samples_per_prompt: int = Field(ge=1)
     """How many of a prompt's completions are attributed, from sample_index 0 on."""
+    validation: bool = True
+    """Attribute validation prompts too, for the numbers below attribution/val, in which no test prompt has a part.
+    Without them it takes two fifths less. Sweeps, which read no test prompts, attribute them whatever it says."""
     unit: Literal["token", "word"]
     """What entropy and dependence are measured over: subword tokens, or words, their tokens merged first (as the
     authors did). Decided in the report: another value attributes nothing anew."""

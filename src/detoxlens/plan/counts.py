@@ -112,10 +112,11 @@ def count(data: Data, params: Params, model: str, variant: str, *, earlier_token
         num_prompts = sum(_at_most(split, part) for split in splits for part in ASSUMED_PROMPTS)
         chars = ASSUMED_PROMPT_CHARS
     drawn = {split: _drawn(data, params, attribution, split) for split in ("val", "test")}
+    drawn["val"] *= attribution.validation
     num_samples = min(attribution.samples_per_prompt, generation.num_samples)
     of_it = params.section("generation", GenerationConfig, model=model, variant="it").num_samples
     num_prompts_drawn = sum(drawn.values())
-    beside = num_prompts_drawn * (min(attribution.samples_per_prompt, of_it) + num_samples)
+    beside = num_prompts_drawn * min(attribution.samples_per_prompt, of_it) + drawn["test"] * num_samples
     train = data.dialogues or [("x" * (ASSUMED_DIALOGUE_CHARS // ASSUMED_TURNS),) * ASSUMED_TURNS] * ASSUMED_DIALOGUES
     ends = [(turns, end) for turns in train for end in _ends(turns, prefixes=sft.examples == "prefixes")]
     example_tokens = fmean(
