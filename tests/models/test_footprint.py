@@ -1,5 +1,7 @@
 """What a model takes, by hand and against the models themselves."""
 
+import dataclasses
+
 import pytest
 import torch
 import transformers as hf
@@ -51,5 +53,7 @@ def test_bytes_by_hand():
     assert shape.activation_bytes(5, recomputed=False) == 5 * (2 * 8 * 34 * 2 + 1200)
     assert shape.training_bytes(num_tokens=5, recomputed=True) == 2000 + 160 + 5 * (2 * 8 * 2 + 1200)
     assert shape.training_bytes(num_tokens=5, recomputed=True, num_adapters=2) == 2000 + 320 + 5 * (32 + 1200)
+    on_cpu = dataclasses.replace(shape, heap=2.0)
+    assert on_cpu.training_bytes(num_tokens=5, recomputed=True) == 2000 + 160 + 2 * 5 * (32 + 1200)
     assert shape.sampling_bytes(batch=3, num_tokens=7) == 2000 + 3 * (2 * 2 * 8 * 7 * 2 + 3200)
     assert shape.attribution_bytes(num_tokens=5, dtype="float32") - shape.attribution_bytes(num_tokens=5) == 2000

@@ -25,7 +25,7 @@ from tests.root import ROOT
 LORA = LoraConfig(r=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
 
 
-def test_a_deep_model_is_extended_from_one_layer_and_two(monkeypatch, tmp_path):
+def test_a_deep_model_is_extended_from_few_layers_and_some_more(monkeypatch, tmp_path):
     save_language_model(tmp_path / "m")
     config = config_of(tmp_path, _params(tmp_path, source="m"), "tiny-neox", None)[0]
     config.num_hidden_layers = 32
@@ -37,6 +37,12 @@ def test_a_deep_model_is_extended_from_one_layer_and_two(monkeypatch, tmp_path):
     monkeypatch.setattr(measure, "_at_depth", at)
     found = measure_speeds(config, LORA, device="cpu", dtype="float32")
     assert {getattr(found, name) for name in names} == {5.0 + 2.0 * 32}
+    monkeypatch.setattr(measure, "_at_depth", lambda *_, **__: Speeds(**dict.fromkeys(names, 6.0)))
+    found = measure_speeds(config, LORA, device="cpu", dtype="float32")
+    layer = sum(p.numel() for p in measure.build(config, 2, device="meta", dtype="float32").parameters())
+    layer -= sum(p.numel() for p in measure.build(config, 1, device="meta", dtype="float32").parameters())
+    share = layer / (2 * layer + config.vocab_size * config.hidden_size)
+    assert [getattr(found, name) for name in names] == pytest.approx([6.0 * (1 + 30 * share / 2)] * len(names))
 
 
 def test_a_shallow_model_is_measured_as_it_is(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """Speed of this machine at a model's shape: a few passes through a random-weight model, a second or two each.
 
-A deep model is not built: its times are those of one layer and of two, extended in a line. What is measured with few
-tokens is scaled by tokens. Nothing is loaded but the shape.
+A deep model is not built: its times are those of a few layers and of some more, extended in a line. What is measured
+with few tokens is scaled by tokens. Nothing is loaded but the shape.
 """
 
 from __future__ import annotations
@@ -59,14 +59,19 @@ class Speeds:
 def measure_speeds(config: PretrainedConfig, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
     """The speeds of a model of this shape."""
     depth = config.num_hidden_layers
+    one, two = (_num_weights(build(config, layers, device="meta", dtype=dtype)) for layers in (1, 2))
+    layer, output = two - one, config.vocab_size * config.hidden_size
+    small = layer <= SMALL_LAYER
     if depth <= SHALLOW:
-        return _at_depth(config, depth, lora, device=device, dtype=dtype)
-    one, two = (_at_depth(config, layers, lora, device=device, dtype=dtype) for layers in (1, 2))
+        return _at_depth(config, depth, lora, small=small, device=device, dtype=dtype)
+    few, more = (2, SHALLOW) if small else (1, 2)
+    first, second = (_at_depth(config, n, lora, small=small, device=device, dtype=dtype) for n in (few, more))
 
     def extended(name: str) -> float:
-        first, second = getattr(one, name), getattr(two, name)
-        # Noise can make the second layer look free; it costs at least a fifth of the model with one.
-        return first + (depth - 1) * max(second - first, first / 5)
+        shallow, deeper = getattr(first, name), getattr(second, name)
+        # Noise can make the further layers look free; one costs at least half of what its share of the weights says.
+        least = shallow * layer / (few * layer + output) / 2
+        return shallow + (depth - few) * max((deeper - shallow) / (more - few), least)
 
     return Speeds(**{field.name: extended(field.name) for field in fields(Speeds)})
 
@@ -94,7 +99,13 @@ def build(config: PretrainedConfig, num_layers: int, *, device: str, dtype: str)
     return network
 
 
-def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, device: str, dtype: str) -> Speeds:
+def _num_weights(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _at_depth(
+    config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, small: bool, device: str, dtype: str
+) -> Speeds:
     import torch
 
     from detoxlens.attribution.api import attribute
@@ -104,8 +115,6 @@ def _at_depth(config: PretrainedConfig, num_layers: int, lora: LoraConfig, *, de
     from detoxlens.params.generation import GenerationConfig
 
     network = build(config, num_layers, device=device, dtype=dtype)
-    layer = sum(p.numel() for p in network.parameters()) - 2 * config.vocab_size * config.hidden_size
-    small = layer / num_layers <= SMALL_LAYER
     batch, seq, rows, steps = (16, 64, 64, 6) if small or device != "cpu" else (1, 32, 2, 1)
     ids = torch.randint(2, config.vocab_size, (batch, seq), device=device)
 
