@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from detoxlens.common.columns import Ragged
+from detoxlens.common.coded import Ragged
 from detoxlens.evaluation.diversity import Written, distinct_by_prompt, ngrams_by_prompt
 from detoxlens.evaluation.effects import EFFECTS, StepTable, step_means
 from detoxlens.evaluation.fluency import perplexity_by_prompt

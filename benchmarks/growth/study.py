@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from detoxlens.common.arrow import arrow_schema
 from detoxlens.common.artifacts import Layout, read_rows, write_model_ref, write_rows
-from detoxlens.common.columns import arrow_schema
 from detoxlens.common.records import Attribution, Completion, ModelRef, Prompt, Score
 from detoxlens.common.seeding import derive_seed
 from detoxlens.data.realtoxicityprompts import CATEGORIES

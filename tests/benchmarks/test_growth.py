@@ -8,7 +8,7 @@ import pytest
 from benchmarks.growth.fit import exponent, last_exponent
 from benchmarks.growth.models import MIDDLE, Shape, cpu_seconds, shapes, work_of
 from benchmarks.growth.study import NUM_SAMPLES, WORDS, completion_table, prompt_rows, score_table
-from detoxlens.common.columns import records
+from detoxlens.common.arrow import records
 from detoxlens.common.records import Completion, Prompt, Score
 from tests.root import ROOT
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from detoxlens.common.arrow import arrow_table
 from detoxlens.common.artifacts import open_rows, read_rows, write_json, write_rows, write_table
-from detoxlens.common.columns import BATCH, Coded, Ragged, Table, arrow_table, column, where
+from detoxlens.common.coded import BATCH, Coded, Ragged
+from detoxlens.common.columns import Table, column, where
 from detoxlens.common.records import Completion, Fluency, Score
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detoxlens.common.columns import Ragged
+from detoxlens.common.coded import Ragged
 from detoxlens.evaluation.diversity import (
     Written,
     adjusted_distinct,

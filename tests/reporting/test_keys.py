@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from detoxlens.common.columns import Coded, Table
+from detoxlens.common.coded import Coded
+from detoxlens.common.columns import Table
 from detoxlens.common.records import Completion, Fluency
 from detoxlens.reporting.keys import Keys, KeySet, Verdicts
 from detoxlens.reporting.study import VariantTables

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from detoxlens.common.columns import Coded, column
+from detoxlens.common.coded import Coded
+from detoxlens.common.columns import column
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Score
 from detoxlens.common.seeding import derive_seed

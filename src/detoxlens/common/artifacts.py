@@ -140,7 +140,7 @@ class Layout:
 
 def write_rows(path: Path, rows: Iterable[R], cls: type[R]) -> None:
     """Writes records of the dataclass `cls` as Parquet, atomically, in the given order."""
-    from detoxlens.common.columns import arrow_table
+    from detoxlens.common.arrow import arrow_table
 
     write_table(path, arrow_table(rows, cls))
 
@@ -162,7 +162,7 @@ def read_rows(path: Path, cls: type[R]) -> list[R]:
     """
     import pyarrow.parquet as pq
 
-    from detoxlens.common.columns import records
+    from detoxlens.common.arrow import records
 
     _check_columns(path, cls)
     return records(pq.read_table(path), cls)

@@ -9,8 +9,6 @@ for completion in completions: ...                            # records, read an
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,89 +16,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from detoxlens.common.arrow import arrow_schema, arrow_table, field_types, freezer, records
+from detoxlens.common.coded import BATCH, Coded, Ragged
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 R = TypeVar("R")
-T = TypeVar("T")
-BATCH = 2**15
-"""Rows that are in memory while a column is read."""
-
-
-class Coded(Sequence[T]):
-    """A column of repeated values: row i is `names[codes[i]]`, and no name stands twice."""
-
-    __slots__ = ("codes", "names")
-
-    def __init__(self, codes: np.ndarray, names: Sequence[T]) -> None:
-        self.codes, self.names = codes, names
-
-    @classmethod
-    def of(cls, values: Sequence[T]) -> Coded[T]:
-        """The same values; those that are coded already are returned."""
-        if isinstance(values, cls):
-            return values
-        place: dict[T, int] = {}
-        codes = np.fromiter((place.setdefault(value, len(place)) for value in values), np.int64, len(values))
-        return cls(codes, list(place))
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, rows: Any) -> Any:
-        """A row's value; of a slice, a mask or an array of rows, the column of these."""
-        found = self.codes[rows]
-        return Coded(found, self.names) if isinstance(found, np.ndarray) else self.names[found]
-
-    def __iter__(self) -> Iterator[T]:
-        for start in range(0, len(self.codes), BATCH):
-            yield from map(self.names.__getitem__, self.codes[start : start + BATCH].tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    def equals(self, value: T) -> np.ndarray:
-        """(rows,) whether each is `value`."""
-        return self.codes == self.names.index(value) if value in self.names else np.zeros(len(self), bool)
-
-    def present(self) -> list[T]:
-        """The values that some row has, in the order of their first rows."""
-        return [self.names[code] for code in self._used().tolist()]
-
-    def renumbered(self) -> Coded[T]:
-        """The same column, names in the order of their first rows and none without a row."""
-        used = self._used()
-        place = np.zeros(len(self.names), np.int64)
-        place[used] = np.arange(len(used))
-        return Coded(place[self.codes], [self.names[code] for code in used.tolist()])
-
-    def _used(self) -> np.ndarray:
-        """The codes that some row has, in the order of their first rows."""
-        first = np.full(len(self.names), len(self))
-        first[self.codes[::-1]] = np.arange(len(self))[::-1]  # of several the last to be written is the first row
-        order = np.argsort(first, kind="stable")
-        return order[: int((first < len(self)).sum())]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ragged:
-    """Rows of different length: row i is `values[offsets[i] : offsets[i + 1]]`."""
-
-    values: np.ndarray
-    offsets: np.ndarray  # (rows + 1,)
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return cls(np.fromiter((v for row in rows for v in row), np.int64, int(offsets[-1])), offsets)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
 
 class Table(Sequence[R], Generic[R]):
@@ -283,68 +205,6 @@ def column(rows: Sequence[Any], name: str) -> Any:
 def where(rows: Sequence[R], mask: np.ndarray) -> Sequence[R]:
     """As `Table.where`, also of records in a list."""
     return rows.where(mask) if isinstance(rows, Table) else [row for row, ok in zip(rows, mask, strict=True) if ok]
-
-
-def records(batch: pa.RecordBatch | pa.Table, cls: type[R]) -> list[R]:
-    """The rows of all columns as records."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    freeze = {name: freezer(hint) for name, hint in zip(names, field_types(cls), strict=True)}
-    columns = {n: [freeze[n](v) for v in batch.column(n).to_pylist()] for n in names}
-    return [cls(**dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
-
-
-def arrow_table(rows: typing.Iterable[R], cls: type[R]) -> pa.Table:
-    """Records as an Arrow table, in the given order."""
-    import pyarrow as pa
-
-    schema = arrow_schema(cls)
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for row in rows:
-        for name in schema.names:
-            columns[name].append(getattr(row, name))
-    return pa.table({n: pa.array(columns[n], type=schema.field(n).type) for n in schema.names}, schema=schema)
-
-
-def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """One below the other."""
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
-def arrow_schema(cls: type) -> pa.Schema:
-    """Arrow schema of a record class; None becomes null."""
-    import pyarrow as pa
-
-    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-
-    def arrow(hint: Any):
-        origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin in (typing.Union, types.UnionType):
-            return arrow(next(a for a in args if a is not type(None)))
-        if origin is typing.Literal:
-            return pa.string()
-        if origin is tuple:
-            return pa.list_(arrow(args[0]))
-        return scalars[hint]
-
-    return pa.schema([(f.name, arrow(t)) for f, t in zip(dataclasses.fields(cls), field_types(cls), strict=True)])
-
-
-def field_types(cls: type) -> list[Any]:
-    hints = typing.get_type_hints(cls)
-    return [hints[f.name] for f in dataclasses.fields(cls)]
-
-
-def freezer(hint: Any) -> Any:
-    """A function that turns lists read from Parquet back into the tuples of the record."""
-    if "tuple" not in str(hint):
-        return lambda value: value
-
-    def freeze(value: Any) -> Any:
-        return tuple(freeze(v) for v in value) if isinstance(value, list) else value
-
-    return freeze
 
 
 def _indices(rows: np.ndarray) -> pa.Array:

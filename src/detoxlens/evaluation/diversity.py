@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detoxlens.common.columns import Coded, Ragged
+from detoxlens.common.coded import Coded, Ragged
 
 DAMPED = (1.0, 0.75, 0.25)
 """Weights of f_1, -f_2, f_3."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence, Set
 import numpy as np
 import regex
 
-from detoxlens.common.columns import Coded
+from detoxlens.common.coded import Coded
 from detoxlens.common.text import INVISIBLE
 
 MIN_CONTENT_LETTERS = 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detoxlens.common.columns import Coded
+from detoxlens.common.coded import Coded
 from detoxlens.evaluation.intervals import Estimate, percentile_interval
 from detoxlens.params.report import Bootstrap
 

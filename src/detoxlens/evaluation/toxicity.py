@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from detoxlens.common.columns import Coded, column
+from detoxlens.common.coded import Coded
+from detoxlens.common.columns import column
 from detoxlens.common.records import Score
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.rates import rate_ci, rate_difference

@@ -20,7 +20,7 @@ from math import comb
 
 import numpy as np
 
-from detoxlens.common.columns import Coded
+from detoxlens.common.coded import Coded
 from detoxlens.evaluation.intervals import Estimate
 from detoxlens.evaluation.rates import rate_ci, rate_difference
 from detoxlens.evaluation.stats import mean_ci, paired_difference

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from detoxlens.common.columns import Table, arrow_schema
+from detoxlens.common.arrow import arrow_schema
+from detoxlens.common.columns import Table
 from detoxlens.common.records import Completion, Score
 from detoxlens.common.scoring import CachedService, ScoredText, Scorer
 from detoxlens.jobs.batches import Batches

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from detoxlens.common.columns import Coded, Table
+from detoxlens.common.coded import Coded
+from detoxlens.common.columns import Table
 
 Key = tuple[str, int]
 """(prompt_id, sample_index): what all tables join on."""

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from detoxlens.attribution.sampling import basis
+from detoxlens.common.arrow import arrow_table, concatenated
 from detoxlens.common.artifacts import Layout, open_rows, read_model_ref, write_json, write_rows, write_table
-from detoxlens.common.columns import Table, arrow_table, concatenated
+from detoxlens.common.columns import Table
 from detoxlens.common.errors import UserError
 from detoxlens.common.records import Completion, Fluency, ModelRef, Score, ToxicWord
 from detoxlens.common.scoring import Scorer
