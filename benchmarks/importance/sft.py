@@ -57,6 +57,7 @@ class Sft(Bench):
                     step=step,
                     seed=seed,
                     batch_size=len(self.prompts),
+                    micro_batch_size=len(self.prompts),
                     world=World(device="cpu"),
                 )
             looks.append(asdict(verdict))

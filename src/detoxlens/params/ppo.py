@@ -48,7 +48,7 @@ class ValidationConfig(Section):
     filter: str = "p50"
     """Which of the `splits` the validation prompts are taken from, e.g. p50."""
     batch_size: int = Field(default=64, ge=1)
-    """Completions decoded and measured together."""
+    """Completions decoded together."""
 
 
 class PpoConfig(Section):

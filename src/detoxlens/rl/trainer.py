@@ -95,6 +95,7 @@ class PolicyTrainer:
                 step=state.step,
                 seed=self.seed,
                 batch_size=self.config.validation.batch_size,
+                micro_batch_size=self.config.micro_batch_size,
                 capabilities=self.capabilities,
                 world=world,
             )

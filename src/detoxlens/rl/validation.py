@@ -137,10 +137,15 @@ def validate(
     step: int,
     seed: int,
     batch_size: int,
+    micro_batch_size: int,
     capabilities: Capabilities | None = None,
     world: World,
 ) -> Validation:
-    """Answers `prompts`, with the same random numbers at every step, and judges the answers."""
+    """Answers `prompts`, with the same random numbers at every step, and judges the answers.
+
+    `batch_size` answers are sampled together; of `micro_batch_size` the logits, which have the vocabulary as an axis,
+    are in memory together.
+    """
 
     def answered(rows: list[int]) -> Experience:
         responses = sample_responses(
@@ -155,7 +160,12 @@ def validate(
             capabilities=capabilities,
         )
         measured = measure(
-            model, None, responses, config, eos_token_id=end_token_ids(model, tokenizer), micro_batch_size=batch_size
+            model,
+            None,
+            responses,
+            config,
+            eos_token_id=end_token_ids(model, tokenizer),
+            micro_batch_size=micro_batch_size,
         )
         return Experience(responses=responses, measured=measured, rewarded=[], graded=None)
 
