@@ -212,6 +212,14 @@ def test_all_variants_share_their_prompts_and_only_those_of_the_filters_are_take
     assert {r.sample_index for r in run(layout, max_sequences=99, samples_per_prompt=2)} == {0, 1}
 
 
+def test_validation_prompts_are_left_out_where_that_is_asked_for_unless_there_are_no_others(layout):
+    with_val, without = run(layout), run(layout, validation=False)
+    assert without == [row for row in with_val if row.prompt_id != VAL]
+    for variant in ("it", "ft"):  # as in a sweep's trial
+        write_rows(layout.completions("m", variant), [completion(98, (1, 2), split="val")], Completion)
+    assert {row.prompt_id for row in run(layout, validation=False)} == {VAL}
+
+
 def test_the_scores_are_those_of_the_variants_adapter(layout):
     row = next(r for r in run(layout) if r.status == "ok")
     ref = ModelRef(base="models/m/base", revision="", adapter="adapters/m/ft")
