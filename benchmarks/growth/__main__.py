@@ -23,6 +23,7 @@ from benchmarks.script import run, write_figures
 
 NAME = "growth"
 STAGES = ("prepare", "score", "report")
+PROMPTS = (1_000, 10_000, 100_000)
 
 
 def by_prompts(folder: Path, sizes: list[int]) -> dict[str, dict[int, Spent]]:
@@ -66,11 +67,12 @@ def growth(cost: Mapping[int, float]) -> dict[str, object]:
 
 
 def main(
-    num_prompts: Annotated[list[int], typer.Option(help="Sizes of the made-up study; 0 alone leaves it out.")] = [  # noqa: B006
-        1_000,
-        10_000,
-        100_000,
-    ],
+    num_prompts: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="A size of the made-up study, several times; 0 alone leaves it out.", show_default=str(PROMPTS)
+        ),
+    ] = None,
     num_repetitions: Annotated[int, typer.Option(min=0, help="Of the models' work; 0 leaves it out.")] = 3,
 ) -> None:
     """Measure prepare, score and report on made-up studies, and the models' work on random ones."""
@@ -90,7 +92,7 @@ def main(
         return found
 
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-        sizes = sorted(num for num in num_prompts if num)
+        sizes = sorted(num for num in num_prompts or PROMPTS if num)
         spent = by_prompts(Path(folder), sizes) if sizes else {}
     figures["prompts"] = {
         stage: {
