@@ -10,6 +10,7 @@ import pytest
 from detoxlens.common.artifacts import read_json
 from detoxlens.common.errors import UserError
 from detoxlens.params.check import check_params
+from detoxlens.params.edit import change_params
 from detoxlens.params.load import Params, read_yaml
 from detoxlens.params.presets import apply_preset
 from detoxlens.study import command
@@ -76,6 +77,16 @@ def test_more_seeds_are_variants_of_one_group_and_adding_them_again_changes_noth
     once = file.read_bytes()
     add_seeds(file, 3)
     assert file.read_bytes() == once
+
+
+def test_a_declared_variant_of_a_seeds_name_is_run_as_it_is_declared(root):
+    file = root / "params.yaml"
+    apply_preset(root, file, "smollm2")
+    mine = {"kind": "sft", "seed": 7, "group": "ft"}
+    change_params(file, {("variants", "ft-1"): mine})
+    add_seeds(file, 2)
+    raw = read_yaml(file)
+    assert raw["variants"]["ft-1"] == mine and raw["run"]["sft_variants"] == ["ft", "ft-1"]
 
 
 def test_a_study_has_a_checkout_of_its_own_that_keeps_what_dvc_knows(root):

@@ -13,7 +13,7 @@ from typing import Any
 from detoxlens.common.artifacts import Layout
 from detoxlens.doctor.check import Check
 from detoxlens.doctor.machine import INSTALL, Machine, installed_version
-from detoxlens.models.footprint import CPU_HEAP, GIB, Footprint, Weights, num_lora_parameters, weights_of
+from detoxlens.models.footprint import GIB, Footprint, Weights, heap_of, num_lora_parameters, weights_of
 from detoxlens.models.gguf import is_gguf
 from detoxlens.params.load import Params
 from detoxlens.params.lora import LoraConfig
@@ -77,7 +77,7 @@ def footprint_of(root: Path, params: Params, key: str) -> Footprint | None:
         vocab=config["vocab_size"],
         dtype=spec.dtype,
         quantization=spec.quantization,
-        heap=CPU_HEAP if params.run.device == "cpu" else 1.0,
+        heap=heap_of(params.run.device),
     )
 
 

@@ -81,6 +81,11 @@ class Footprint:
         return num_tokens * (self.num_layers * self.hidden * kept * 2 + 3 * 4 * self.vocab)
 
 
+def heap_of(device: str) -> float:
+    """`Footprint.heap` on a device of `run.device`."""
+    return CPU_HEAP if device == "cpu" else 1.0
+
+
 def weights_of(config: Mapping[str, Any]) -> Weights | None:
     """Weights of a GPT-NeoX or Falcon from its config.json; None for another architecture.
 

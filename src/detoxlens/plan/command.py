@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from detoxlens.common.artifacts import Layout
 from detoxlens.common.errors import UserError, did_you_mean
 from detoxlens.common.machine import memory_gib, num_cores
-from detoxlens.models.footprint import CPU_HEAP, GIB, Footprint, Weights
+from detoxlens.models.footprint import GIB, Footprint, Weights, heap_of
 from detoxlens.params.attribution import AttributionConfig
 from detoxlens.params.check import check_params
 from detoxlens.params.generation import GenerationConfig
@@ -327,7 +327,7 @@ def footprints_of(config: PretrainedConfig, params: Params, model: str) -> dict[
             vocab=config.vocab_size,
             dtype=spec.dtype,
             quantization=spec.quantization,
-            heap=CPU_HEAP if params.run.device == "cpu" else 1.0,
+            heap=heap_of(params.run.device),
         )
         for variant in params.run.variants
     }

@@ -112,7 +112,8 @@ def count(data: Data, params: Params, model: str, variant: str, *, earlier_token
         num_prompts = sum(_at_most(split, part) for split in splits for part in ASSUMED_PROMPTS)
         chars = ASSUMED_PROMPT_CHARS
     drawn = {split: _drawn(data, params, attribution, split) for split in ("val", "test")}
-    drawn["val"] *= attribution.validation
+    if not attribution.validation:
+        drawn["val"] = 0
     num_samples = min(attribution.samples_per_prompt, generation.num_samples)
     of_it = params.section("generation", GenerationConfig, model=model, variant="it").num_samples
     num_prompts_drawn = sum(drawn.values())

@@ -113,6 +113,7 @@ def publish_study(folder: Path, target: Path, typed: str, spec: StudySpec, secon
         spec: of the study.
         seconds: wall seconds of each run that it took.
     """
+    target.mkdir(parents=True, exist_ok=True)
     for part in PUBLISHED:
         source = folder / "reports" / part
         if (target / part).is_dir():
@@ -120,9 +121,7 @@ def publish_study(folder: Path, target: Path, typed: str, spec: StudySpec, secon
         if source.is_dir():
             shutil.copytree(source, target / part)
         elif source.exists():
-            (target / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target / part)
-    target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / PARAMS, target / PARAMS)
     write_json(target / "study.json", study_record(folder, typed, spec, seconds))
     return target

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detoxlens.params.edit import change_params, change_run_section, variant_lists
+from detoxlens.params.edit import change_params, variant_lists
 from detoxlens.params.kinds import KINDS
-from detoxlens.params.load import load_params
+from detoxlens.params.load import Params, load_params
 
 
 def add_seeds(params_path: Path, num_seeds: int) -> None:
@@ -20,7 +20,7 @@ def add_seeds(params_path: Path, num_seeds: int) -> None:
     """
     params = load_params(params_path)
     names: list[str] = []
-    added: dict[tuple[str, ...], Any] = {}
+    declared: dict[str, Any] = dict(params.raw["variants"])
     for name in params.run.variants:
         names.append(name)
         own = params.variant(name)
@@ -31,6 +31,7 @@ def add_seeds(params_path: Path, num_seeds: int) -> None:
             seed = f"{name}-{k}"
             if seed not in params.run.variants:
                 names.append(seed)
-                added["variants", seed] = params.raw["variants"][name] | {"seed": first + k, "group": name}
-    change_params(params_path, added)
-    change_run_section(params_path, variant_lists(load_params(params_path), names))
+                declared.setdefault(seed, declared[name] | {"seed": first + k, "group": name})
+    lists = variant_lists(Params(params.raw | {"variants": declared}, params.path), names)
+    added = {("variants", name): of for name, of in declared.items() if name not in params.raw["variants"]}
+    change_params(params_path, added | {("run", key): value for key, value in lists.items()})
